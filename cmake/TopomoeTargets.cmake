@@ -1,0 +1,46 @@
+# Helpers that every folder uses: libraries and tests with our language level, warnings and sanitizers.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+# Designated initialisers leave out what is default on purpose.
+set(TOPOMOE_WARNINGS -Wall -Wextra -Wno-missing-field-initializers -Wpedantic -Wshadow -Wconversion -Wsign-conversion
+    -Wnon-virtual-dtor -Woverloaded-virtual -Werror)
+
+function(topomoe_compile_options target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${TOPOMOE_WARNINGS}>")
+  # No contraction: kernels promise the same bits for the same row wherever it is computed.
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>")
+  if(TOPOMOE_SANITIZE)
+    target_compile_options(${target} PRIVATE
+      "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TOPOMOE_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all;-Wno-maybe-uninitialized>")
+    target_link_options(${target} PUBLIC -fsanitize=${TOPOMOE_SANITIZE})
+  endif()
+endfunction()
+
+# topomoe_add_library(name SOURCES ... [PUBLIC libs...] [PRIVATE libs...]) -> topomoe_<name>, topomoe::<name>
+function(topomoe_add_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(topomoe_${name} STATIC ${ARG_SOURCES})
+  add_library(topomoe::${name} ALIAS topomoe_${name})
+  target_include_directories(topomoe_${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(topomoe_${name} PUBLIC topomoe::api ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
+  topomoe_compile_options(topomoe_${name})
+endfunction()
+
+# topomoe_add_test(name SOURCES ... LIBS ... [LABELS ...]): one GoogleTest binary, each TEST a ctest entry.
+# Tests find our files through TOPOMOE_SOURCE_DIR and data of others through the environment variable
+# TOPOMOE_DATA_DIR (default ../shared beside the checkout).
+function(topomoe_add_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE TOPOMOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} GTest::gtest GTest::gtest_main)
+  topomoe_compile_options(${name})
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 300)
+endfunction()
