@@ -1,0 +1,95 @@
+// A Device is where tensors live and kernels run: memory, lanes, events, and one method a kernel.
+//
+// A lane is an in-order queue of work (a CUDA stream; on a CPU simply program order: work is done
+// when the call returns). Lanes run beside each other; an Event orders them. Nothing here knows what
+// a schedule is. Not thread-safe: a rank owns its Device and calls it from one thread.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace topomoe {
+
+// Element type of a tensor. bf16 is stored as its upper 16 bits of fp32, round to nearest even.
+enum class DType : std::uint8_t { f32, bf16 };
+constexpr std::size_t size_of(DType t) { return t == DType::f32 ? 4 : 2; }
+
+enum class MemorySpace : std::uint8_t { host, cuda };
+
+// The queues of DESIGN 6. `compute` runs kernels, `copy` pack/repack copies beside it, the two others
+// communication inside a node and between nodes.
+enum class Lane : std::uint8_t { compute, copy, intra_node, inter_node };
+constexpr int kLaneCount = 4;
+
+// Something that will have happened. Shared: whoever must wait keeps it.
+class Event {
+ public:
+  virtual ~Event() = default;
+  // True once it has happened; never blocks; drives progress where the backend needs that.
+  virtual bool poll() = 0;
+  // Blocks the calling thread. Throws TransportError when the deadline passes or the transport failed.
+  virtual void wait(std::chrono::steady_clock::time_point deadline) = 0;
+};
+using EventPtr = std::shared_ptr<Event>;
+
+// Owns one allocation on one device; freed with the last copy of the pointer.
+using DeviceMemory = std::shared_ptr<std::byte>;
+
+// Called by long host kernels at least once a millisecond, so that nonblocking MPI moves (DESIGN 8).
+struct ProgressHook {
+  void (*call)(void*) = nullptr;
+  void* state = nullptr;
+  void operator()() const { if (call) call(state); }
+};
+
+namespace kernels {  // argument structs: each is documented in kernels/<op>.hpp
+struct Router;
+struct RouterBackward;
+struct GatherRows;
+struct SumRows;
+struct RowDots;
+struct OrderedSum;
+struct GroupedFfn;
+struct GroupedFfnDgrad;
+struct GroupedFfnWgrad;
+}  // namespace kernels
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string name() const = 0;
+  virtual MemorySpace memory_space() const = 0;
+
+  // 64-byte aligned (256 on CUDA), uninitialised. Throws MissingEnvironment when there is no memory left.
+  virtual DeviceMemory allocate(std::size_t bytes) = 0;
+  // Host <-> device, ordered on the lane; `to_host` returns only when the bytes are there.
+  virtual void to_device(Lane lane, void* device, const void* host, std::size_t bytes) = 0;
+  virtual void to_host(Lane lane, void* host, const void* device, std::size_t bytes) = 0;
+  virtual void copy(Lane lane, void* to, const void* from, std::size_t bytes) = 0;
+  virtual void zero(Lane lane, void* to, std::size_t bytes) = 0;
+
+  // All work issued on `lane` so far. Null where that is already done (CPU).
+  virtual EventPtr record(Lane lane) = 0;
+  // Later work on `lane` starts after `event`. A CPU device, or a host event, waits here and now.
+  virtual void wait(Lane lane, const EventPtr& event, std::chrono::steady_clock::time_point deadline) = 0;
+  // Blocks until all lanes are empty.
+  virtual void synchronize() = 0;
+  // CUDA stream of a lane as an opaque pointer, null on a CPU; communicators of GPU memory need it.
+  virtual void* native_queue(Lane lane) = 0;
+  virtual void set_progress(ProgressHook hook) = 0;
+
+  virtual void router(Lane, const kernels::Router&) = 0;
+  virtual void router_backward(Lane, const kernels::RouterBackward&) = 0;
+  virtual void gather_rows(Lane, const kernels::GatherRows&) = 0;
+  virtual void sum_rows(Lane, const kernels::SumRows&) = 0;
+  virtual void row_dots(Lane, const kernels::RowDots&) = 0;
+  virtual void ordered_sum(Lane, const kernels::OrderedSum&) = 0;
+  virtual void grouped_ffn(Lane, const kernels::GroupedFfn&) = 0;
+  virtual void grouped_ffn_dgrad(Lane, const kernels::GroupedFfnDgrad&) = 0;
+  virtual void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad&) = 0;
+};
+
+}  // namespace topomoe

@@ -1,0 +1,205 @@
+// Reading a schedule: who is in a RankSet, which rows a declaration means, where a view lies.
+
+#include "topomoe/schedule.hpp"
+
+#include <algorithm>
+
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+
+RankGroups::RankGroups(const Layout& layout, int gpus_per_node) : layout_(layout), gpus_per_node_(gpus_per_node) {}
+
+std::span<const int> RankGroups::members(Role role, int rank) const {
+  const auto r = static_cast<std::size_t>(role);
+  const auto k = static_cast<std::size_t>(rank);
+  if (cache_.size() <= r) cache_.resize(r + 1);
+  if (cache_[r].size() <= k) cache_[r].resize(k + 1);
+  auto& entry = cache_[r][k];
+  if (entry.empty()) entry = topomoe::members(layout_, role, rank, gpus_per_node_);
+  return entry;
+}
+
+int RankGroups::index_in(Role role, int rank) const {
+  const auto group = members(role, rank);
+  return static_cast<int>(std::find(group.begin(), group.end(), rank) - group.begin());
+}
+
+int RankGroups::size(Role role) const { return static_cast<int>(members(role, 0).size()); }
+
+void RankGroups::expand(const RankSet& set, int me, int peer, std::vector<int>& out) const {
+  out.assign(1, set.base == Who::me ? me : peer);
+  for (const Role role : set.spread) {
+    std::vector<int> wider;
+    for (const int rank : out) {
+      const auto group = members(role, rank);
+      wider.insert(wider.end(), group.begin(), group.end());
+    }
+    out = std::move(wider);
+  }
+}
+
+int RankGroups::node_index(int rank) const {
+  // Nodes in the order in which the EP group meets them.
+  int index = -1, last_node = -1;
+  for (const int member : members(Role::ep, rank)) {
+    const int node = member / gpus_per_node_;
+    if (node != last_node) ++index, last_node = node;
+    if (node == rank / gpus_per_node_) return index;
+  }
+  return index;
+}
+
+namespace {
+
+bool per_expert(Symbol s) { return s == Symbol::pairs; }
+bool per_token(Symbol s) { return s == Symbol::held || s == Symbol::tokens; }
+
+struct ExpertRange {
+  int begin, end;
+};
+
+ExpertRange experts_of(int dest, const RankGroups& groups, const CountSource& counts) {
+  const int parts = groups.size(Role::ep), index = groups.index_in(Role::ep, dest);
+  return {static_cast<int>(part_begin(counts.experts(), parts, index)),
+          static_cast<int>(part_begin(counts.experts(), parts, index + 1))};
+}
+
+// Calls visit(chunk, source, dest, expert) in the buffer's order.
+template <class Visit>
+void enumerate(const Buffer& b, std::span<const int> sources, std::span<const int> dests, Chunks chunks,
+               const RankGroups& groups, const CountSource& counts, Visit visit) {
+  const auto each_expert = [&](int dest, auto f) {
+    if (!per_expert(b.symbol)) return f(-1);
+    const auto range = experts_of(dest, groups, counts);
+    for (int e = range.begin; e < range.end; ++e) f(e);
+  };
+  switch (b.order) {
+    case Order::by_token:
+      for (const int s : sources)
+        for (int c = chunks.begin; c < chunks.end; ++c) visit(c, s, -1, -1);
+      return;
+    case Order::by_source:
+      for (int c = chunks.begin; c < chunks.end; ++c)
+        for (const int s : sources)
+          for (const int d : dests) each_expert(d, [&](int e) { visit(c, s, d, e); });
+      return;
+    case Order::by_dest:
+      for (int c = chunks.begin; c < chunks.end; ++c)
+        for (const int d : dests)
+          for (const int s : sources) each_expert(d, [&](int e) { visit(c, s, d, e); });
+      return;
+    case Order::by_expert:
+      for (const int d : dests)
+        each_expert(d, [&](int e) {
+          for (const int s : sources)
+            for (int c = chunks.begin; c < chunks.end; ++c) visit(c, s, d, e);
+        });
+      return;
+  }
+}
+
+double count_of(const Buffer& b, const CountSource& counts, int c, int s, int d, int e) {
+  return counts.count(b.symbol, c, s, per_expert(b.symbol) ? e : d);
+}
+
+RowRange cut(RowRange range, const Split& split, const RankGroups& groups, int me, int peer) {
+  const int parts = groups.size(split.role);
+  const int index = groups.index_in(split.role, split.who == Who::me ? me : peer);
+  const auto n = static_cast<std::int64_t>(range.rows);
+  if (range.rows != static_cast<double>(n)) return {range.offset, range.rows / parts};  // an expectation
+  const auto begin = part_begin(n, parts, index);
+  return {range.offset + static_cast<double>(begin), static_cast<double>(part_begin(n, parts, index + 1) - begin)};
+}
+
+// Held tokens have no chunks: one segment a source.
+Chunks loop_chunks(const Buffer& b) { return b.symbol == Symbol::held ? Chunks{0, 1} : b.chunks; }
+
+double buffer_rows(const Buffer& b, const RankGroups& groups, const CountSource& counts, int me) {
+  std::vector<int> sources, dests;
+  groups.expand(b.sources, me, me, sources);
+  if (!per_token(b.symbol)) groups.expand(b.dests, me, me, dests);
+  double rows = 0;
+  enumerate(b, sources, dests, loop_chunks(b), groups, counts,
+            [&](int c, int s, int d, int e) { rows += count_of(b, counts, c, s, d, e); });
+  if (b.split) rows = cut({0, rows}, *b.split, groups, me, me).rows;
+  return rows;
+}
+
+bool selects(const View& v) { return v.chunks || v.sources || v.dests; }
+
+}  // namespace
+
+std::vector<Segment> segments_of(const Buffer& b, const RankGroups& groups, const CountSource& counts, int me) {
+  std::vector<int> sources, dests;
+  groups.expand(b.sources, me, me, sources);
+  if (!per_token(b.symbol)) groups.expand(b.dests, me, me, dests);
+  std::vector<Segment> segments;
+  double offset = 0;
+  enumerate(b, sources, dests, loop_chunks(b), groups, counts, [&](int c, int s, int d, int e) {
+    const double rows = count_of(b, counts, c, s, d, e);
+    segments.push_back({c, s, d, e, offset, rows});
+    offset += rows;
+  });
+  return segments;
+}
+
+RowRange resolve(const Schedule& schedule, const View& view, const RankGroups& groups, const CountSource& counts,
+                 int me, int peer) {
+  const Buffer& b = schedule.buffers[static_cast<std::size_t>(view.buffer)];
+  RowRange range;
+  if (selects(view)) {
+    TOPOMOE_ASSERT(!b.split && !b.blocks);
+    std::vector<int> sources, dests;
+    groups.expand(view.sources.value_or(b.sources), me, peer, sources);
+    if (!per_token(b.symbol)) groups.expand(view.dests.value_or(b.dests), me, peer, dests);
+    const Chunks chunks = view.chunks.value_or(b.chunks);
+    const auto has = [](const std::vector<int>& set, int x) { return std::find(set.begin(), set.end(), x) != set.end(); };
+    double end = 0;
+    bool found = false;
+    for (const Segment& s : segments_of(b, groups, counts, me)) {
+      if (s.rows == 0 || s.chunk < chunks.begin || s.chunk >= chunks.end || !has(sources, s.source)) continue;
+      if (!per_token(b.symbol) && !has(dests, s.dest)) continue;
+      if (!found) range.offset = s.offset, end = s.offset;
+      found = true;
+      if (s.offset != end) throw std::logic_error("schedule " + schedule.name + ": view of buffer " + b.name + " is not consecutive");
+      end = s.offset + s.rows;
+    }
+    range.rows = end - range.offset;
+  } else {
+    range.rows = buffer_rows(b, groups, counts, me);
+  }
+  if (b.blocks) {
+    const int count = groups.size(*b.blocks);
+    if (view.block) {
+      range.offset = range.rows * groups.index_in(*b.blocks, *view.block == Who::me ? me : peer);
+    } else {
+      range.rows *= count;
+    }
+  }
+  return view.split ? cut(range, *view.split, groups, me, peer) : range;
+}
+
+double rows_of(const Schedule& schedule, const View& view, const RankGroups& groups, const CountSource& counts, int me,
+               int peer) {
+  Buffer b = schedule.buffers[static_cast<std::size_t>(view.buffer)];
+  const auto at = [&](RankSet set) {
+    std::vector<int> ranks;
+    groups.expand(set, me, peer, ranks);
+    return ranks;
+  };
+  double rows = 0;
+  if (selects(view)) {
+    const auto sources = at(view.sources.value_or(b.sources));
+    const auto dests = per_token(b.symbol) ? std::vector<int>{} : at(view.dests.value_or(b.dests));
+    const Chunks chunks = b.symbol == Symbol::held ? Chunks{0, 1} : view.chunks.value_or(b.chunks);
+    enumerate(b, sources, dests, chunks, groups, counts,
+              [&](int c, int s, int d, int e) { rows += count_of(b, counts, c, s, d, e); });
+  } else {
+    rows = buffer_rows(b, groups, counts, me);
+  }
+  if (b.blocks && !view.block) rows *= groups.size(*b.blocks);
+  return view.split ? cut({0, rows}, *view.split, groups, me, peer).rows : rows;
+}
+
+}  // namespace topomoe

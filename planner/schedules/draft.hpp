@@ -1,0 +1,108 @@
+// What every schedule builder shares: a Schedule under construction.
+//
+// A builder declares buffers, maps and steps in whatever order reads best and gives each step a slot;
+// finish() sorts by slot (stably) into the one issue order and derives `after` from who wrote what a
+// step reads. LayerDraft adds what surrounds any transport: how tokens come in, the router, the
+// experts of one piece, how output leaves. A transport is then the way from `tokens` to `expert_in` and
+// back, nothing else.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "topomoe/schedule.hpp"
+
+namespace topomoe {
+
+enum class TokenSplit : std::uint8_t { replicated, sliced };
+std::string_view name(TokenSplit);
+
+// What a builder must know of a layout: sizes of groups, and whether tokens arrive sliced.
+struct ScheduleRequest {
+  TokenSplit split = TokenSplit::sliced;
+  int tp = 1, etp = 1, ep = 1;
+  bool sequence_parallel = false;
+  int chunks = 1;  // n >= 1
+  int pieces = 1;  // r divides n
+};
+
+inline RankSet me(std::vector<Role> spread = {}) { return {Who::me, std::move(spread)}; }
+inline RankSet peer(std::vector<Role> spread = {}) { return {Who::peer, std::move(spread)}; }
+inline View whole(int buffer) { return {.buffer = buffer}; }
+inline View from_source(int buffer, Chunks c, RankSet s) {
+  View v = whole(buffer);
+  v.chunks = c, v.sources = std::move(s);
+  return v;
+}
+inline View to_dest(int buffer, RankSet d) {
+  View v = whole(buffer);
+  v.dests = std::move(d);
+  return v;
+}
+
+class LayerDraft {
+ public:
+  explicit LayerDraft(const ScheduleRequest& request, std::string transport);
+
+  const ScheduleRequest& request() const { return request_; }
+  int n() const { return request_.chunks; }
+  bool sliced() const { return request_.split == TokenSplit::sliced; }
+  bool expert_sharded() const { return request_.etp > 1; }
+  Chunks piece(int p) const { return {p * n() / request_.pieces, (p + 1) * n() / request_.pieces}; }
+  static Chunks one(int c) { return {c, c + 1}; }
+
+  int buffer(Buffer b);
+  int map(std::string name, View from, View to, View ids = {});
+  // Which pass steps are added to from now on.
+  void forward() { pass_ = &forward_; }
+  void backward() { pass_ = &backward_; }
+  void step(double slot, Step s);
+
+  // Rows for experts as a transport moves them: the job's dtype unless it is a sidecar.
+  int rows(std::string name, Symbol symbol, Chunks chunks, RankSet sources, RankSet dests, Order order,
+           Storage storage = Storage::pass);
+  int sidecar(std::string name, int like, Columns columns, Element element, Storage storage = Storage::pass);
+
+  // My tokens of chunk c in one of the four token buffers, or in a sidecar of them.
+  View mine(int token_buffer, int c) const { return from_source(token_buffer, one(c), me()); }
+
+  // Token space: x (input), y (output), dy, dx: rows of the tokens that this rank injects, all chunks.
+  int x = -1, y = -1, dy = -1, dx = -1;
+  int ids = -1, weights = -1, weight_grads = -1;  // [rows, top_k], rows as x's own
+
+  // Intake, router; then the count slices that `transport` needs are exchanged by itself.
+  void open_forward(double slot);
+  // After combine of chunk c: give the rows to the ranks that should hold them.
+  void deliver(double slot, int token_buffer, int c);
+  void close_forward(double slot);
+  void open_backward(double slot);
+  // Router backward, then delivery of dx.
+  void close_backward(double slot);
+
+  // Experts of piece p over rows `in` (by_expert): returns the output rows.
+  int expert_forward(double slot, int p, int in, Storage out = Storage::pass);
+  // Returns dx rows; wgrad is issued at `wgrad_slot`.
+  int expert_backward(double slot, double wgrad_slot, int p, int in, int dout);
+
+  Schedule finish();
+
+ private:
+  struct Slotted {
+    double slot;
+    Step step;
+  };
+  int token_buffer(const std::string& name, bool saved);
+  void gather_intake(double slot, const std::string& name, int buffer);
+
+  ScheduleRequest request_;
+  Schedule schedule_;
+  std::vector<Slotted> forward_, backward_;
+  std::vector<Slotted>* pass_ = &forward_;
+  int probabilities_ = -1;
+  struct ExpertState {
+    int gate, up;
+  };
+  std::vector<ExpertState> experts_;  // by piece
+};
+
+}  // namespace topomoe

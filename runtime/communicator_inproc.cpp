@@ -1,0 +1,225 @@
+#include "runtime/communicator_inproc.hpp"
+
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <tuple>
+
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What a waiting rank sleeps on.
+struct Bell {
+  std::mutex mutex;
+  std::condition_variable rung;
+};
+
+// Transfers of one exchange that are still under way. Guarded by the owner's bell.
+struct Pending {
+  int remaining = 0;
+  std::string failure;
+};
+
+struct Posted {
+  const void* source = nullptr;  // of a send
+  void* target = nullptr;        // of a receive
+  std::size_t bytes = 0;
+  int owner = -1;
+  std::shared_ptr<Pending> pending;
+  std::string step;
+};
+
+struct Hub {
+  explicit Hub(int size) : bells(static_cast<std::size_t>(size)) {}
+
+  std::vector<Bell> bells;  // by rank
+  std::mutex mutex;         // guards all below
+  std::map<std::tuple<int, int, int>, std::deque<Posted>> sends, receives;  // by channel, source, target
+  std::string aborted;
+  int copying = 0;  // transfers being copied right now; abort waits for them, as buffers die after it
+  int at_barrier = 0;
+  long barrier_round = 0;
+  std::condition_variable barrier_passed, copies_done;
+
+  void finish(const Posted& p, const std::string& failure = "") {
+    Bell& bell = bells[static_cast<std::size_t>(p.owner)];
+    const std::lock_guard lock(bell.mutex);
+    --p.pending->remaining;
+    if (!failure.empty()) p.pending->failure = failure;
+    bell.rung.notify_all();
+  }
+
+  // Queues the transfer, or completes it with its counterpart if that is already here.
+  void post(const std::tuple<int, int, int>& key, Posted mine, bool is_send) {
+    Posted other;
+    {
+      const std::lock_guard lock(mutex);
+      if (!aborted.empty()) return;  // stays pending; whoever waits for it hears of the abort
+      auto& waiting = (is_send ? receives : sends)[key];
+      if (waiting.empty()) {
+        (is_send ? sends : receives)[key].push_back(std::move(mine));
+        return;
+      }
+      other = std::move(waiting.front());
+      waiting.pop_front();
+      ++copying;
+    }
+    const Posted& send = is_send ? mine : other;
+    const Posted& receive = is_send ? other : mine;
+    std::string failure;
+    if (send.bytes != receive.bytes) {
+      failure = "rank " + std::to_string(send.owner) + " sends " + std::to_string(send.bytes) + " bytes (" + send.step +
+                "), rank " + std::to_string(receive.owner) + " expects " + std::to_string(receive.bytes) + " (" + receive.step + ")";
+    } else {
+      std::memcpy(receive.target, send.source, send.bytes);
+    }
+    {
+      const std::lock_guard lock(mutex);
+      --copying;
+      copies_done.notify_all();
+    }
+    finish(send, failure);
+    finish(receive, failure);
+  }
+};
+
+class InprocEvent final : public Event {
+ public:
+  InprocEvent(std::shared_ptr<Hub> hub, int rank, std::shared_ptr<Pending> pending, std::string step, double bytes)
+      : hub_(std::move(hub)), rank_(rank), pending_(std::move(pending)), step_(std::move(step)), bytes_(bytes) {}
+
+  bool poll() override {
+    const std::lock_guard lock(bell().mutex);
+    return pending_->remaining == 0;
+  }
+
+  void wait(Clock::time_point deadline) override {
+    std::unique_lock lock(bell().mutex);
+    const auto aborted = [&] {
+      const std::lock_guard hub_lock(hub_->mutex);
+      return hub_->aborted;
+    };
+    while (pending_->remaining > 0) {
+      // Abort rings every bell, so the reason is seen at once.
+      if (const std::string why = aborted(); !why.empty()) throw TransportError(rank_, -1, step_, bytes_, why);
+      if (bell().rung.wait_until(lock, deadline) == std::cv_status::timeout && pending_->remaining > 0)
+        throw TransportError(rank_, -1, step_, bytes_, std::to_string(pending_->remaining) + " transfers still missing at the deadline");
+    }
+    if (!pending_->failure.empty()) throw TransportError(rank_, -1, step_, bytes_, pending_->failure);
+  }
+
+ private:
+  Bell& bell() { return hub_->bells[static_cast<std::size_t>(rank_)]; }
+  std::shared_ptr<Hub> hub_;
+  int rank_;
+  std::shared_ptr<Pending> pending_;
+  std::string step_;
+  double bytes_;
+};
+
+class InprocCommunicator final : public Communicator {
+ public:
+  InprocCommunicator(std::shared_ptr<Hub> hub, int rank) : hub_(std::move(hub)), rank_(rank) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return static_cast<int>(hub_->bells.size()); }
+
+  ChannelId open_channel(std::span<const int> members) override {
+    channels_.emplace_back(members.begin(), members.end());
+    return static_cast<ChannelId>(channels_.size()) - 1;
+  }
+
+  EventPtr exchange(ChannelId channel, std::span<const Outgoing> sends, std::span<const Incoming> receives,
+                    const ExchangeInfo& info) override {
+    const auto& members = channels_.at(static_cast<std::size_t>(channel));
+    auto pending = std::make_shared<Pending>();
+    double total = 0;
+    for (const auto& s : sends) pending->remaining += s.bytes > 0, total += static_cast<double>(s.bytes);
+    for (const auto& r : receives) pending->remaining += r.bytes > 0;
+    auto event = std::make_shared<InprocEvent>(hub_, rank_, pending, std::string(info.step), total);
+    for (const auto& r : receives)
+      if (r.bytes > 0)
+        hub_->post({channel, members.at(static_cast<std::size_t>(r.peer)), rank_},
+                   {nullptr, r.data, r.bytes, rank_, pending, std::string(info.step)}, false);
+    for (const auto& s : sends)
+      if (s.bytes > 0)
+        hub_->post({channel, rank_, members.at(static_cast<std::size_t>(s.peer))},
+                   {s.data, nullptr, s.bytes, rank_, pending, std::string(info.step)}, true);
+    return event;
+  }
+
+  void progress() override {}
+
+  void barrier() override {
+    std::unique_lock lock(hub_->mutex);
+    const long round = hub_->barrier_round;
+    if (++hub_->at_barrier == size()) {
+      hub_->at_barrier = 0;
+      ++hub_->barrier_round;
+      hub_->barrier_passed.notify_all();
+      return;
+    }
+    hub_->barrier_passed.wait(lock, [&] { return hub_->barrier_round != round || !hub_->aborted.empty(); });
+    if (hub_->barrier_round == round) throw TransportError(rank_, -1, "barrier", 0, hub_->aborted);
+  }
+
+  void abort(const std::string& why) noexcept override {
+    {
+      std::unique_lock lock(hub_->mutex);
+      if (hub_->aborted.empty()) hub_->aborted = "aborted by rank " + std::to_string(rank_) + ": " + why;
+      hub_->barrier_passed.notify_all();
+      hub_->copies_done.wait(lock, [&] { return hub_->copying == 0; });
+    }
+    for (Bell& bell : hub_->bells) {
+      const std::lock_guard lock(bell.mutex);
+      bell.rung.notify_all();
+    }
+  }
+
+ private:
+  std::shared_ptr<Hub> hub_;
+  int rank_;
+  std::vector<std::vector<int>> channels_;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<Communicator>> make_inproc_world(int size) {
+  if (size < 1) throw InvalidInput("ranks", std::to_string(size), "at least 1");
+  auto hub = std::make_shared<Hub>(size);
+  std::vector<std::unique_ptr<Communicator>> world;
+  for (int rank = 0; rank < size; ++rank) world.push_back(std::make_unique<InprocCommunicator>(hub, rank));
+  return world;
+}
+
+void run_inproc(int size, const std::function<void(Communicator&)>& body) {
+  auto world = make_inproc_world(size);
+  std::mutex mutex;
+  std::exception_ptr first;
+  std::vector<std::thread> threads;
+  for (auto& communicator : world) {
+    threads.emplace_back([&, &c = *communicator] {
+      try {
+        body(c);
+      } catch (const std::exception& e) {
+        {
+          const std::lock_guard lock(mutex);
+          if (!first) first = std::current_exception();
+        }
+        c.abort(e.what());
+      }
+    });
+  }
+  for (auto& t : threads) t.join();
+  if (first) std::rethrow_exception(first);
+}
+
+}  // namespace topomoe

@@ -1,0 +1,55 @@
+// The counts that one rank knows: of its own tokens from its router, of others' from counts_exchange.
+// Reading a count that never came is a bug of the schedule and throws std::logic_error by name.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "topomoe/schedule.hpp"
+
+namespace topomoe {
+
+class RankCounts final : public CountSource {
+ public:
+  RankCounts(const Schedule& schedule, const RankGroups& groups, int me, int experts);
+
+  double count(Symbol symbol, int chunk, int source, int index) const override;
+  int experts() const override { return experts_; }
+
+  void set_held(int source, std::int64_t rows) { held_[source] = rows; }
+  // Counts what my router chose. ids: [rows of tokens that I inject, top_k].
+  void set_routing(std::span<const std::int32_t> ids, int top_k);
+
+  // The entries of a slice, in one order on both sides; `peer` as inside the exchange's group.
+  void read(const CountSlice& slice, int me, int peer, std::vector<std::int32_t>& out) const;
+  // Returns how many it took.
+  std::size_t write(const CountSlice& slice, int me, int peer, std::span<const std::int32_t> in);
+  std::size_t size_of(const CountSlice& slice, int me, int peer) const;
+
+  // Rank of my EP group that holds the expert.
+  int owner(int expert) const { return owners_[static_cast<std::size_t>(expert)]; }
+
+ private:
+  struct Table {  // of one source
+    std::vector<std::int64_t> pairs, rank_tokens, node_tokens;  // [chunk][expert | EP member | node], -1: unknown
+  };
+  std::int64_t tokens(int chunk, int source) const;
+  std::int64_t held(int source) const;
+  Table& table(int source);
+  std::size_t width(Symbol symbol) const;
+  std::size_t column(Symbol symbol, int index) const;
+  static std::vector<std::int64_t>& of(Table& t, Symbol symbol);
+  template <class Visit>
+  void each(const CountSlice& slice, int me, int peer, Visit visit) const;
+
+  const Schedule& schedule_;
+  const RankGroups& groups_;
+  int me_, experts_, nodes_;
+  std::vector<int> owners_;        // by expert
+  std::map<int, std::int64_t> held_;
+  std::map<int, Table> tables_;
+};
+
+}  // namespace topomoe

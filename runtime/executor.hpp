@@ -1,0 +1,93 @@
+// Executes a Schedule on one rank: walks the issue order, waits for what each step waits for, resolves
+// its views to memory, and hands it to the device or the communicator. It has one function a step kind
+// and knows no algorithm. Sizes come from RankCounts, places from resolve(): nothing is stored in
+// between, so what was priced is what is run.
+//
+// On a CPU device lanes are program order and only communication overlaps; on CUDA lanes are streams.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "runtime/counts.hpp"
+#include "runtime/index_map.hpp"
+#include "topomoe/moe_layer.hpp"
+
+namespace topomoe {
+
+// What is fixed for the life of a layer.
+struct ExecutorContext {
+  const Schedule& schedule;
+  const RankGroups& groups;
+  const LayerShape& shape;
+  const std::map<Role, ChannelId>& channels;
+  Communicator& communicator;
+  Device& device;
+  std::chrono::milliseconds deadline;
+  int rank;
+};
+
+// A map on the device.
+struct DeviceMap {
+  HostMap host;
+  DeviceMemory position, source_row, source_factor;
+};
+
+// Memory and counts of one forward, and of its backward.
+struct PassState {
+  PassState(const ExecutorContext& context) : counts(context.schedule, context.groups, context.rank, context.shape.experts) {}
+  RankCounts counts;
+  std::map<int, DeviceMemory> memory;    // by buffer that is not an alias
+  std::map<int, std::byte*> caller;      // the caller's tensors
+  std::map<int, DeviceMap> maps;         // by map
+};
+
+class Executor {
+ public:
+  Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights, const LayerGradients* gradients);
+
+  // Runs one pass to its end; buffers of Storage::pass are freed. Throws after aborting the communicator.
+  void run(const std::vector<Step>& steps, bool backward);
+  std::vector<StepTrace> take_trace() { return std::move(trace_); }
+
+ private:
+  struct Span {  // a resolved view
+    std::byte* data;
+    std::int64_t rows;
+    std::size_t row_bytes;
+    std::size_t bytes() const { return static_cast<std::size_t>(rows) * row_bytes; }
+  };
+
+  Span at(const View& view, int peer = -1);
+  std::byte* memory_of(int buffer);
+  std::int64_t columns(const Buffer& b) const;
+  DType dtype(const Buffer& b) const;
+  const Buffer& buffer(const View& v) const { return c_.schedule.buffers[static_cast<std::size_t>(v.buffer)]; }
+  std::vector<std::int64_t> expert_offsets(const View& rows);
+  std::int64_t shard() const;
+  std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
+
+  void issue(const Step& s, StepTrace& trace, EventPtr& event);
+  void route(const Step& s);
+  void counts_exchange(const Step& s, StepTrace& trace);
+  void index(const Step& s);
+  void pack(const Step& s);
+  void repack(const Step& s);
+  EventPtr exchange(const Step& s, StepTrace& trace);
+  void ordered_sum(const Step& s);
+  void experts(const Step& s);
+  void combine(const Step& s);
+  void weight_grad(const Step& s);
+  void route_backward(const Step& s);
+
+  const ExecutorContext& c_;
+  PassState& state_;
+  const LayerWeights& weights_;
+  const LayerGradients* gradients_;
+  std::vector<StepTrace> trace_;
+};
+
+}  // namespace topomoe

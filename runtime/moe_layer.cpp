@@ -1,0 +1,93 @@
+#include "topomoe/moe_layer.hpp"
+
+#include <utility>
+
+#include "runtime/executor.hpp"
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+
+struct MoeLayer::Handle::State {
+  PassState pass;
+};
+MoeLayer::Handle::Handle(std::unique_ptr<State> state) : state_(std::move(state)) {}
+MoeLayer::Handle::~Handle() = default;
+MoeLayer::Handle::Handle(Handle&&) noexcept = default;
+
+struct MoeLayer::Impl {
+  Schedule schedule;
+  LayerShape shape;
+  RankGroups groups;
+  std::map<Role, ChannelId> channels;
+  ExecutorContext context;
+  std::vector<StepTrace> trace;
+
+  Impl(Schedule s, const Layout& layout, int gpus_per_node, const LayerShape& layer_shape, Communicator& communicator, Device& device,
+       std::chrono::milliseconds deadline)
+      : schedule(std::move(s)),
+        shape(layer_shape),
+        groups(layout, gpus_per_node),
+        context{schedule, groups, shape, channels, communicator, device, deadline, communicator.rank()} {}
+
+  // The caller's tensor is the buffer of that name which is not an alias.
+  int boundary(const std::string& name) const {
+    for (std::size_t i = 0; i < schedule.buffers.size(); ++i)
+      if (schedule.buffers[i].name == name && schedule.buffers[i].storage == Storage::caller && schedule.buffers[i].alias < 0)
+        return static_cast<int>(i);
+    throw InvalidInput("schedule", schedule.name, "has no buffer " + name + " of the caller's");
+  }
+};
+
+MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator, Device& device,
+                   std::chrono::milliseconds deadline) {
+  check(layout, shape.experts);
+  if (communicator.size() != layout.world)
+    throw InvalidInput("communicator", std::to_string(communicator.size()) + " ranks", "the layout has " + std::to_string(layout.world));
+  if (shape.hidden < 1 || shape.ffn < 1 || shape.ffn % layout.etp != 0)
+    throw InvalidInput("shape.ffn", std::to_string(shape.ffn), "a positive multiple of ETP " + std::to_string(layout.etp));
+  if (shape.top_k < 1 || shape.top_k > shape.experts)
+    throw InvalidInput("shape.top_k", std::to_string(shape.top_k), "1 to the " + std::to_string(shape.experts) + " experts");
+  impl_ = std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, shape, communicator, device, deadline);
+  device.set_progress({[](void* c) { static_cast<Communicator*>(c)->progress(); }, &communicator});
+  for (const auto* steps : {&impl_->schedule.forward, &impl_->schedule.backward})
+    for (const Step& s : *steps) {
+      const bool communicates = s.kind == StepKind::exchange || s.kind == StepKind::all_gather || s.kind == StepKind::counts_exchange;
+      if (communicates && !impl_->channels.contains(s.group))
+        impl_->channels[s.group] = communicator.open_channel(impl_->groups.members(s.group, communicator.rank()));
+    }
+}
+MoeLayer::~MoeLayer() = default;
+MoeLayer::MoeLayer(MoeLayer&&) noexcept = default;
+
+MoeLayer::Handle MoeLayer::forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights) {
+  if (rows < 0) throw InvalidInput("rows", std::to_string(rows), "0 or more");
+  Handle handle(std::make_unique<Handle::State>(Handle::State{PassState(impl_->context)}));
+  PassState& pass = handle.state_->pass;
+  // Read only: no schedule writes the caller's tokens.
+  pass.caller[impl_->boundary("x")] = static_cast<std::byte*>(const_cast<void*>(tokens));
+  pass.caller[impl_->boundary("y")] = static_cast<std::byte*>(output);
+  if (impl_->schedule.intake == Intake::tp_slice) {
+    for (const int member : impl_->groups.members(Role::tp, impl_->context.rank)) pass.counts.set_held(member, rows);
+  } else {
+    pass.counts.set_held(impl_->context.rank, rows);
+  }
+  Executor executor(impl_->context, pass, weights, nullptr);
+  executor.run(impl_->schedule.forward, false);
+  impl_->trace = executor.take_trace();
+  return handle;
+}
+
+void MoeLayer::backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
+                        const LayerGradients& gradients) {
+  PassState& pass = handle.state_->pass;
+  pass.caller[impl_->boundary("dy")] = static_cast<std::byte*>(const_cast<void*>(output_gradients));
+  pass.caller[impl_->boundary("dx")] = static_cast<std::byte*>(token_gradients);
+  Executor executor(impl_->context, pass, weights, &gradients);
+  executor.run(impl_->schedule.backward, true);
+  impl_->trace = executor.take_trace();
+}
+
+const std::vector<StepTrace>& MoeLayer::last_trace() const { return impl_->trace; }
+const Schedule& MoeLayer::schedule() const { return impl_->schedule; }
+
+}  // namespace topomoe
