@@ -31,6 +31,7 @@ if(TOPOMOE_WITH_CUDA)
     endif()
     enable_language(CUDA)
     set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # cuBLAS brings it anyway; two runtimes in one process do not mix
     find_package(CUDAToolkit REQUIRED)
     set(TOPOMOE_HAVE_CUDA ON)
   endif()

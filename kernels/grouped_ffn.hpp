@@ -1,0 +1,85 @@
+// The experts: a SwiGLU feed-forward net per expert, over rows sorted by expert.
+//
+//   gate = in x w_gate^T    up = in x w_up^T    act = silu(gate) * up    out = act x w_down^T
+//
+// Rows offsets[e] .. offsets[e+1] belong to expert e; experts without rows, and no rows at all, are
+// legal. Data and weights are of dtype, weight gradients fp32. Forward saves gate, up and act;
+// backward comes in two halves, as schedules issue them apart: dgrad (what the way back waits for)
+// and wgrad (what fills gaps). In fp32 forward and dgrad are row-invariant (matmul.hpp); in bf16
+// every tensor named here is rounded, so results agree within a bound only.
+// What it ignores: biases, other activations, capacity, quantised weights.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/gpu_stream.hpp"
+#include "topomoe/device.hpp"
+
+struct cublasContext;
+
+namespace topomoe::kernels {
+
+// cublasHandle_t, named without CUDA headers. One per lane; its stream is set by the caller.
+using GpuBlas = cublasContext*;
+
+struct GroupedFfn {
+  const void* in = nullptr;               // [rows, hidden]
+  void* out = nullptr;                    // [rows, hidden]
+  void* gate = nullptr;                   // [rows, ffn] out: before silu, saved for backward
+  void* up = nullptr;                     // [rows, ffn] out: saved for backward
+  void* act = nullptr;                    // [rows, ffn] out: silu(gate) * up; wgrad wants it
+  const void* w_gate = nullptr;           // [experts][ffn, hidden]
+  const void* w_up = nullptr;             // [experts][ffn, hidden]
+  const void* w_down = nullptr;           // [experts][hidden, ffn]
+  std::span<const std::int64_t> offsets;  // host memory, experts + 1 row offsets, the first 0
+  std::int64_t hidden = 0;
+  std::int64_t ffn = 0;
+  DType dtype = DType::f32;
+};
+
+// out_grad -> in_grad. Overwrites gate_grad, up_grad and act (recomputed, so that forward need not
+// keep it). in_grad = gate_grad x w_gate, then += up_grad x w_up.
+struct GroupedFfnDgrad {
+  const void* out_grad = nullptr;  // [rows, hidden]
+  void* in_grad = nullptr;         // [rows, hidden] out
+  const void* gate = nullptr;      // [rows, ffn] as forward left it
+  const void* up = nullptr;        // [rows, ffn] as forward left it
+  void* gate_grad = nullptr;       // [rows, ffn] out
+  void* up_grad = nullptr;         // [rows, ffn] out
+  void* act = nullptr;             // [rows, ffn] out
+  const void* w_gate = nullptr;
+  const void* w_up = nullptr;
+  const void* w_down = nullptr;
+  std::span<const std::int64_t> offsets;
+  std::int64_t hidden = 0;
+  std::int64_t ffn = 0;
+  DType dtype = DType::f32;
+};
+
+// w_*_grad += scale * (gradient). An expert without rows keeps its gradient as it is.
+struct GroupedFfnWgrad {
+  const void* in = nullptr;         // [rows, hidden]
+  const void* out_grad = nullptr;   // [rows, hidden]
+  const void* act = nullptr;        // [rows, ffn]
+  const void* gate_grad = nullptr;  // [rows, ffn]
+  const void* up_grad = nullptr;    // [rows, ffn]
+  float* w_gate_grad = nullptr;     // [experts][ffn, hidden] fp32, added to
+  float* w_up_grad = nullptr;       // [experts][ffn, hidden] fp32, added to
+  float* w_down_grad = nullptr;     // [experts][hidden, ffn] fp32, added to
+  float scale = 1.0F;
+  std::span<const std::int64_t> offsets;
+  std::int64_t hidden = 0;
+  std::int64_t ffn = 0;
+  DType dtype = DType::f32;
+};
+
+void grouped_ffn_cpu(const GroupedFfn& op, const ProgressHook& progress);
+void grouped_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& progress);
+void grouped_ffn_wgrad_cpu(const GroupedFfnWgrad& op, const ProgressHook& progress);
+
+void grouped_ffn_gpu(const GroupedFfn& op, GpuBlas blas, GpuStream stream);
+void grouped_ffn_dgrad_gpu(const GroupedFfnDgrad& op, GpuBlas blas, GpuStream stream);
+void grouped_ffn_wgrad_gpu(const GroupedFfnWgrad& op, GpuBlas blas, GpuStream stream);
+
+}  // namespace topomoe::kernels

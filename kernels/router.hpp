@@ -1,0 +1,70 @@
+// The router (gate) of an MoE layer: which k experts each token goes to, and with what weight.
+//
+//   logits = tokens x weight^T      fp32, added in index order of `hidden`, whatever the row count
+//   probabilities = softmax(logits) over all experts
+//   ids, weights = the k largest probabilities, largest first, equal ones by lower expert id;
+//                  divided by their sum if `renormalize`
+//
+// A row's result depends on nothing but that row (row-invariant, DESIGN 8). A NaN counts as the
+// smallest value when choosing. No groups, no bias, no capacity: those are the caller's router.
+// Pointers are of the memory of the device that runs the operation and are borrowed for the call.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/gpu_stream.hpp"
+#include "topomoe/device.hpp"
+
+namespace topomoe::kernels {
+
+constexpr int kMaxTopK = 16;
+constexpr int kMaxExperts = 1024;
+
+struct Router {
+  const void* tokens = nullptr;    // [rows, hidden] of dtype
+  const void* weight = nullptr;    // [experts, hidden] fp32
+  float* probabilities = nullptr;  // [rows, experts], out; backward wants them
+  std::int32_t* ids = nullptr;     // [rows, k], out
+  float* weights = nullptr;        // [rows, k], out
+  std::int64_t rows = 0;
+  std::int64_t hidden = 0;
+  int experts = 0;  // 1..kMaxExperts
+  int k = 0;        // 1..min(experts, kMaxTopK)
+  bool renormalize = false;
+  DType dtype = DType::f32;
+};
+
+// Gradients of the above, given dL/dweights. Three steps, of which the last two may be left out:
+//   logit_grads  = d(top-k, renormalize, softmax), overwritten
+//   token_grads += logit_grads x weight                               (null: skipped)
+//   weight_grad += weight_grad_scale * logit_grads^T x tokens         (null: skipped)
+// token_grads is added to in fp32 and rounded once, in index order of experts: row-invariant too.
+struct RouterBackward {
+  const void* tokens = nullptr;          // [rows, hidden] of dtype; read only for weight_grad
+  const void* weight = nullptr;          // [experts, hidden] fp32
+  const float* probabilities = nullptr;  // [rows, experts] as forward left them
+  const std::int32_t* ids = nullptr;     // [rows, k] as forward left them
+  const float* weight_grads = nullptr;   // [rows, k] dL/dweights
+  float* logit_grads = nullptr;          // [rows, experts] out, also scratch: never null
+  void* token_grads = nullptr;           // [rows, hidden] of dtype, added to; or null
+  float* weight_grad = nullptr;          // [experts, hidden] fp32, added to; or null
+  float weight_grad_scale = 1.0F;
+  std::int64_t rows = 0;
+  std::int64_t hidden = 0;
+  int experts = 0;
+  int k = 0;
+  bool renormalize = false;
+  DType dtype = DType::f32;
+};
+
+// Throws InvalidInput for k or experts out of range; both devices call it.
+void check(const Router& op);
+void check(const RouterBackward& op);
+
+void router_cpu(const Router& op, const ProgressHook& progress);
+void router_backward_cpu(const RouterBackward& op, const ProgressHook& progress);
+
+void router_gpu(const Router& op, GpuStream stream);
+void router_backward_gpu(const RouterBackward& op, GpuStream stream);
+
+}  // namespace topomoe::kernels

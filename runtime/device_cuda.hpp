@@ -1,0 +1,22 @@
+// One GPU as a Device: a stream a lane, events between them, kernels from kernels/*_gpu.*.
+//
+// Declared in every build. Where CUDA is not built, CMake takes device_cuda_missing.cpp instead, and
+// make_cuda_device throws MissingEnvironment; nothing else needs to know.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "topomoe/device.hpp"
+
+namespace topomoe {
+
+// `ordinal` counts the GPUs that CUDA_VISIBLE_DEVICES leaves. Throws MissingEnvironment without a
+// driver or without that GPU. The calling thread's current device becomes this one.
+std::unique_ptr<Device> make_cuda_device(int ordinal);
+
+// One line for `topomoe --version`: CUDA and cuBLAS as compiled and as loaded, the driver, and the
+// GPUs that it shows; says so where there is none. Never throws.
+std::string cuda_description();
+
+}  // namespace topomoe

@@ -1,0 +1,8 @@
+#include "runtime/device_cuda.hpp"
+#include "tests/kernels/on_device.hpp"
+
+namespace topomoe::test {
+
+std::unique_ptr<Device> device_under_test() { return make_cuda_device(0); }
+
+}  // namespace topomoe::test
