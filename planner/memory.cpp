@@ -1,0 +1,202 @@
+#include "planner/memory.hpp"
+
+#include <algorithm>
+
+namespace topomoe {
+
+namespace {
+
+// Attention parameters that TP does not cut: the MLA down-projections (Megatron duplicates them).
+double replicated_attention(const Model& m) {
+  return is_mla(m) ? 1.0 * m.hidden * (m.q_lora_rank + m.kv_lora_rank + m.qk_rope_head_dim) : 0;
+}
+
+// KV heads on one TP rank: with more ranks than heads, each head is held several times.
+double kv_heads_per_rank(const Model& m, int tp) { return std::max(1.0, 1.0 * m.kv_heads / tp); }
+
+double sharded_attention_per_rank(const Model& m, int tp) {
+  if (is_mla(m)) return (attention_parameters(m) - replicated_attention(m)) / tp;
+  return 2.0 * m.hidden * m.head_dim * (1.0 * m.heads / tp + kv_heads_per_rank(m, tp));
+}
+
+bool last_stage(const Layout& l, int stage) { return stage == l.pp - 1; }
+
+// What a layer's forward pass keeps for backward, in bytes on one rank, for one micro-batch.
+struct LayerActivations {
+  double input = 0;  // kept under any recomputation
+  double kept = 0;   // the rest that `selective` keeps
+  double cheap = 0;  // what `selective` recomputes
+  double bytes(Recompute r) const {
+    return input + (r == Recompute::full ? 0 : kept) + (r == Recompute::none ? cheap : 0);
+  }
+};
+
+// A per-token count after Korthikanti et al. (arXiv 2205.05198, section 4), redone for GQA/MLA, gated FFN,
+// no dropout and flash attention; MoE rows after Megatron-LM#6782.
+LayerActivations layer_activations(const Model& m, const Job& job, const Layout& l, bool moe,
+                                   const MemoryOptions& options) {
+  const double e = static_cast<double>(size_of(job.dtype));
+  const double tokens = tokens_per_micro_batch(job, l.cp);
+  const double around = tokens / (l.sequence_parallel ? l.tp : 1);  // tokens outside attention and FFN
+  const double h = m.hidden, heads = 1.0 * m.heads / l.tp;
+  LayerActivations a;
+  a.input = around * h * e;
+  // Attention: output of the norm, Q K V, output of attention and its softmax statistics (fp32).
+  a.cheap += around * h * e;
+  const double qkv = is_mla(m) ? heads * (2.0 * m.head_dim + m.v_head_dim) * e
+                               : (heads + 2 * kv_heads_per_rank(m, l.tp)) * m.head_dim * e;
+  (is_mla(m) ? a.cheap : a.kept) += tokens * qkv;
+  a.kept += around * (m.q_lora_rank + m.kv_lora_rank + (is_mla(m) ? m.qk_rope_head_dim : 0)) * e;
+  a.kept += tokens * heads * (value_head_dim(m) * e + 4);
+  // FFN: residual stream, output of the norm, and for every matrix's output of width w: gate and up are
+  // kept, their product is cheap.
+  a.kept += around * h * e;
+  a.cheap += around * h * e;
+  const double up = m.gated_ffn ? 2 : 1;
+  const auto ffn = [&](double rows, double width) {
+    a.kept += rows * up * width * e;
+    a.cheap += rows * width * e;
+  };
+  if (!moe) {
+    ffn(tokens, 1.0 * m.dense_ffn / l.tp);
+    return a;
+  }
+  a.kept += around * m.experts * 4;  // router scores, fp32
+  ffn(tokens, 1.0 * m.shared_ffn / l.tp);
+  // Expert inputs and outputs of the rows routed here. EP does not reduce them: it spreads experts, not
+  // tokens. rows = top_k s b etp / tp, times the skew of the busiest rank; without EP there is no skew.
+  const double skew = l.ep > 1 ? options.skew : 1;
+  const double rows = skew * options.token_copies * m.top_k * tokens * l.etp / l.tp;
+  a.kept += 2 * rows * h * e;
+  ffn(rows, 1.0 * m.expert_ffn / l.etp);
+  return a;
+}
+
+// Micro-batches whose activations a stage holds at once, in units of all its layers. 1F1B: pp - stage.
+// Interleaved: Megatron's warm-up, 2 (pp - stage - 1) + (vpp - 1) pp chunks and the one running.
+double micro_batches_in_flight(const Job& job, const Layout& l, int stage) {
+  const int all = std::max(1, micro_batches(job, l.dp));
+  if (l.vpp == 1) return std::min(all, l.pp - stage);
+  const int chunks = 2 * (l.pp - stage - 1) + (l.vpp - 1) * l.pp + 1;
+  return std::min(1.0 * all, 1.0 * chunks / l.vpp);
+}
+
+double dispatch_buffer_bytes(const Model& m, const Job& job, const Layout& l, const MemoryOptions& options) {
+  if (options.dispatch_buffers_per_layer) return options.dispatch_buffers_per_layer->value;
+  // ETP ranks gather their rows: one copy sent (top_k s b / tp rows), one received (etp times as many).
+  const double sent = options.token_copies * m.top_k * tokens_per_micro_batch(job, l.cp) / l.tp;
+  return sent * (1 + (l.ep > 1 ? options.skew : 1) * l.etp) * m.hidden * static_cast<double>(size_of(job.dtype));
+}
+
+void add_training(MemoryBreakdown& out, const Model& m, const Job& job, const Layout& l, const RankParameters& p,
+                  const MemoryOptions& options) {
+  // bf16: weights 2 B, fp32 gradients 4 B (Megatron accumulates in fp32), optimizer 12 B: fp32 master
+  // weight and two Adam moments. fp32: the weight is its own master. Gradients are not sharded.
+  const bool half = job.dtype == DType::bf16;
+  const double parameters = p.dense() + p.routed, state = half ? 12 : 8;
+  out.weights = bytes(parameters * (half ? 2 : 4));
+  out.gradients = bytes(parameters * 4);
+  out.optimizer = bytes(options.shard_optimizer ? state * (p.dense() / (1.0 * l.dp * l.cp) + p.routed / l.edp)
+                                                : state * parameters);
+  double layers = 0, largest = 0;
+  const auto add_layer = [&](bool moe) {
+    const LayerActivations a = layer_activations(m, job, l, moe, options);
+    layers += a.bytes(job.recompute);
+    // The layer in backward has everything again that was not kept.
+    largest = std::max(largest, a.bytes(Recompute::none) - a.bytes(job.recompute));
+  };
+  for (const int layer : layers_of_stage(l, m.layers, out.stage)) add_layer(moe_layer(m, layer));
+  const double mtp = last_stage(l, out.stage) ? m.mtp_layers : 0;
+  for (int i = 0; i < mtp; ++i) add_layer(true);
+  out.activations = bytes(layers * micro_batches_in_flight(job, l, out.stage) + largest);
+  // Logits in the job's dtype and their softmax in fp32, of one micro-batch; MTP layers make their own.
+  if (last_stage(l, out.stage) && !m.encoder_only)
+    out.logits = bytes((1 + mtp) * tokens_per_micro_batch(job, l.cp) * m.vocab / l.tp *
+                       (static_cast<double>(size_of(job.dtype)) + 4));
+}
+
+void add_inference(MemoryBreakdown& out, const Model& m, const Job& job, const Layout& l, const RankParameters& p,
+                   const MemoryOptions& options) {
+  const double e = static_cast<double>(size_of(job.dtype));
+  out.weights = bytes((p.dense() + p.routed) * (m.quantized_weight_bytes > 0 ? m.quantized_weight_bytes : e));
+  const auto layers = layers_of_stage(l, m.layers, out.stage);
+  // All sequences of the batch stay resident, whichever micro-batch runs. MLA caches the latent and the
+  // rotary key, on every TP rank; others K and V of the rank's heads.
+  const double per_token =
+      is_mla(m) ? m.kv_lora_rank + m.qk_rope_head_dim : 2 * kv_heads_per_rank(m, l.tp) * m.head_dim;
+  const double sequences = 1.0 * std::max(1, micro_batches(job, l.dp)) * job.micro_batch;
+  if (!m.encoder_only)
+    out.kv_cache = bytes(sequences * job.sequence / l.cp * per_token * e * static_cast<double>(layers.size()));
+  double largest = 0;  // nothing is kept from layer to layer
+  for (const int layer : layers)
+    largest = std::max(largest, layer_activations(m, job, l, moe_layer(m, layer), options).bytes(Recompute::none));
+  out.activations = bytes(largest);
+  if (last_stage(l, out.stage) && !m.encoder_only)  // of the last token of each sequence
+    out.logits = bytes(1.0 * job.micro_batch * m.vocab / l.tp * 4);
+}
+
+}  // namespace
+
+RankParameters rank_parameters(const Model& m, const Layout& l, int stage) {
+  RankParameters p;
+  const auto add_layer = [&](bool moe) {
+    p.tensor_sharded += sharded_attention_per_rank(m, l.tp) + (moe ? shared_parameters(m) : dense_parameters(m)) / l.tp;
+    p.replicated += replicated_attention(m) + (moe ? router_parameters(m) : 0);
+    p.routed += moe ? m.experts * expert_parameters(m) / (1.0 * l.etp * l.ep) : 0;
+  };
+  for (const int layer : layers_of_stage(l, m.layers, stage)) add_layer(moe_layer(m, layer));
+  if (last_stage(l, stage)) {
+    for (int i = 0; i < m.mtp_layers; ++i) {
+      add_layer(true);
+      p.replicated += 2.0 * m.hidden * m.hidden;
+    }
+  }
+  // The last stage needs the token table again where it is tied, or embeds for MTP, unless it is stage 0 too.
+  const bool first = stage == 0, last = last_stage(l, stage);
+  const bool table = first || (last && !m.encoder_only && (m.tie_embeddings || m.mtp_layers > 0));
+  p.embedding = ((table ? embedding_parameters(m) : 0) + (last ? logits_parameters(m) : 0)) / l.tp;
+  return p;
+}
+
+Bytes MemoryBreakdown::total() const {
+  Bytes sum;
+  for (const auto& [name, amount] : buckets()) sum += amount;
+  return sum;
+}
+
+std::vector<std::pair<std::string, Bytes>> MemoryBreakdown::buckets() const {
+  return {{"weights", weights},
+          {"gradients", gradients},
+          {"optimizer", optimizer},
+          {"kv_cache", kv_cache},
+          {"activations", activations},
+          {"logits", logits},
+          {"dispatch_buffers", dispatch_buffers},
+          {"comm_buffers", comm_buffers}};
+}
+
+MemoryBreakdown estimate_stage_memory(const Model& m, const Job& job, const Layout& l, int stage,
+                                      const MemoryOptions& options) {
+  MemoryBreakdown out;
+  out.stage = stage;
+  const RankParameters parameters = rank_parameters(m, l, stage);
+  if (job.phase == Phase::train)
+    add_training(out, m, job, l, parameters, options);
+  else
+    add_inference(out, m, job, l, parameters, options);
+  if (parameters.routed > 0 && l.ep * l.etp > 1)
+    out.dispatch_buffers = bytes(options.layers_in_dispatch * dispatch_buffer_bytes(m, job, l, options));
+  if (l.world > 1) out.comm_buffers = options.comm_buffers;
+  return out;
+}
+
+MemoryBreakdown estimate_memory(const Model& m, const Job& job, const Layout& l, const MemoryOptions& options) {
+  MemoryBreakdown worst = estimate_stage_memory(m, job, l, 0, options);
+  for (int stage = 1; stage < l.pp; ++stage) {
+    const MemoryBreakdown other = estimate_stage_memory(m, job, l, stage, options);
+    if (other.total() > worst.total()) worst = other;
+  }
+  return worst;
+}
+
+}  // namespace topomoe

@@ -1,0 +1,53 @@
+// Memory of one GPU by bucket, on the pipeline stage that needs most: the worst stage counts, not the mean.
+//
+// Weights fall into three kinds: cut over TP (attention, shared experts, embeddings), replicated over TP
+// (router, MLA down-projections), routed (experts, over ETP*EP). Training in bf16 keeps 2 B weights, 4 B
+// gradients and 12 B of optimizer state a parameter. Activations assume flash attention (no s x s scores).
+// Ignored: fragmentation, the framework's own memory, CUDA graphs, offloading, gradient sharding (ZeRO 2, 3).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "topomoe/job.hpp"
+#include "topomoe/layout.hpp"
+#include "topomoe/model.hpp"
+#include "topomoe/units.hpp"
+
+namespace topomoe {
+
+struct MemoryOptions {
+  double skew = 1;              // routed tokens of the busiest rank over the mean
+  double token_copies = 1;      // tp where each TP rank dispatches all tokens (`replicated`, ETP 1), 1 where sliced
+  bool shard_optimizer = true;  // Megatron's distributed optimizer, ZeRO 1
+  // Exchange buffers of a MoE layer, and how many layers hold theirs at once. Unset bytes: one send copy
+  // and one receive copy of the routed rows.
+  std::optional<Bytes> dispatch_buffers_per_layer;
+  int layers_in_dispatch = 1;
+  Bytes comm_buffers = GiB(1);  // NCCL's and the like. Assumed: not measured here
+};
+
+// Parameters that one GPU of a stage holds.
+struct RankParameters {
+  double tensor_sharded = 0;  // its share of what TP cuts, embedding and logits apart
+  double replicated = 0;      // the same on all TP ranks
+  double routed = 0;          // its share of the experts, over ETP*EP
+  double embedding = 0;       // its share of token table and output matrix
+  double dense() const { return tensor_sharded + replicated + embedding; }
+};
+RankParameters rank_parameters(const Model&, const Layout&, int stage);
+
+struct MemoryBreakdown {
+  int stage = 0;
+  Bytes weights, gradients, optimizer, kv_cache, activations, logits, dispatch_buffers, comm_buffers;
+  Bytes total() const;
+  // ("weights", bytes) and so on in this order, for tables and plan.json.
+  std::vector<std::pair<std::string, Bytes>> buckets() const;
+};
+MemoryBreakdown estimate_stage_memory(const Model&, const Job&, const Layout&, int stage, const MemoryOptions& = {});
+// The stage with the largest total (the first of equals).
+MemoryBreakdown estimate_memory(const Model&, const Job&, const Layout&, const MemoryOptions& = {});
+
+}  // namespace topomoe
