@@ -20,8 +20,16 @@ using ChannelId = int;
 
 // `peer` is an index into the channel's members. Zero bytes are legal and move nothing; both sides
 // know the size (a receive always states exactly what the peer sends).
-struct Outgoing { int peer; const void* data; std::size_t bytes; };
-struct Incoming { int peer; void* data; std::size_t bytes; };
+struct Outgoing {
+  int peer;
+  const void* data;
+  std::size_t bytes;
+};
+struct Incoming {
+  int peer;
+  void* data;
+  std::size_t bytes;
+};
 
 // What an exchange is for. `metadata` (counts, ids, weights, scales) is counted apart from payload.
 struct ExchangeInfo {

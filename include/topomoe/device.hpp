@@ -42,7 +42,9 @@ using DeviceMemory = std::shared_ptr<std::byte>;
 struct ProgressHook {
   void (*call)(void*) = nullptr;
   void* state = nullptr;
-  void operator()() const { if (call) call(state); }
+  void operator()() const {
+    if (call) call(state);
+  }
 };
 
 namespace kernels {  // argument structs: each is documented in kernels/<op>.hpp

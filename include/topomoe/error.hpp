@@ -84,6 +84,6 @@ class Expected {
 // run for milliseconds to seconds, a wrong plan for weeks.
 #define TOPOMOE_STRINGIFY_(x) #x
 #define TOPOMOE_STRINGIFY(x) TOPOMOE_STRINGIFY_(x)
-#define TOPOMOE_ASSERT(condition)                                                                       \
-  ((condition) ? static_cast<void>(0)                                                                   \
+#define TOPOMOE_ASSERT(condition)     \
+  ((condition) ? static_cast<void>(0) \
                : throw std::logic_error("topomoe bug: " #condition " at " __FILE__ ":" TOPOMOE_STRINGIFY(__LINE__)))

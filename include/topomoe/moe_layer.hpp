@@ -53,8 +53,8 @@ class MoeLayer {
  public:
   // Collective: opens one channel for each group role that the schedule uses. The references must
   // outlive the layer. Throws InvalidInput when shape, layout and communicator do not fit together.
-  MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator, Device& device,
-           std::chrono::milliseconds deadline = std::chrono::seconds(30));
+  MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
+           Device& device, std::chrono::milliseconds deadline = std::chrono::seconds(30));
   ~MoeLayer();
   MoeLayer(MoeLayer&&) noexcept;
 

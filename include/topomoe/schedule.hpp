@@ -153,19 +153,19 @@ struct Step {
   StepPhase phase = StepPhase::forward;
   int chunk = -1;  // -1: the whole layer
   Lane lane = Lane::compute;
-  Role group = Role::ep;       // of communication
-  bool metadata = false;       // bytes counted apart from payload
-  std::vector<View> in, out;   // as the kind says
+  Role group = Role::ep;      // of communication
+  bool metadata = false;      // bytes counted apart from payload
+  std::vector<View> in, out;  // as the kind says
   int map = -1;
-  bool transpose = false;      // of a repack
-  View weights;                // [rows, top_k] factors of pack and combine; buffer -1: all 1
-  bool shared_by_tp = false;   // wgrad: every rank of the TP group computes this whole; 1/t of it counts
+  bool transpose = false;     // of a repack
+  View weights;               // [rows, top_k] factors of pack and combine; buffer -1: all 1
+  bool shared_by_tp = false;  // wgrad: every rank of the TP group computes this whole; 1/t of it counts
   std::vector<CountSlice> slices;
-  std::vector<int> after;      // indices of earlier steps of this pass, or of the forward's if `saved`
+  std::vector<int> after;  // indices of earlier steps of this pass, or of the forward's if `saved`
 };
 
 struct Schedule {
-  std::string name;      // for people: "sliced flat n=4"
+  std::string name;              // for people: "sliced flat n=4"
   std::string split, transport;  // labels of the algorithm that built it; nothing reads them but people
   Intake intake = Intake::as_held;
   int chunks = 1;  // n
@@ -226,6 +226,8 @@ struct RowRange {
 RowRange resolve(const Schedule& schedule, const View& view, const RankGroups& groups, const CountSource& counts,
                  int me, int peer);
 // Rows of a view without its place: cheaper, and defined even where the place is not.
+double rows_of(const Buffer& buffer, const View& view, const RankGroups& groups, const CountSource& counts, int me,
+               int peer);
 double rows_of(const Schedule& schedule, const View& view, const RankGroups& groups, const CountSource& counts, int me,
                int peer);
 

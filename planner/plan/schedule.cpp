@@ -154,7 +154,9 @@ RowRange resolve(const Schedule& schedule, const View& view, const RankGroups& g
     groups.expand(view.sources.value_or(b.sources), me, peer, sources);
     if (!per_token(b.symbol)) groups.expand(view.dests.value_or(b.dests), me, peer, dests);
     const Chunks chunks = view.chunks.value_or(b.chunks);
-    const auto has = [](const std::vector<int>& set, int x) { return std::find(set.begin(), set.end(), x) != set.end(); };
+    const auto has = [](const std::vector<int>& set, int x) {
+      return std::find(set.begin(), set.end(), x) != set.end();
+    };
     double end = 0;
     bool found = false;
     for (const Segment& s : segments_of(b, groups, counts, me)) {
@@ -162,7 +164,8 @@ RowRange resolve(const Schedule& schedule, const View& view, const RankGroups& g
       if (!per_token(b.symbol) && !has(dests, s.dest)) continue;
       if (!found) range.offset = s.offset, end = s.offset;
       found = true;
-      if (s.offset != end) throw std::logic_error("schedule " + schedule.name + ": view of buffer " + b.name + " is not consecutive");
+      if (s.offset != end)
+        throw std::logic_error("schedule " + schedule.name + ": view of buffer " + b.name + " is not consecutive");
       end = s.offset + s.rows;
     }
     range.rows = end - range.offset;
@@ -182,7 +185,11 @@ RowRange resolve(const Schedule& schedule, const View& view, const RankGroups& g
 
 double rows_of(const Schedule& schedule, const View& view, const RankGroups& groups, const CountSource& counts, int me,
                int peer) {
-  Buffer b = schedule.buffers[static_cast<std::size_t>(view.buffer)];
+  return rows_of(schedule.buffers[static_cast<std::size_t>(view.buffer)], view, groups, counts, me, peer);
+}
+
+double rows_of(const Buffer& b, const View& view, const RankGroups& groups, const CountSource& counts, int me,
+               int peer) {
   const auto at = [&](RankSet set) {
     std::vector<int> ranks;
     groups.expand(set, me, peer, ranks);

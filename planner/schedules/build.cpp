@@ -13,9 +13,9 @@ std::string whole_experts_only(const ScheduleRequest& r) {
 
 // One row a transport; order is the order in which ties are broken.
 constexpr Transport kTransports[] = {
-    {"flat", "pack, exchange(EP), experts, exchange(EP), combine", build_flat, nothing},
-    {"node_dedup", "exchange(rail) once a node, exchange(node) once a rank, experts, sums on the way back", build_node_dedup,
-     whole_experts_only},
+    {"flat", "pack, exchange(EP), experts, exchange(EP), combine", build_flat, false, nothing},
+    {"node_dedup", "exchange(rail) once a node, exchange(node) once a rank, experts, sums on the way back",
+     build_node_dedup, true, whole_experts_only},
 };
 
 }  // namespace
@@ -27,7 +27,8 @@ Schedule build_schedule(std::string_view transport, const ScheduleRequest& reque
   for (const Transport& t : transports()) {
     known += (known.empty() ? "" : ", ") + std::string(t.name);
     if (t.name != transport) continue;
-    if (const std::string why = t.refuses(request); !why.empty()) throw InvalidInput("transport", std::string(transport), why);
+    if (const std::string why = t.refuses(request); !why.empty())
+      throw InvalidInput("transport", std::string(transport), why);
     return t.build(request);
   }
   throw InvalidInput("transport", std::string(transport), "known: " + known);

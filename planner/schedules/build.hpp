@@ -15,6 +15,7 @@ struct Transport {
   std::string_view name;
   std::string_view steps;  // one line for people
   Schedule (*build)(const ScheduleRequest&);
+  bool two_level;  // needs EP groups that spread evenly over two or more nodes
   // Empty where it applies, else why not.
   std::string (*refuses)(const ScheduleRequest&);
 };

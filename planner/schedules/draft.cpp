@@ -47,8 +47,13 @@ void LayerDraft::step(double slot, Step s) { pass_->push_back({slot, std::move(s
 
 int LayerDraft::rows(std::string name, Symbol symbol, Chunks chunks, RankSet sources, RankSet dests, Order order,
                      Storage storage) {
-  return buffer({.name = std::move(name), .symbol = symbol, .chunks = chunks, .sources = std::move(sources),
-                 .dests = std::move(dests), .order = order, .storage = storage});
+  return buffer({.name = std::move(name),
+                 .symbol = symbol,
+                 .chunks = chunks,
+                 .sources = std::move(sources),
+                 .dests = std::move(dests),
+                 .order = order,
+                 .storage = storage});
 }
 
 int LayerDraft::sidecar(std::string name, int like, Columns columns, Element element, Storage storage) {
@@ -61,8 +66,8 @@ int LayerDraft::sidecar(std::string name, int like, Columns columns, Element ele
 
 // The caller's tensor, and the same rows as chunks of injected tokens.
 int LayerDraft::token_buffer(const std::string& name, bool saved) {
-  const Buffer held{.name = name, .symbol = Symbol::held, .sources = me(), .order = Order::by_token,
-                    .storage = Storage::caller};
+  const Buffer held{
+      .name = name, .symbol = Symbol::held, .sources = me(), .order = Order::by_token, .storage = Storage::caller};
   int memory = buffer(held);
   Buffer tokens = held;
   tokens.symbol = Symbol::tokens;
@@ -84,34 +89,50 @@ int LayerDraft::token_buffer(const std::string& name, bool saved) {
 void LayerDraft::gather_intake(double slot, const std::string& name, int token_buffer) {
   if (schedule_.intake != Intake::tp_gather) return;
   const int gathered = schedule_.buffers[static_cast<std::size_t>(token_buffer)].alias;
-  step(slot, {.name = "gather " + name, .kind = StepKind::all_gather, .lane = Lane::intra_node, .group = Role::tp,
-              .in = {whole(gathered - 1)}, .out = {from_source(gathered, {0, 1}, peer())}});
+  step(slot, {.name = "gather " + name,
+              .kind = StepKind::all_gather,
+              .lane = Lane::intra_node,
+              .group = Role::tp,
+              .in = {whole(gathered - 1)},
+              .out = {from_source(gathered, {0, 1}, peer())}});
 }
 
 void LayerDraft::open_forward(double slot) {
   if (schedule_.intake == Intake::tp_gather) {
-    step(slot, {.name = "held counts", .kind = StepKind::counts_exchange, .phase = StepPhase::metadata,
-                .lane = Lane::intra_node, .group = Role::tp, .metadata = true,
+    step(slot, {.name = "held counts",
+                .kind = StepKind::counts_exchange,
+                .phase = StepPhase::metadata,
+                .lane = Lane::intra_node,
+                .group = Role::tp,
+                .metadata = true,
                 .slices = {{Symbol::held, me(), {}}}});
   }
   gather_intake(slot, "x", x);
   const View all = from_source(x, {0, n()}, me());
-  step(slot, {.name = "route", .kind = StepKind::route, .in = {all},
+  step(slot, {.name = "route",
+              .kind = StepKind::route,
+              .in = {all},
               .out = {whole(ids), whole(weights), whole(probabilities_)}});
 }
 
 void LayerDraft::deliver(double slot, int token_buffer, int c) {
   if (schedule_.intake != Intake::tp_slice) return;
   const std::string tensor = token_buffer == y ? "y" : "dx";
-  step(slot, {.name = "gather " + tensor + "." + std::to_string(c), .kind = StepKind::all_gather, .chunk = c,
-              .lane = Lane::intra_node, .group = Role::tp, .in = {mine(token_buffer, c)},
+  step(slot, {.name = "gather " + tensor + "." + std::to_string(c),
+              .kind = StepKind::all_gather,
+              .chunk = c,
+              .lane = Lane::intra_node,
+              .group = Role::tp,
+              .in = {mine(token_buffer, c)},
               .out = {from_source(token_buffer, one(c), peer())}});
 }
 
 void LayerDraft::close_forward(double slot) {
   if (schedule_.intake != Intake::tp_gather) return;
   const int gathered = schedule_.buffers[static_cast<std::size_t>(y)].alias;
-  step(slot, {.name = "keep my y", .kind = StepKind::copy, .in = {from_source(gathered, {0, 1}, me())},
+  step(slot, {.name = "keep my y",
+              .kind = StepKind::copy,
+              .in = {from_source(gathered, {0, 1}, me())},
               .out = {whole(gathered - 1)}});
 }
 
@@ -122,14 +143,20 @@ void LayerDraft::open_backward(double slot) {
 
 void LayerDraft::close_backward(double slot) {
   const View all = from_source(x, {0, n()}, me());
-  step(slot, {.name = "route backward", .kind = StepKind::route_backward, .phase = StepPhase::dgrad,
-              .in = {all, whole(weight_grads), whole(ids), whole(probabilities_)}, .out = {from_source(dx, {0, n()}, me())},
+  step(slot, {.name = "route backward",
+              .kind = StepKind::route_backward,
+              .phase = StepPhase::dgrad,
+              .in = {all, whole(weight_grads), whole(ids), whole(probabilities_)},
+              .out = {from_source(dx, {0, n()}, me())},
               .shared_by_tp = !sliced() && request_.tp > 1});
   for (int c = 0; c < n(); ++c) deliver(slot, dx, c);
   if (schedule_.intake == Intake::tp_gather) {
     const int gathered = schedule_.buffers[static_cast<std::size_t>(dx)].alias;
-    step(slot, {.name = "keep my dx", .kind = StepKind::copy, .phase = StepPhase::dgrad,
-                .in = {from_source(gathered, {0, 1}, me())}, .out = {whole(gathered - 1)}});
+    step(slot, {.name = "keep my dx",
+                .kind = StepKind::copy,
+                .phase = StepPhase::dgrad,
+                .in = {from_source(gathered, {0, 1}, me())},
+                .out = {whole(gathered - 1)}});
   }
 }
 
@@ -141,7 +168,10 @@ int LayerDraft::expert_forward(double slot, int p, int in, Storage out_storage) 
   const int up = sidecar("up" + suffix, in, Columns::ffn, Element::payload, saved);
   const int act = sidecar("act" + suffix, in, Columns::ffn, Element::payload);
   experts_[static_cast<std::size_t>(p)] = {gate, up};
-  step(slot, {.name = "experts" + suffix, .kind = StepKind::expert_forward, .chunk = piece(p).begin, .in = {whole(in)},
+  step(slot, {.name = "experts" + suffix,
+              .kind = StepKind::expert_forward,
+              .chunk = piece(p).begin,
+              .in = {whole(in)},
               .out = {whole(out), whole(gate), whole(up), whole(act)}});
   return out;
 }
@@ -153,11 +183,18 @@ int LayerDraft::expert_backward(double slot, double wgrad_slot, int p, int in, i
   const int act = sidecar("bact" + suffix, in, Columns::ffn, Element::payload);
   const int dgate = sidecar("dgate" + suffix, in, Columns::ffn, Element::payload);
   const int dup = sidecar("dup" + suffix, in, Columns::ffn, Element::payload);
-  step(slot, {.name = "experts dgrad" + suffix, .kind = StepKind::expert_dgrad, .phase = StepPhase::dgrad,
-              .chunk = piece(p).begin, .in = {whole(dout), whole(gate), whole(up)},
+  step(slot, {.name = "experts dgrad" + suffix,
+              .kind = StepKind::expert_dgrad,
+              .phase = StepPhase::dgrad,
+              .chunk = piece(p).begin,
+              .in = {whole(dout), whole(gate), whole(up)},
               .out = {whole(din), whole(act), whole(dgate), whole(dup)}});
-  step(wgrad_slot, {.name = "experts wgrad" + suffix, .kind = StepKind::expert_wgrad, .phase = StepPhase::wgrad,
-                    .chunk = piece(p).begin, .in = {whole(in), whole(dout), whole(act), whole(dgate), whole(dup)}, .shared_by_tp = !sliced() && request_.tp > 1 && !expert_sharded()});
+  step(wgrad_slot, {.name = "experts wgrad" + suffix,
+                    .kind = StepKind::expert_wgrad,
+                    .phase = StepPhase::wgrad,
+                    .chunk = piece(p).begin,
+                    .in = {whole(in), whole(dout), whole(act), whole(dgate), whole(dup)},
+                    .shared_by_tp = !sliced() && request_.tp > 1 && !expert_sharded()});
   return din;
 }
 
@@ -217,7 +254,8 @@ void derive_dependencies(const Schedule& s, std::vector<Step>& steps) {
 
 Schedule LayerDraft::finish() {
   for (const auto& [slotted, steps] : {std::pair{&forward_, &schedule_.forward}, {&backward_, &schedule_.backward}}) {
-    std::stable_sort(slotted->begin(), slotted->end(), [](const Slotted& a, const Slotted& b) { return a.slot < b.slot; });
+    std::stable_sort(slotted->begin(), slotted->end(),
+                     [](const Slotted& a, const Slotted& b) { return a.slot < b.slot; });
     for (auto& [slot, step] : *slotted) steps->push_back(std::move(step));
     derive_dependencies(schedule_, *steps);
   }

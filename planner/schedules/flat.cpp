@@ -28,20 +28,28 @@ struct Flat {
 
   // Rows leaving for the experts' ranks (or coming back from them), chunk c.
   int packed(const std::string& name, int c, Storage storage = Storage::pass) {
-    return d.rows(name + "." + std::to_string(c), Symbol::pairs, d.one(c), me(), me({Role::ep}), Order::by_dest, storage);
+    return d.rows(name + "." + std::to_string(c), Symbol::pairs, d.one(c), me(), me({Role::ep}), Order::by_dest,
+                  storage);
   }
   // Rows for my experts from `sources`, piece p, in the order in which they arrive.
   int arrived(const std::string& name, int p, const RankSet& sources) {
     return d.rows(name + "." + std::to_string(p), Symbol::pairs, d.piece(p), sources, me(), Order::by_source);
   }
   int for_experts(const std::string& name, int p, Storage storage) {
-    return d.rows(name + "." + std::to_string(p), Symbol::pairs, d.piece(p), computing(), me(), Order::by_expert, storage);
+    return d.rows(name + "." + std::to_string(p), Symbol::pairs, d.piece(p), computing(), me(), Order::by_expert,
+                  storage);
   }
 
   void communicate(double slot, const std::string& name, StepKind kind, StepPhase phase, int c, Lane lane, Role group,
                    View in, View out) {
-    d.step(slot, {.name = name + "." + std::to_string(c), .kind = kind, .phase = phase, .chunk = c, .lane = lane,
-                  .group = group, .in = {std::move(in)}, .out = {std::move(out)}});
+    d.step(slot, {.name = name + "." + std::to_string(c),
+                  .kind = kind,
+                  .phase = phase,
+                  .chunk = c,
+                  .lane = lane,
+                  .group = group,
+                  .in = {std::move(in)},
+                  .out = {std::move(out)}});
   }
 
   // Packed rows of all chunks of piece p to rows sorted by expert; the first pass also builds the maps.
@@ -54,12 +62,22 @@ struct Flat {
       const int send = packed(tag + "send", c);
       if (first) {
         pack_maps.push_back(d.map("pack." + std::to_string(c), d.mine(tokens, c), whole(send), d.mine(d.ids, c)));
-        d.step(c, {.name = "index pack." + std::to_string(c), .kind = StepKind::index, .phase = StepPhase::metadata, .chunk = c,
-                   .metadata = true, .map = pack_maps.back()});
+        d.step(c, {.name = "index pack." + std::to_string(c),
+                   .kind = StepKind::index,
+                   .phase = StepPhase::metadata,
+                   .chunk = c,
+                   .metadata = true,
+                   .map = pack_maps.back()});
       }
-      d.step(c, {.name = tag + "pack." + std::to_string(c), .kind = StepKind::pack, .phase = phase, .chunk = c,
-                 .lane = Lane::copy, .in = {d.mine(tokens, c)}, .out = {whole(send)},
-                 .map = pack_maps[static_cast<std::size_t>(c)], .weights = weighted ? d.mine(d.weights, c) : View{}});
+      d.step(c, {.name = tag + "pack." + std::to_string(c),
+                 .kind = StepKind::pack,
+                 .phase = phase,
+                 .chunk = c,
+                 .lane = Lane::copy,
+                 .in = {d.mine(tokens, c)},
+                 .out = {whole(send)},
+                 .map = pack_maps[static_cast<std::size_t>(c)],
+                 .weights = weighted ? d.mine(d.weights, c) : View{}});
       communicate(c, tag + "dispatch", StepKind::exchange, phase, c, Lane::inter_node, Role::ep, to_dest(send, peer()),
                   from_source(recv, d.one(c), peer()));
       if (gathers())
@@ -69,11 +87,20 @@ struct Flat {
     const int slot = d.piece(p).end - 1 + 2;
     if (first) {
       sort_maps.push_back(d.map("sort." + std::to_string(p), whole(gathered), whole(sorted)));
-      d.step(slot, {.name = "index sort." + std::to_string(p), .kind = StepKind::index, .phase = StepPhase::metadata,
-                    .chunk = d.piece(p).begin, .metadata = true, .map = sort_maps.back()});
+      d.step(slot, {.name = "index sort." + std::to_string(p),
+                    .kind = StepKind::index,
+                    .phase = StepPhase::metadata,
+                    .chunk = d.piece(p).begin,
+                    .metadata = true,
+                    .map = sort_maps.back()});
     }
-    d.step(slot, {.name = tag + "sort." + std::to_string(p), .kind = StepKind::repack, .phase = phase,
-                  .chunk = d.piece(p).begin, .lane = Lane::copy, .in = {whole(gathered)}, .out = {whole(sorted)},
+    d.step(slot, {.name = tag + "sort." + std::to_string(p),
+                  .kind = StepKind::repack,
+                  .phase = phase,
+                  .chunk = d.piece(p).begin,
+                  .lane = Lane::copy,
+                  .in = {whole(gathered)},
+                  .out = {whole(sorted)},
                   .map = sort_maps[static_cast<std::size_t>(p)]});
     return sorted;
   }
@@ -82,9 +109,15 @@ struct Flat {
   void give_back(const std::string& tag, StepPhase phase, int p, int sorted, Storage storage, std::vector<int>& out) {
     const int slot = d.piece(p).end - 1 + 2;
     const int partial = arrived(tag + "partial", p, computing());
-    d.step(slot, {.name = tag + "unsort." + std::to_string(p), .kind = StepKind::repack, .phase = phase,
-                  .chunk = d.piece(p).begin, .lane = Lane::copy, .in = {whole(sorted)}, .out = {whole(partial)},
-                  .map = sort_maps[static_cast<std::size_t>(p)], .transpose = true});
+    d.step(slot, {.name = tag + "unsort." + std::to_string(p),
+                  .kind = StepKind::repack,
+                  .phase = phase,
+                  .chunk = d.piece(p).begin,
+                  .lane = Lane::copy,
+                  .in = {whole(sorted)},
+                  .out = {whole(partial)},
+                  .map = sort_maps[static_cast<std::size_t>(p)],
+                  .transpose = true});
     const int done = d.expert_sharded() ? arrived(tag + "summed", p, arriving()) : partial;
     for (int c = d.piece(p).begin; c < d.piece(p).end; ++c) {
       if (d.expert_sharded()) sum_shards(tag, phase, slot, c, partial, done);
@@ -97,8 +130,13 @@ struct Flat {
   // The t partial sums of each row, added in rank order, to the rank(s) that will return it.
   void sum_shards(const std::string& tag, StepPhase phase, int slot, int c, int partial, int done) {
     const auto chunk = from_source(partial, d.one(c), gathers() ? peer({Role::ep}) : me({Role::ep}));
-    Buffer b{.name = tag + "shards." + std::to_string(c), .symbol = Symbol::pairs, .chunks = d.one(c), .sources = me({Role::ep}),
-             .dests = me(), .order = Order::by_source, .blocks = Role::etp};
+    Buffer b{.name = tag + "shards." + std::to_string(c),
+             .symbol = Symbol::pairs,
+             .chunks = d.one(c),
+             .sources = me({Role::ep}),
+             .dests = me(),
+             .order = Order::by_source,
+             .blocks = Role::etp};
     if (all_reduces()) b.split = Split{Role::etp};
     const int shards = d.buffer(std::move(b));
     const auto part = [&](View v, Who who) {
@@ -117,12 +155,20 @@ struct Flat {
   }
 
   void exchange_counts() {
-    d.step(-1, {.name = "counts", .kind = StepKind::counts_exchange, .phase = StepPhase::metadata, .lane = Lane::inter_node,
-                .group = Role::ep, .metadata = true,
+    d.step(-1, {.name = "counts",
+                .kind = StepKind::counts_exchange,
+                .phase = StepPhase::metadata,
+                .lane = Lane::inter_node,
+                .group = Role::ep,
+                .metadata = true,
                 .slices = {{Symbol::pairs, me(), peer()}}});
     if (gathers())
-      d.step(-1, {.name = "shard counts", .kind = StepKind::counts_exchange, .phase = StepPhase::metadata,
-                  .lane = Lane::intra_node, .group = Role::etp, .metadata = true,
+      d.step(-1, {.name = "shard counts",
+                  .kind = StepKind::counts_exchange,
+                  .phase = StepPhase::metadata,
+                  .lane = Lane::intra_node,
+                  .group = Role::etp,
+                  .metadata = true,
                   .slices = {{Symbol::pairs, me({Role::ep}), me()}}});
   }
 };
@@ -144,9 +190,14 @@ Schedule build_flat(const ScheduleRequest& request) {
   }
   for (int c = 0; c < n; ++c) {
     const int slot = d.piece(f.piece_of(c)).end - 1 + 4;
-    d.step(slot, {.name = "combine." + std::to_string(c), .kind = StepKind::combine, .chunk = c, .lane = Lane::copy,
-                  .in = {whole(f.returned[static_cast<std::size_t>(c)])}, .out = {d.mine(d.y, c)},
-                  .map = f.pack_maps[static_cast<std::size_t>(c)], .weights = d.mine(d.weights, c)});
+    d.step(slot, {.name = "combine." + std::to_string(c),
+                  .kind = StepKind::combine,
+                  .chunk = c,
+                  .lane = Lane::copy,
+                  .in = {whole(f.returned[static_cast<std::size_t>(c)])},
+                  .out = {d.mine(d.y, c)},
+                  .map = f.pack_maps[static_cast<std::size_t>(c)],
+                  .weights = d.mine(d.weights, c)});
     d.deliver(slot, d.y, c);
   }
   d.close_forward(n + 4);
@@ -163,11 +214,21 @@ Schedule build_flat(const ScheduleRequest& request) {
   for (int c = 0; c < n; ++c) {
     const int slot = d.piece(f.piece_of(c)).end - 1 + 4;
     View factors = d.mine(d.weight_grads, c);
-    d.step(c, {.name = "weight grads." + std::to_string(c), .kind = StepKind::weight_grad, .phase = StepPhase::dgrad, .chunk = c,
-               .lane = Lane::copy, .in = {d.mine(d.dy, c), whole(f.returned[static_cast<std::size_t>(c)])}, .out = {factors},
+    d.step(c, {.name = "weight grads." + std::to_string(c),
+               .kind = StepKind::weight_grad,
+               .phase = StepPhase::dgrad,
+               .chunk = c,
+               .lane = Lane::copy,
+               .in = {d.mine(d.dy, c), whole(f.returned[static_cast<std::size_t>(c)])},
+               .out = {factors},
                .map = f.pack_maps[static_cast<std::size_t>(c)]});
-    d.step(slot, {.name = "b combine." + std::to_string(c), .kind = StepKind::combine, .phase = StepPhase::dgrad, .chunk = c,
-                  .lane = Lane::copy, .in = {whole(dreturned[static_cast<std::size_t>(c)])}, .out = {d.mine(d.dx, c)},
+    d.step(slot, {.name = "b combine." + std::to_string(c),
+                  .kind = StepKind::combine,
+                  .phase = StepPhase::dgrad,
+                  .chunk = c,
+                  .lane = Lane::copy,
+                  .in = {whole(dreturned[static_cast<std::size_t>(c)])},
+                  .out = {d.mine(d.dx, c)},
                   .map = f.pack_maps[static_cast<std::size_t>(c)]});
   }
   d.close_backward(n + 4);

@@ -1,0 +1,116 @@
+// A Plan: the decision, why it was taken, and all that is needed to execute it (DESIGN 7).
+//
+// A plain value, written as plan.json (schema topomoe.plan/1 in configs/schema). The same inputs give the
+// same bytes: no clocks, no paths, keys in a fixed order. It carries the schedules themselves; the runtime
+// executes them as they are and searches nothing. Its size grows with the world only by `ranks` and
+// `expert_owners`.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "topomoe/job.hpp"
+#include "topomoe/layout.hpp"
+#include "topomoe/model.hpp"
+#include "topomoe/routing.hpp"
+#include "topomoe/schedule.hpp"
+
+namespace topomoe {
+
+// What the plan was made for, and how to recognise it.
+struct PlannedTopology {
+  std::string name;
+  std::string fingerprint;  // 16 hex digits; of the topology as planned, after --gpus
+  int hosts = 0, gpus = 0, gpus_per_node = 0;
+  std::string note;                   // what --gpus changed; empty if nothing
+  std::vector<std::string> warnings;  // what is unknown or assumed
+};
+
+struct PlannedRank {
+  std::string host;    // "host3"
+  std::string bus_id;  // empty where the topology does not know it
+};
+
+// One step of a pass as predicted: seconds from the pass's begin, on the representative (busiest) rank.
+struct PredictedStep {
+  std::string name;  // of the schedule's step
+  double begin_us = 0, end_us = 0;
+  double alone_us = 0;     // without contention
+  double bytes = 0;        // this rank sends to others (communication), or moves through memory
+  std::string bottleneck;  // what it waits for most: a link's name, "hbm", "compute", "latency"
+};
+
+struct PredictedPass {
+  double time_us = 0;                // fluid timeline
+  double bound_us = 0;               // no execution can be faster: max over resources of volume / raw rate
+  std::string bound_by;              // the resource or link that attains it
+  std::vector<PredictedStep> steps;  // same order as the schedule's
+};
+
+// Load of one class of equal links in one MoE layer, forward and backward.
+struct LinkClassLoad {
+  std::string link_class;  // "nvlink", "nic_out", ...
+  std::string link;        // the busiest one, by name
+  double GBps_per_direction = 0;
+  double bytes = 0;  // on it
+  double busy_us = 0;
+};
+
+// Time of one optimizer step (train) or of one pass (prefill, decode), ms.
+struct TimeBreakdown {
+  double moe_ms = 0;        // MoE layers of the slowest stage, all micro-batches
+  double attention_ms = 0;  // attention, dense and shared parts
+  double bubble_ms = 0;     // pipeline fill and drain
+  double gradients_ms = 0;  // reduction that nothing hides
+  double other_ms = 0;      // embedding, logits, optimizer
+  double total_ms() const { return moe_ms + attention_ms + bubble_ms + gradients_ms + other_ms; }
+};
+
+// Another candidate and why it lost.
+struct Rejected {
+  std::string layout, algorithm;
+  double time_ms = 0;  // 0 where it was never priced
+  double memory_GiB = 0;
+  std::string reason;
+};
+
+// Where the choice would change.
+struct Flip {
+  std::string quantity;  // "tokens per rank"
+  double at = 0;         // the choice holds from here on upward
+  std::string instead;   // what is chosen below
+};
+
+struct Plan {
+  PlannedTopology topology;
+  Model model;
+  Job job;
+  RoutingProfile routing;
+  Layout layout;
+  std::vector<PlannedRank> ranks;  // rank -> device
+  std::vector<int> expert_owners;  // expert -> index in its EP group
+  Schedule schedule;               // of the MoE layer class; forward and backward
+  PredictedPass forward, backward;
+  TimeBreakdown time;
+  double tokens_per_rank = 0;        // T of DESIGN 5: tokens that a TP group holds in one micro-batch
+  double model_TFLOPps_per_gpu = 0;  // Megatron's convention
+  std::vector<LinkClassLoad> loads;
+  std::vector<std::pair<std::string, double>> memory_GiB;  // by bucket, worst stage
+  int memory_stage = 0;
+  double memory_limit_GiB = 0;
+  std::string source;  // of the rates: "datasheet, efficiencies assumed"
+  std::int64_t layouts_enumerated = 0, layouts_too_large = 0, schedules_priced = 0, layouts_pruned = 0;
+  std::vector<Rejected> rejected;
+  std::vector<Flip> flips;
+};
+
+// plan.json as text, ending in a newline; byte-identical for equal plans.
+std::string write_plan(const Plan& plan);
+// Throws InvalidInput naming what is missing, unknown or inconsistent. read(write(p)) writes the same text.
+Plan read_plan(const std::string& text, const std::string& where);
+// 16 hex digits over write_plan's text; ranks compare it before their first collective.
+std::string plan_hash(const Plan& plan);
+
+}  // namespace topomoe

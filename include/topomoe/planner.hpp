@@ -1,0 +1,38 @@
+// The planner: from what a cluster is and what is to be trained on it to a Plan. Pure: no clocks, no
+// environment, no files; the same arguments give the same plan.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "topomoe/error.hpp"
+#include "topomoe/job.hpp"
+#include "topomoe/model.hpp"
+#include "topomoe/plan.hpp"
+#include "topomoe/routing.hpp"
+#include "topomoe/topology.hpp"
+
+namespace topomoe {
+
+struct PlanRequest {
+  Topology topology;          // all its GPUs are used
+  std::string topology_note;  // what resize_hosts said
+  Model model;
+  Job job;
+  RoutingProfile routing;
+  std::vector<std::string> fix, max;  // "tp=8", as on the command line
+  double memory_GiB = 0;              // of a GPU; 0: what the topology says
+  // Restrict the algorithm; empty: all. "sliced" or "replicated"; a name of transports(); 0: any n.
+  std::string split, transport;
+  int chunks = 0;
+};
+
+// The fastest plan that fits. Infeasible names the binding constraint and the smallest change that helps.
+// Throws InvalidInput where the request itself makes no sense.
+Expected<Plan, Infeasible> make_plan(const PlanRequest& request);
+
+// The decision for people: layout, algorithm, bottleneck, the MoE layer step by step, memory, what was
+// rejected and why, where the choice would flip.
+std::string explain_text(const Plan& plan);
+
+}  // namespace topomoe

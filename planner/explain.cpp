@@ -1,0 +1,113 @@
+// The plan for people: what was decided, why, and how sure it is. Everything printed is in the Plan.
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+
+#include "fmt/format.h"
+#include "topomoe/planner.hpp"
+
+namespace topomoe {
+namespace {
+
+using Out = std::back_insert_iterator<std::string>;
+
+std::string bytes_text(double b) {
+  if (b >= 1e9) return fmt::format("{:.2f} GB", b * 1e-9);
+  if (b >= 1e6) return fmt::format("{:.1f} MB", b * 1e-6);
+  return b >= 1e3 ? fmt::format("{:.1f} kB", b * 1e-3) : fmt::format("{:.0f} B", b);
+}
+
+// "dispatch.3" is one of the chunks of "dispatch".
+std::string stem(const std::string& step) {
+  const auto dot = step.rfind('.');
+  const bool numbered =
+      dot != std::string::npos && dot + 1 < step.size() &&
+      std::all_of(step.begin() + static_cast<long>(dot) + 1, step.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return numbered ? step.substr(0, dot) : step;
+}
+
+void pass_table(Out out, const char* title, const PredictedPass& pass, const std::vector<Step>& steps) {
+  fmt::format_to(out, "\n{}: {:.0f} us; no execution can beat {:.0f} us ({})\n", title, pass.time_us, pass.bound_us,
+                 pass.bound_by);
+  struct Row {
+    std::string name;
+    const Step* first;
+    int times = 0;
+    double alone = 0, spent = 0, bytes = 0, begin = 0, end = 0;
+    std::string bottleneck;
+  };
+  std::vector<Row> rows;
+  for (std::size_t i = 0; i < pass.steps.size() && i < steps.size(); ++i) {
+    if (steps[i].phase == StepPhase::metadata && steps[i].kind != StepKind::counts_exchange) continue;
+    const PredictedStep& p = pass.steps[i];
+    const std::string key = stem(p.name);
+    auto row = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.name == key; });
+    if (row == rows.end()) row = rows.insert(rows.end(), Row{key, &steps[i], 0, 0, 0, 0, p.begin_us, 0, p.bottleneck});
+    ++row->times;
+    row->alone += p.alone_us, row->spent += p.end_us - p.begin_us, row->bytes += p.bytes;
+    row->end = std::max(row->end, p.end_us);
+  }
+  fmt::format_to(out, "  {:<18}{:<11}{:>5} {:>9} {:>10} {:>11} {:>9} {:>9}  {}\n", "step", "lane", "times", "alone us",
+                 "shared us", "bytes", "from us", "to us", "waits for");
+  for (const Row& r : rows)
+    fmt::format_to(out, "  {:<18}{:<11}{:>5} {:>9.0f} {:>10.0f} {:>11} {:>9.0f} {:>9.0f}  {}\n", r.name,
+                   name(r.first->lane), r.times, r.alone, r.spent, bytes_text(r.bytes), r.begin, r.end, r.bottleneck);
+}
+
+}  // namespace
+
+std::string explain_text(const Plan& p) {
+  std::string text;
+  Out out(text);
+  const bool train = p.job.phase == Phase::train;
+  fmt::format_to(out, "{} {} on {}: {} hosts, {} GPUs, nodes of {}\n", p.model.name, to_string(p.job.phase),
+                 p.topology.name, p.topology.hosts, p.topology.gpus, p.topology.gpus_per_node);
+  if (!p.topology.note.empty()) fmt::format_to(out, "  note: {}\n", p.topology.note);
+  fmt::format_to(out, "  sequence {}, micro-batch {}, global batch {}, {}, routing {}; {:.0f} tokens to a TP group\n",
+                 p.job.sequence, p.job.micro_batch, p.job.global_batch, to_string(p.job.dtype), p.routing.name,
+                 p.tokens_per_rank);
+  fmt::format_to(out, "\nlayout     {}\nalgorithm  {}\n", name(p.layout), p.schedule.name);
+  fmt::format_to(
+      out,
+      "{:<11}{:.1f} ms = MoE {:.1f} + attention and dense {:.1f} + bubble {:.1f} + gradients {:.1f} + other {:.1f}\n",
+      train ? "step" : "pass", p.time.total_ms(), p.time.moe_ms, p.time.attention_ms, p.time.bubble_ms,
+      p.time.gradients_ms, p.time.other_ms);
+  fmt::format_to(out, "           {:.0f} model TFLOP/s a GPU\n", p.model_TFLOPps_per_gpu);
+  const auto busiest =
+      std::max_element(p.loads.begin(), p.loads.end(), [](auto& a, auto& b) { return a.busy_us < b.busy_us; });
+  if (busiest != p.loads.end())
+    fmt::format_to(out, "bottleneck {} ({}, {:.1f} GB/s): {} a layer keep it busy {:.0f} of {:.0f} us\n", busiest->link,
+                   busiest->link_class, busiest->GBps_per_direction, bytes_text(busiest->bytes), busiest->busy_us,
+                   p.forward.time_us + p.backward.time_us);
+  else
+    fmt::format_to(out, "bottleneck none: one GPU, no link is used\n");
+  double used = 0;
+  for (const auto& [bucket, GiB] : p.memory_GiB) used += GiB;
+  fmt::format_to(out, "memory     {:.1f} of {:.1f} GiB on stage {}, headroom {:.1f}:", used, p.memory_limit_GiB,
+                 p.memory_stage, p.memory_limit_GiB - used);
+  for (const auto& [bucket, GiB] : p.memory_GiB)
+    if (GiB >= 0.05) fmt::format_to(out, " {} {:.1f}", bucket, GiB);
+  fmt::format_to(out, "\nrates      {}\n", p.source);
+
+  pass_table(out, "MoE layer, forward", p.forward, p.schedule.forward);
+  if (train) pass_table(out, "MoE layer, backward", p.backward, p.schedule.backward);
+
+  fmt::format_to(out, "\nlink load of one layer\n");
+  for (const LinkClassLoad& l : p.loads)
+    fmt::format_to(out, "  {:<18}{:>11} on {} at {:.1f} GB/s: {:.0f} us\n", l.link_class, bytes_text(l.bytes), l.link,
+                   l.GBps_per_direction, l.busy_us);
+  fmt::format_to(out,
+                 "\nconsidered {} layouts: {} too large for memory, {} pruned by their bound; {} schedules priced\n",
+                 p.layouts_enumerated, p.layouts_too_large, p.layouts_pruned, p.schedules_priced);
+  for (const Rejected& r : p.rejected)
+    fmt::format_to(out, "  rejected {} | {}{}: {}\n", r.layout, r.algorithm,
+                   r.time_ms > 0 ? fmt::format(", {:.1f} ms", r.time_ms) : "", r.reason);
+  for (const Flip& f : p.flips)
+    fmt::format_to(out, "with fewer than {:.0f} {} the choice would be: {}\n", f.at, f.quantity, f.instead);
+  if (p.flips.empty()) fmt::format_to(out, "the algorithm stays the same down to one token per rank\n");
+  for (const std::string& w : p.topology.warnings) fmt::format_to(out, "unknown or assumed: {}\n", w);
+  return text;
+}
+
+}  // namespace topomoe

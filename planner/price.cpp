@@ -1,0 +1,275 @@
+#include "planner/price.hpp"
+
+#include <algorithm>
+
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+namespace {
+
+constexpr int kCompute = 0, kHbm = 1;
+
+// Rows grow with the number of chunks; prices are worked out for all chunks at once and scaled.
+double chunk_fraction(const Schedule& s, const Buffer& b, const View& v) {
+  if (b.symbol == Symbol::held) return 1;
+  const Chunks c = v.chunks.value_or(b.chunks);
+  return static_cast<double>(c.end - c.begin) / s.chunks;
+}
+
+void put(std::string& key, int value) { key += static_cast<char>(value + 1); }
+void put(std::string& key, const std::optional<RankSet>& set) {
+  put(key, set ? static_cast<int>(set->base) : 9);
+  if (set)
+    for (const Role r : set->spread) put(key, static_cast<int>(r));
+  key += '|';
+}
+
+}  // namespace
+
+LayerPricer::LayerPricer(TrafficModel& traffic, const Machine& machine, const RankGroups& groups,
+                         const LayerWidths& widths, const std::vector<double>& popularity, double tokens_of_tp_group)
+    : traffic_(traffic),
+      machine_(machine),
+      groups_(groups),
+      widths_(widths),
+      tokens_(tokens_of_tp_group),
+      popularity_(popularity),
+      resources_{"compute", "hbm"} {
+  const auto [least, most] = std::minmax_element(popularity.begin(), popularity.end());
+  uniform_ = *most - *least < 1e-12;
+  const ExpectedCounts counts(groups, popularity, 1, 1, 1);
+  me_ = groups.members(Role::ep, 0)[static_cast<std::size_t>(counts.busiest())];
+}
+
+int LayerPricer::resource(const std::string& name) {
+  const auto it = std::find(resources_.begin(), resources_.end(), name);
+  if (it != resources_.end()) return static_cast<int>(it - resources_.begin());
+  resources_.push_back(name);
+  return static_cast<int>(resources_.size()) - 1;
+}
+
+const SizeCurve& LayerPricer::curve(const GroupLoad::Class& link, bool outside) {
+  const std::string key = link.name + (outside ? " outside" : " inside");
+  const auto found = curves_.find(key);
+  if (found != curves_.end()) return found->second;
+  const Efficiency& e = machine_.efficiency;
+  return curves_
+      .emplace(key, SizeCurve::from_rate(outside ? e.inter_latency : e.intra_latency,
+                                         GBps(link.raw_GBps) * efficiency_of(e, link.name), "datasheet"))
+      .first->second;
+}
+
+double LayerPricer::row_bytes(const Buffer& b) const {
+  const double width = b.columns == Columns::hidden  ? widths_.hidden
+                       : b.columns == Columns::ffn   ? widths_.ffn_shard
+                       : b.columns == Columns::top_k ? widths_.top_k
+                                                     : widths_.experts;
+  return width * (b.element == Element::payload ? widths_.element_bytes : 4);
+}
+
+namespace {
+
+// What rows of a view depend on, apart from ranks and chunks.
+std::string view_key(const Schedule& s, const View& view) {
+  const Buffer& b = s.buffers[static_cast<std::size_t>(view.buffer)];
+  std::string key;
+  put(key, static_cast<int>(s.intake) * 8 + static_cast<int>(b.symbol));
+  put(key, b.sources), put(key, b.dests), put(key, view.sources), put(key, view.dests);
+  put(key, b.blocks ? static_cast<int>(*b.blocks) : 20), put(key, b.split ? static_cast<int>(b.split->role) : 20);
+  put(key, view.split ? static_cast<int>(view.split->role) : 20),
+      put(key, view.block ? static_cast<int>(*view.block) : 20);
+  return key;
+}
+
+}  // namespace
+
+double LayerPricer::rows(const Schedule& s, const View& view, int rank, int peer) {
+  const Buffer& b = s.buffers[static_cast<std::size_t>(view.buffer)];
+  const std::string key = view_key(s, view) + std::to_string(rank) + "," + std::to_string(peer);
+  const auto found = rows_.find(key);
+  double all = 0;
+  if (found != rows_.end()) {
+    all = found->second;
+  } else {
+    Buffer one = b;
+    View v = view;
+    one.chunks = {0, 1};
+    if (v.chunks) v.chunks = Chunks{0, 1};
+    all = rows_of(one, v, groups_, *counts_, rank, peer);
+    rows_.emplace(key, all);
+  }
+  return all * chunk_fraction(s, b, view);
+}
+
+const GroupLoad& LayerPricer::load(const Schedule& s, const Step& step) {
+  const View& view = step.in[0];
+  const std::string key = view_key(s, view) + "/" + std::to_string(static_cast<int>(step.group));
+  if (const auto found = loads_of_.find(key); found != loads_of_.end()) return found->second;
+  const auto members = groups_.members(step.group, me_);
+  const double part = 1 / chunk_fraction(s, s.buffers[static_cast<std::size_t>(view.buffer)], view);
+  GroupLoad out;
+  if (uniform_ && members.size() > 1) {  // all pairs alike
+    out = traffic_.equal(groups_, step.group, me_);
+    const double each = part * rows(s, view, me_, members[0] == me_ ? members[1] : members[0]);
+    for (auto& c : out.classes) c.units *= each;
+  } else {
+    // Ranks differ by the experts they hold, that is by their place in the EP group.
+    std::unordered_map<long, double> known;
+    out = traffic_.weighted(groups_, step.group, me_, [&](int rank, int peer) {
+      const long pair = static_cast<long>(groups_.index_in(Role::ep, rank)) << 32 |
+                        groups_.index_in(Role::ep, peer) << 16 | groups_.index_in(step.group, peer);
+      const auto it = known.find(pair);
+      return it != known.end() ? it->second : known.emplace(pair, part * rows(s, view, rank, peer)).first->second;
+    });
+  }
+  return loads_of_.emplace(key, std::move(out)).first->second;
+}
+
+LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step) {
+  Cost c;
+  const auto members = groups_.members(step.group, me_);
+  if (members.size() < 2) return c;
+  const GroupLoad& l = load(s, step);
+  const Efficiency& e = machine_.efficiency;
+  const Buffer& b = s.buffers[static_cast<std::size_t>(step.in[0].buffer)];
+  for (const int peer : members) {
+    if (peer == me_) continue;
+    const double n = rows(s, step.in[0], peer) * row_bytes(b);
+    c.bytes += uniform_ ? n * l.peers : n;
+    if (uniform_) break;
+  }
+  for (const auto& k : l.classes) {
+    const double volume = k.units * chunk_fraction(s, b, step.in[0]) * row_bytes(b), raw = volume / (k.raw_GBps * 1e9);
+    const double alone = curve(k, l.outside > 0)(volume).value;
+    c.uses.push_back({resource(k.name), raw / efficiency_of(e, k.name), raw});
+    if (alone > c.alone_s) c.alone_s = alone, c.bottleneck = c.uses.back().effective_s > alone / 2 ? k.link : "latency";
+  }
+  c.alone_s += (l.peers - 1) * e.per_message.value + l.latency_us * 1e-6;
+  c.uses.push_back({kCompute, c.alone_s * e.communication_sms / machine_.sms, 0});
+  return c;
+}
+
+LayerPricer::Cost LayerPricer::counts(const Step& step, int chunks) {
+  const GroupLoad& load = traffic_.equal(groups_, step.group, me_);
+  Cost c;
+  c.bytes = 4 * widths_.experts * chunks * static_cast<double>(step.slices.size());
+  const Efficiency& e = machine_.efficiency;
+  c.alone_s = e.host_sync.value;
+  if (load.peers > 0)
+    c.alone_s += (load.outside > 0 ? e.inter_latency : e.intra_latency).value + (load.peers - 1) * e.per_message.value +
+                 load.latency_us * 1e-6;
+  c.bottleneck = "latency";
+  return c;
+}
+
+LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
+  const double n = rows(s, step.in[0], me_), local = widths_.experts / groups_.size(Role::ep);
+  const double flops = 2.0 * widths_.matrices * n * widths_.hidden * widths_.ffn_shard;
+  const double weights = widths_.matrices * widths_.hidden * widths_.ffn_shard * local;
+  // Each weight is read once (an expert without rows is not); wgrad reads and writes fp32 gradients.
+  const double weight_bytes =
+      weights * (step.kind == StepKind::expert_wgrad ? 8 : widths_.element_bytes) * std::min(1.0, n / local);
+  double bytes = weight_bytes;
+  for (const auto* views : {&step.in, &step.out})
+    for (const View& v : *views) bytes += rows(s, v, me_) * row_bytes(s.buffers[static_cast<std::size_t>(v.buffer)]);
+  const Efficiency& e = machine_.efficiency;
+  Cost c;
+  const double compute = flops / machine_.flops.value, memory = bytes / machine_.hbm.value;
+  c.bytes = bytes;
+  c.uses = {{kCompute, compute / e.gemm, compute}, {kHbm, memory / e.memory, memory}};
+  c.alone_s = std::max(compute / e.gemm, memory / e.memory) + widths_.matrices * e.launch.value;
+  c.bottleneck = compute / e.gemm > memory / e.memory ? "compute" : "hbm";
+  return c;
+}
+
+// Everything that only moves rows through memory. Index maps are built on the host from ids that are there.
+LayerPricer::Cost LayerPricer::memory_bound(const Schedule& s, const Step& step) {
+  Cost c;
+  for (const auto* views : {&step.in, &step.out})
+    for (const View& v : *views) c.bytes += rows(s, v, me_) * row_bytes(s.buffers[static_cast<std::size_t>(v.buffer)]);
+  if (step.kind == StepKind::index) {
+    const IndexMap& map = s.maps[static_cast<std::size_t>(step.map)];
+    c.bytes = 16 * (rows(s, map.from, me_) + rows(s, map.to, me_));
+  }
+  double flops = 0;
+  if (step.kind == StepKind::route || step.kind == StepKind::route_backward)
+    flops = (step.kind == StepKind::route ? 2 : 4) * rows(s, step.in[0], me_) * widths_.hidden * widths_.experts;
+  const Efficiency& e = machine_.efficiency;
+  const double memory = c.bytes / machine_.hbm.value, compute = flops / machine_.flops.value;
+  c.uses = {{kHbm, memory / e.memory, memory}, {kCompute, compute / e.gemm, compute}};
+  c.alone_s = std::max(memory / e.memory, compute / e.gemm) + e.launch.value;
+  if (step.kind == StepKind::route) c.alone_s += e.host_sync.value;
+  c.bottleneck = compute / e.gemm > memory / e.memory ? "compute"
+                 : memory / e.memory > e.launch.value ? "hbm"
+                                                      : "latency";
+  return c;
+}
+
+LayerPricer::Cost LayerPricer::cost(const Schedule& s, const Step& step) {
+  switch (step.kind) {
+    case StepKind::exchange:
+    case StepKind::all_gather: return communication(s, step);
+    case StepKind::counts_exchange: return counts(step, s.chunks);
+    case StepKind::expert_forward:
+    case StepKind::expert_dgrad:
+    case StepKind::expert_wgrad: return experts(s, step);
+    default: return memory_bound(s, step);
+  }
+}
+
+PredictedPass LayerPricer::price(const Schedule& s, bool backward) {
+  const auto& layout = groups_.layout();
+  const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
+  const double injected = s.intake == Intake::tp_slice  ? tokens_ / layout.tp
+                          : s.intake == Intake::as_held ? held
+                                                        : tokens_;
+  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held, injected);
+  counts_ = &expected;
+
+  const auto& steps = backward ? s.backward : s.forward;
+  std::vector<Task> tasks;
+  std::vector<Cost> costs;
+  for (const Step& step : steps) {
+    costs.push_back(cost(s, step));
+    Task t{.lane = step.lane, .alone_s = costs.back().alone_s, .uses = {}, .after = step.after};
+    for (const Use& u : costs.back().uses)
+      if (u.effective_s > 0) t.uses.emplace_back(u.resource, std::min(u.effective_s, t.alone_s));
+    tasks.push_back(std::move(t));
+  }
+  const auto intervals = run_timeline(tasks, static_cast<int>(resources_.size()));
+
+  PredictedPass pass;
+  std::vector<double> bound(resources_.size());
+  loads_.clear();
+  double inter_busy = 0;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const Interval at = intervals[i];
+    pass.steps.push_back(
+        {steps[i].name, at.begin_s * 1e6, at.end_s * 1e6, costs[i].alone_s * 1e6, costs[i].bytes, costs[i].bottleneck});
+    pass.time_us = std::max(pass.time_us, at.end_s * 1e6);
+    for (const Use& u : costs[i].uses) bound[static_cast<std::size_t>(u.resource)] += u.bound_s;
+    if (steps[i].lane == Lane::inter_node) inter_busy += at.end_s - at.begin_s;
+    if (steps[i].kind != StepKind::exchange && steps[i].kind != StepKind::all_gather) continue;
+    const GroupLoad& link_load = load(s, steps[i]);
+    for (const Use& u : costs[i].uses) {
+      if (u.bound_s <= 0) continue;
+      const std::string& name = resources_[static_cast<std::size_t>(u.resource)];
+      auto row =
+          std::find_if(loads_.begin(), loads_.end(), [&](const LinkClassLoad& l) { return l.link_class == name; });
+      if (row == loads_.end()) {
+        const auto k = std::find_if(link_load.classes.begin(), link_load.classes.end(),
+                                    [&](const auto& c) { return c.name == name; });
+        row = loads_.insert(loads_.end(), {name, k->link, k->raw_GBps, 0, 0});
+      }
+      row->bytes += u.bound_s * row->GBps_per_direction * 1e9;
+      row->busy_us += u.effective_s * 1e6;
+    }
+  }
+  inter_idle_s_ = std::max(0.0, pass.time_us * 1e-6 - inter_busy);
+  for (std::size_t r = 0; r < bound.size(); ++r)
+    if (bound[r] * 1e6 > pass.bound_us) pass.bound_us = bound[r] * 1e6, pass.bound_by = resources_[r];
+  counts_ = nullptr;
+  return pass;
+}
+
+}  // namespace topomoe

@@ -1,0 +1,83 @@
+// The price of a schedule on a machine: each step's time alone, what it asks of which resource, and the
+// fluid timeline of the whole pass, on the busiest rank.
+//
+//   compute  flops / (peak x efficiency), at least the bytes it moves / HBM, plus a launch
+//   copies   bytes read and written / (HBM x efficiency), plus a launch
+//   network  latency + messages + max over link classes of curve(bytes)
+//
+// Bounds use raw rates and no latencies. Ignored: caches, launch overlap, stragglers other than skew.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "planner/expected_counts.hpp"
+#include "planner/machine.hpp"
+#include "planner/timeline.hpp"
+#include "planner/traffic.hpp"
+#include "topomoe/model.hpp"
+#include "topomoe/plan.hpp"
+
+namespace topomoe {
+
+// A layer as the runtime sees it: widths, and bytes of a payload element.
+struct LayerWidths {
+  double hidden = 0, ffn_shard = 0, experts = 0, top_k = 0, element_bytes = 2;
+  int matrices = 3;  // 2 where experts are not gated
+};
+
+// Prices schedules of one layout. Not thread-safe; keeps what it has worked out.
+class LayerPricer {
+ public:
+  LayerPricer(TrafficModel& traffic, const Machine& machine, const RankGroups& groups, const LayerWidths& widths,
+              const std::vector<double>& popularity, double tokens_of_tp_group);
+
+  PredictedPass price(const Schedule& schedule, bool backward);
+  // Seconds of link time by class that the last priced pass put on the busiest link, added up over steps.
+  const std::vector<LinkClassLoad>& last_loads() const { return loads_; }
+  // Seconds in which the last priced pass left the inter-node lane idle.
+  double last_inter_node_idle_s() const { return inter_idle_s_; }
+  int representative() const { return me_; }
+
+ private:
+  struct Use {
+    int resource;
+    double effective_s, bound_s;
+  };
+  struct Cost {
+    double alone_s = 0, bytes = 0;
+    std::vector<Use> uses;
+    std::string bottleneck;
+  };
+  Cost cost(const Schedule& s, const Step& step);
+  Cost communication(const Schedule& s, const Step& step);
+  Cost counts(const Step& step, int chunks);
+  Cost experts(const Schedule& s, const Step& step);
+  Cost memory_bound(const Schedule& s, const Step& step);
+  double rows(const Schedule& s, const View& view, int peer) { return rows(s, view, me_, peer); }
+  double rows(const Schedule& s, const View& view, int rank, int peer);
+  // What the step puts on links, in rows of all chunks.
+  const GroupLoad& load(const Schedule& s, const Step& step);
+  double row_bytes(const Buffer& b) const;
+  int resource(const std::string& name);
+  const SizeCurve& curve(const GroupLoad::Class& link, bool outside);
+
+  TrafficModel& traffic_;
+  const Machine& machine_;
+  const RankGroups& groups_;
+  LayerWidths widths_;
+  double tokens_;
+  bool uniform_;
+  std::vector<double> popularity_;
+  int me_ = 0;
+  const ExpectedCounts* counts_ = nullptr;
+  std::vector<std::string> resources_;
+  std::unordered_map<std::string, double> rows_;         // by view, for all chunks
+  std::unordered_map<std::string, GroupLoad> loads_of_;  // by view and group, where pairs differ
+  std::vector<LinkClassLoad> loads_;
+  double inter_idle_s_ = 0;
+  std::unordered_map<std::string, SizeCurve> curves_;  // of an exchange, by link class and where its group lies
+};
+
+}  // namespace topomoe

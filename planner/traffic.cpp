@@ -1,0 +1,71 @@
+#include "planner/traffic.hpp"
+
+#include <algorithm>
+
+namespace topomoe {
+namespace {
+
+struct RankRange {
+  int first, end;
+};
+
+// Ranks whose traffic may cross a link near `rank`.
+RankRange neighbourhood(const Topology& t, const RankGroups& groups, int rank) {
+  const int world = groups.layout().world;
+  if (world <= 512) return {0, world};
+  const auto ep = groups.members(Role::ep, rank);
+  const int hosts_per_leaf = t.fabric ? t.fabric->hosts_per_leaf : 1;
+  const int first_host = t.host_of(ep.front()) / hosts_per_leaf * hosts_per_leaf;
+  const int last_host = std::min((t.host_of(ep.back()) / hosts_per_leaf + 1) * hosts_per_leaf, t.host_count()) - 1;
+  int first = t.first_gpu_of_host(first_host), end = t.first_gpu_of_host(last_host) + t.gpus_per_host(last_host);
+  if (t.hosts_per_domain > 1) {  // whole scale-up domains
+    const int n = t.gpus_per_node();
+    first = first / n * n, end = std::min((end + n - 1) / n * n, world);
+  }
+  // A strided EP group may reach far; its own leaf is then what its peers' leaves look like.
+  constexpr int kMost = 2048;
+  if (end - first > kMost) {
+    const int host = t.host_of(rank) / hosts_per_leaf * hosts_per_leaf;
+    first = t.first_gpu_of_host(host);
+    end = std::min(first + hosts_per_leaf * t.gpus_per_host(host), world);
+  }
+  return {first, end};
+}
+
+}  // namespace
+
+GroupLoad TrafficModel::weighted(const RankGroups& groups, Role role, int rank, const PairWeight& weight) const {
+  const Topology& t = router_.topology();
+  const auto own = groups.members(role, rank);
+  GroupLoad out;
+  out.peers = static_cast<int>(own.size()) - 1;
+  if (out.peers == 0) return out;
+  for (const int peer : own) {
+    if (peer == rank) continue;
+    out.outside += t.node_of(peer) != t.node_of(rank);
+    out.latency_us = std::max(out.latency_us, router_.route(rank, peer).latency_us);
+  }
+  const auto [first, end] = neighbourhood(t, groups, rank);
+  LinkLoads loads(router_);
+  for (int r = first; r < end; ++r)
+    for (const int peer : groups.members(role, r)) {
+      if (peer == r) continue;
+      loads.add(r, peer, weight(r, peer));
+      if (peer < first || peer >= end) loads.add(peer, r, weight(peer, r));
+    }
+  for (const ClassLoad& c : loads.by_class())
+    out.classes.push_back({c.klass, c.name, c.max_bytes, c.GBps_per_direction});
+  return out;
+}
+
+const GroupLoad& TrafficModel::equal(const RankGroups& groups, Role role, int rank) {
+  // Members and the rank tell the pattern: groups of one role repeat it.
+  const auto own = groups.members(role, rank);
+  std::vector<int> key(own.begin(), own.end());
+  key.push_back(rank);
+  const auto found = known_.find(key);
+  if (found != known_.end()) return found->second;
+  return known_.emplace(std::move(key), weighted(groups, role, rank, [](int, int) { return 1.0; })).first->second;
+}
+
+}  // namespace topomoe

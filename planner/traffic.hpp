@@ -1,0 +1,48 @@
+// Which links an exchange of a group loads, and how much: all ranks do it at once (SPMD), so the load of
+// shared links is everybody's.
+//
+// A GroupLoad is what the exchange puts on the busiest link of each class, per unit of `weight`: rows from
+// a rank to a peer, 1 where traffic is equal for all pairs. In worlds of up to 512 GPUs all ranks are routed;
+// beyond, those that share leaves with the rank's EP group, on the assumption that all groups look alike.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "topomoe/schedule.hpp"
+#include "topomoe/topology.hpp"
+
+namespace topomoe {
+
+struct GroupLoad {
+  struct Class {
+    std::string name;  // link class
+    std::string link;  // the busiest link
+    double units = 0;  // on it
+    double raw_GBps = 0;
+  };
+  std::vector<Class> classes;
+  int peers = 0;          // of a rank, itself not counted
+  int outside = 0;        // of those, in other nodes
+  double latency_us = 0;  // of the longest route
+};
+
+// What one rank sends to one peer.
+using PairWeight = std::function<double(int rank, int peer)>;
+
+// Loads by the pattern of the group; equal ones are kept, since many layouts share patterns. Rank r is GPU r.
+class TrafficModel {
+ public:
+  explicit TrafficModel(const Router& router) : router_(router) {}
+  const GroupLoad& equal(const RankGroups& groups, Role role, int rank);
+  GroupLoad weighted(const RankGroups& groups, Role role, int rank, const PairWeight& weight) const;
+  const Router& router() const { return router_; }
+
+ private:
+  Router router_;
+  std::map<std::vector<int>, GroupLoad> known_;
+};
+
+}  // namespace topomoe

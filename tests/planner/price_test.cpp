@@ -1,0 +1,209 @@
+// Laws of prices on random clusters, layouts and sizes: no estimate beats the link-load bound, which is worked
+// out here by routing every rank's traffic; bounds are monotone in rates and scale with them.
+
+#include "planner/price.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "planner/schedules/build.hpp"
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+namespace {
+
+struct Draw {
+  Topology topology;
+  Layout layout;
+  LayerWidths widths;
+  std::vector<double> popularity;
+  double tokens;
+  Schedule schedule;
+};
+
+Rate rate(double GBps, double latency_us) { return {GBps, latency_us, Source::assumed, "test"}; }
+
+Topology random_topology(std::mt19937& random) {
+  const auto pick = [&](std::initializer_list<double> values) { return *(values.begin() + random() % values.size()); };
+  HostShape shape;
+  shape.gpus = static_cast<int>(pick({2, 4, 8}));
+  shape.kind = random() % 3 ? "nvswitch" : "pcie";
+  shape.numa_nodes = shape.gpus > 2 ? 2 : 1;
+  shape.gpus_per_pci_switch = shape.gpus == 2 ? 1 : static_cast<int>(pick({1, 2}));
+  shape.nics = random() % 2 ? shape.gpus : shape.gpus / 2;
+  if (shape.kind == "nvswitch") shape.nvlink = rate(pick({100, 300, 450}), 0.5);
+  shape.pcie = rate(pick({16, 32, 64}), 0.5);
+  shape.cpu_interconnect = rate(pick({20, 64}), 0.5);
+  shape.nic = rate(pick({12.5, 25, 50}), 1);
+  GpuSpec gpu{"test", 80, 2000, 300, 600, 60, 108, Source::assumed, "test"};
+  Topology t;
+  t.name = "random";
+  t.templates = {build_host(shape, gpu, "host")};
+  const int hosts = static_cast<int>(pick({1, 2, 4}));
+  t.groups = {{0, hosts}};
+  if (hosts > 1) {
+    Fabric f;
+    f.rail_optimised = random() % 2 == 0;
+    f.rails = f.rail_optimised ? shape.nics : 1;
+    f.hosts_per_leaf = static_cast<int>(pick({1, 2}));
+    f.spine_count = 2;
+    f.oversubscription = pick({1, 2, 4});
+    const double down = f.hosts_per_leaf * shape.nic.GBps_per_direction * (f.rail_optimised ? 1 : shape.nics);
+    f.uplink = rate(down / f.oversubscription, 0.5);
+    t.fabric = f;
+  }
+  require_valid(t, "random");
+  return t;
+}
+
+Draw draw(std::mt19937& random) {
+  for (;;) {
+    Draw d;
+    d.topology = random_topology(random);
+    const int world = d.topology.gpu_count();
+    const int tp = 1 << random() % 4, ep = 1 << random() % 5, etp = random() % 2 ? tp : 1;
+    if (tp > d.topology.gpus_per_host() || world % tp != 0 || world % (etp * ep) != 0) continue;
+    d.layout = make_layout(world, tp, 1, 1, etp, ep, random() % 2 ? ExpertOrder::ep_inner : ExpertOrder::edp_inner);
+    d.layout.sequence_parallel = tp > 1 && random() % 2;
+    const int experts = 32, k = 1 + static_cast<int>(random() % 4);
+    d.widths = {1024, 2048.0 / etp, experts, static_cast<double>(k), 2, 3};
+    RoutingProfile profile;
+    if (random() % 2) profile = {RoutingProfile::Kind::zipf, 0.2 + 0.1 * static_cast<double>(random() % 10), {}, "zipf"};
+    d.popularity = expert_popularity(profile, experts);
+    d.tokens = 64 << random() % 8;
+    const int n = 1 + static_cast<int>(random() % 4);
+    ScheduleRequest request{random() % 2 ? TokenSplit::sliced : TokenSplit::replicated, tp, etp, ep, d.layout.sequence_parallel, n,
+                            random() % 2 ? n : 1};
+    const bool two_level = etp == 1 && even_nodes(d.layout, d.topology.gpus_per_node()) &&
+                           nodes_spanned(d.layout, 0, d.topology.gpus_per_node()) > 1 && random() % 2;
+    d.schedule = build_schedule(two_level ? "node_dedup" : "flat", request);
+    return d;
+  }
+}
+
+PredictedPass price(const Draw& d, const Topology& topology, bool backward) {
+  const Router router(topology);
+  TrafficModel traffic(router);
+  const Machine machine = machine_of(topology, DType::bf16);
+  const RankGroups groups(d.layout, topology.gpus_per_node());
+  LayerPricer pricer(traffic, machine, groups, d.widths, d.popularity, d.tokens);
+  return pricer.price(d.schedule, backward);
+}
+
+// Every rank's bytes of every step, routed: seconds that the busiest link needs at its raw rate.
+double link_load_bound_s(const Draw& d, bool backward) {
+  const Router router(d.topology);
+  const RankGroups groups(d.layout, d.topology.gpus_per_node());
+  const double held = d.layout.sequence_parallel ? d.tokens / d.layout.tp : d.tokens;
+  const double injected = d.schedule.intake == Intake::tp_slice    ? d.tokens / d.layout.tp
+                          : d.schedule.intake == Intake::tp_gather ? d.tokens
+                                                                   : held;
+  // ExpectedCounts has no chunks: each chunk is 1/n of the tokens.
+  const ExpectedCounts whole(groups, d.popularity, static_cast<int>(d.widths.top_k), held, injected);
+  LinkLoads loads(router);
+  for (const Step& s : backward ? d.schedule.backward : d.schedule.forward) {
+    if (s.kind != StepKind::exchange && s.kind != StepKind::all_gather) continue;
+    const Buffer& b = d.schedule.buffers[static_cast<std::size_t>(s.in[0].buffer)];
+    const double width = (b.columns == Columns::hidden ? d.widths.hidden : d.widths.top_k) * (b.element == Element::payload ? 2 : 4);
+    const double fraction = b.symbol == Symbol::held ? 1 : 1.0 / d.schedule.chunks;
+    for (int rank = 0; rank < d.layout.world; ++rank)
+      for (const int peer : groups.members(s.group, rank)) {
+        if (peer == rank) continue;
+        Buffer one = b;
+        View v = s.in[0];
+        const Chunks c = v.chunks.value_or(b.chunks);
+        one.chunks = {0, 1};
+        if (v.chunks) v.chunks = Chunks{0, 1};
+        const double chunks = b.symbol == Symbol::held ? 1 : c.end - c.begin;
+        loads.add(rank, peer, rows_of(one, v, groups, whole, rank, peer) * fraction * chunks * width);
+      }
+  }
+  return loads.bottleneck().seconds;
+}
+
+Topology scaled(Topology t, double factor) {
+  for (HostTemplate& h : t.templates) {
+    h.shape.reset();
+    for (Link& l : h.links) l.GBps_per_direction *= factor;
+    for (Nic& n : h.nics) n.port.GBps_per_direction *= factor;
+    h.gpu.hbm_GBps *= factor, h.gpu.bf16_TFLOPps *= factor;
+  }
+  if (t.fabric) t.fabric->uplink.GBps_per_direction *= factor;
+  return t;
+}
+
+TEST(Price, RandomClusters_NeverBeatLinkLoadOrResourceBound) {
+  std::mt19937 random(11);
+  for (int round = 0; round < 150; ++round) {
+    const Draw d = draw(random);
+    SCOPED_TRACE("round " + std::to_string(round) + " " + name(d.layout) + " " + d.schedule.name);
+    for (const bool backward : {false, true}) {
+      const PredictedPass p = price(d, d.topology, backward);
+      const double links = link_load_bound_s(d, backward) * 1e6;
+      EXPECT_GE(p.time_us, links * (1 - 1e-9));
+      EXPECT_GE(p.time_us, p.bound_us * (1 - 1e-9));
+      for (const PredictedStep& s : p.steps) EXPECT_GE(s.end_us - s.begin_us, s.alone_us * (1 - 1e-6)) << s.name;
+    }
+  }
+}
+
+TEST(Price, RatesScaled_BoundsScaleInversely) {
+  std::mt19937 random(12);
+  for (int round = 0; round < 60; ++round) {
+    const Draw d = draw(random);
+    for (const double factor : {0.5, 3.0}) {
+      const auto before = price(d, d.topology, true), after = price(d, scaled(d.topology, factor), true);
+      EXPECT_NEAR(after.bound_us * factor, before.bound_us, 1e-6 * before.bound_us);
+    }
+    // With much more work than latency, times scale too: what remains of latency is below 1 %.
+    Draw large = d;
+    large.tokens = 1e7;
+    const auto before = price(large, d.topology, false), after = price(large, scaled(d.topology, 2), false);
+    EXPECT_NEAR(after.time_us * 2 / before.time_us, 1, 0.01);
+  }
+}
+
+TEST(Price, OneRateRaised_BoundNeverGrows) {
+  std::mt19937 random(13);
+  for (int round = 0; round < 100; ++round) {
+    const Draw d = draw(random);
+    Topology faster = d.topology;
+    faster.templates[0].shape.reset();
+    auto& links = faster.templates[0].links;
+    links[random() % links.size()].GBps_per_direction *= 1.0;  // routes must not change: raise nothing that routes weigh
+    if (faster.fabric && random() % 2) faster.fabric->uplink.GBps_per_direction *= 2;
+    faster.templates[0].gpu.hbm_GBps *= 1 + static_cast<double>(random() % 3);
+    faster.templates[0].gpu.bf16_TFLOPps *= 1 + static_cast<double>(random() % 3);
+    for (Nic& n : faster.templates[0].nics) n.port.GBps_per_direction *= 2;
+    EXPECT_LE(price(d, faster, true).bound_us, price(d, d.topology, true).bound_us * (1 + 1e-9));
+  }
+}
+
+TEST(Price, SlicedUnderTp_MovesOneOverTpBetweenNodes) {
+  // TP 8, EP 2 over two hosts: replicated sends each token 8 times between hosts, sliced once.
+  std::mt19937 random(1);
+  HostShape shape{.kind = "nvswitch", .gpus = 8, .numa_nodes = 2, .gpus_per_pci_switch = 1, .nics = 8, .nvlink = rate(450, 0.5),
+                  .pcie = rate(64, 0.5), .c2c = {}, .cpu_interconnect = rate(64, 0.5), .nic = rate(50, 1)};
+  Topology t;
+  t.name = "two";
+  t.templates = {build_host(shape, {"test", 80, 2000, 300, 600, 60, 108, Source::assumed, "test"}, "host")};
+  t.groups = {{0, 2}};
+  t.fabric = Fabric{8, true, 2, 1, 1, rate(100, 0.5)};
+  Draw d{t, make_layout(16, 8, 1, 1, 8, 2), {4096, 1792, 8, 2, 2, 3}, std::vector<double>(8, 0.125), 4096, {}};
+  const auto out_of_node = [&](TokenSplit split) {
+    d.schedule = build_schedule("flat", {split, 8, 8, 2, false, 1, 1});
+    double bytes = 0;
+    const auto p = price(d, t, false);
+    for (std::size_t i = 0; i < p.steps.size(); ++i)
+      if (d.schedule.forward[i].group == Role::ep && d.schedule.forward[i].kind == StepKind::exchange) bytes += p.steps[i].bytes;
+    return bytes;
+  };
+  EXPECT_DOUBLE_EQ(out_of_node(TokenSplit::replicated), 8 * out_of_node(TokenSplit::sliced));
+  // By hand: T k P (N-1)/N out and back = 2 x 4096 x 2 x 8192 B / 2.
+  EXPECT_DOUBLE_EQ(out_of_node(TokenSplit::replicated), 2.0 * 4096 * 2 * 8192 / 2);
+}
+
+}  // namespace
+}  // namespace topomoe

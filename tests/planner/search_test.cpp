@@ -1,0 +1,146 @@
+// The whole planner on the clusters and models that we ship.
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <numeric>
+#include <sstream>
+
+#include "planner/hf_config.hpp"
+#include "topomoe/planner.hpp"
+
+namespace topomoe {
+namespace {
+
+PlanRequest shipped(const std::string& cluster, const std::string& model) {
+  const std::string root = TOPOMOE_SOURCE_DIR "/configs/";
+  PlanRequest r;
+  r.topology = read_topology_file(root + "clusters/" + cluster + ".json");
+  std::ifstream file(root + "models/" + model + ".json");
+  std::stringstream text;
+  text << file.rdbuf();
+  r.model = read_hf_config(text.str(), model);
+  return r;
+}
+
+double total_GiB(const Plan& p) {
+  return std::accumulate(p.memory_GiB.begin(), p.memory_GiB.end(), 0.0, [](double a, const auto& b) { return a + b.second; });
+}
+
+TEST(Planner, Mixtral8x7bOn16H100_FitsAndExplainsItself) {
+  const auto request = shipped("h100-2x8", "mixtral-8x7b");
+  const auto plan = make_plan(request);
+  ASSERT_TRUE(plan) << plan.error().message();
+  const Layout& l = plan->layout;
+  EXPECT_EQ(l.tp * l.cp * l.dp * l.pp, 16);
+  EXPECT_EQ(l.etp * l.ep * l.edp * l.pp, 16);
+  EXPECT_LE(total_GiB(*plan), 80);
+  EXPECT_GT(plan->model_TFLOPps_per_gpu, 100);
+  EXPECT_LT(plan->model_TFLOPps_per_gpu, 989);
+  EXPECT_EQ(plan->ranks.size(), 16U);
+  EXPECT_EQ(plan->expert_owners.size(), 8U);
+  EXPECT_FALSE(plan->rejected.empty());
+  const std::string text = explain_text(*plan);
+  for (const char* part : {"layout", "algorithm", "bottleneck", "memory", "headroom", "rejected", "MoE layer, forward"})
+    EXPECT_NE(text.find(part), std::string::npos) << part;
+  // The named bottleneck is a link of the topology.
+  EXPECT_NE(text.find("bottleneck host"), std::string::npos);
+}
+
+TEST(Planner, MoNTAsCase_ChoosesSlicedInChunks) {
+  auto request = shipped("a800-2x8", "mixtral-8x7b");
+  request.fix = {"tp=8", "ep=2", "etp=8"};
+  request.job.sequence = 8192;
+  request.job.recompute = Recompute::full;
+  request.job.sequence_parallel = SequenceParallel::off;
+  const auto plan = make_plan(request);
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->schedule.split, "sliced");
+  EXPECT_GT(plan->schedule.chunks, 1);
+  ASSERT_FALSE(plan->flips.empty());
+  EXPECT_EQ(plan->flips.front().quantity, "tokens per rank");
+  EXPECT_LT(plan->flips.front().at, plan->tokens_per_rank);
+}
+
+TEST(Planner, SameRequestTwice_SamePlan) {
+  const auto request = shipped("h100-16x8", "qwen3-235b-a22b");
+  const auto a = make_plan(request), b = make_plan(request);
+  ASSERT_TRUE(a && b);
+  EXPECT_EQ(write_plan(*a), write_plan(*b));
+}
+
+TEST(Planner, Flip_HoldsOnBothSidesOfTheThreshold) {
+  auto request = shipped("h100-2x8", "mixtral-8x7b");
+  request.fix = {"tp=8", "ep=2", "etp=8"};
+  request.job.sequence_parallel = SequenceParallel::off;
+  request.job.recompute = Recompute::full;
+  const auto plan = make_plan(request);
+  ASSERT_TRUE(plan) << plan.error().message();
+  for (const Flip& f : plan->flips) {
+    auto at = request;
+    at.job.sequence = static_cast<int>(f.at);
+    EXPECT_NE(make_plan(at)->schedule.name, f.instead) << "at " << f.at;
+    at.job.sequence = static_cast<int>(f.at) - 1;
+    EXPECT_EQ(make_plan(at)->schedule.name, f.instead) << "below " << f.at;
+  }
+}
+
+TEST(Planner, MemoryCannotFit_NamesBucketAndAFixThatWorks) {
+  auto request = shipped("h100-2x8", "mixtral-8x22b");
+  const auto plan = make_plan(request);
+  ASSERT_FALSE(plan);
+  EXPECT_NE(plan.error().constraint.find("memory"), std::string::npos) << plan.error().message();
+  EXPECT_NE(plan.error().constraint.find("80.0 GiB"), std::string::npos);
+  const std::string fix = plan.error().nearest_fix;
+  const auto at = fix.find("--gpus ");
+  ASSERT_NE(at, std::string::npos) << fix;
+  request.topology = resize_hosts(request.topology, std::stoi(fix.substr(at + 7)), nullptr);
+  EXPECT_TRUE(make_plan(request));
+}
+
+TEST(Planner, ContradictingConstraints_AreRefusedByName) {
+  auto request = shipped("h100-2x8", "mixtral-8x7b");
+  request.fix = {"ep=3"};
+  const auto plan = make_plan(request);
+  ASSERT_FALSE(plan);
+  EXPECT_NE(plan.error().message().find("ep"), std::string::npos);
+  request.fix = {"nonsense=3"};
+  EXPECT_THROW(make_plan(request), InvalidInput);
+  request.fix = {};
+  request.transport = "teleport";
+  EXPECT_THROW(make_plan(request), InvalidInput);
+}
+
+TEST(Planner, RestrictedAlgorithm_IsUsed) {
+  auto request = shipped("h100-2x8", "mixtral-8x7b");
+  request.fix = {"tp=8", "ep=2", "etp=8"};
+  request.job.recompute = Recompute::full;
+  request.split = "replicated", request.transport = "flat", request.chunks = 3;
+  const auto plan = make_plan(request);
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->schedule.split, "replicated");
+  EXPECT_EQ(plan->schedule.chunks, 3);
+}
+
+TEST(Planner, AllShippedClustersAndModels_PlanOrSayWhyNot) {
+  for (const char* cluster : {"dgx-a100", "a800-2x8", "dgx-h100", "hgx-h200", "dgx-b200", "gb200-nvl72", "l40s-8x-pcie", "h100-16x8"})
+    for (const char* model : {"mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v3", "monta-2x70b", "switch-base-16"})
+      for (const Phase phase : {Phase::train, Phase::prefill, Phase::decode}) {
+        SCOPED_TRACE(std::string(cluster) + " " + model);
+        auto request = shipped(cluster, model);
+        request.job.phase = phase;
+        request.job.global_batch = 288;
+        const auto plan = make_plan(request);
+        if (!plan) {
+          EXPECT_FALSE(plan.error().constraint.empty());
+          EXPECT_FALSE(plan.error().nearest_fix.empty());
+          continue;
+        }
+        EXPECT_GT(plan->time.total_ms(), 0);
+        EXPECT_LE(total_GiB(*plan), plan->memory_limit_GiB);
+        EXPECT_GE(plan->forward.time_us, plan->forward.bound_us);
+      }
+}
+
+}  // namespace
+}  // namespace topomoe
