@@ -1,0 +1,295 @@
+// What a cluster is: GPUs, NICs and switches, the links between them, and what each link can carry.
+//
+// Model: hosts are templates times a count (10,000 GPUs stay a few kilobytes); a scale-up domain is a
+// number of consecutive hosts that share one NVLink plane; above the NICs stands a leaf/spine fabric,
+// rail-optimised or not. Devices and links form a directed multigraph; every rate is raw signalling,
+// per direction, in GB/s (1e9 bytes/s), and carries the source of its figure.
+// Ignored: routing tables of real switches (ECMP is taken as perfect: the uplinks of one leaf count as
+// one link), congestion control, and failures of single links.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace topomoe {
+
+// ---------------------------------------------------------------- words
+
+// Nearest first, as NCCL names them. PIX: one PCIe bridge on the path, PXB: several, PHB: through a CPU,
+// SYS: between CPUs, NVB: over another GPU's NVLink, P2C: C2C to the CPU, then PCIe, PXN: NVLink to the
+// GPU beside the wanted NIC, NET: over the fabric, DIS: no path.
+enum class PathClass { LOC, NVL, NVB, C2C, PIX, PXB, P2C, PXN, PHB, SYS, NET, DIS };
+enum class Source { measured, datasheet, assumed, unknown };
+enum class DeviceKind { gpu, nic, numa, pci_switch, nvswitch, host, leaf, spine, core };
+enum class LinkKind { nvlink, xgmi, c2c, pcie, cpu_interconnect, nic, leaf_spine };
+// "Unknown" is not "absent": a template file without NVLink elements says nothing about NVLink.
+enum class Presence { present, absent, unknown };
+
+const char* name(PathClass);   // "NVL"
+const char* name(Source);      // "datasheet"
+const char* name(DeviceKind);  // "gpu"
+const char* name(LinkKind);    // "nvlink"
+const char* name(Presence);    // "present"
+
+// ---------------------------------------------------------------- values
+
+// Figures of one GPU, dense (no sparsity); 0: not known.
+struct GpuSpec {
+  std::string name;
+  double memory_GiB = 0;
+  double hbm_GBps = 0;
+  double bf16_TFLOPps = 0;
+  double fp8_TFLOPps = 0;
+  double fp32_TFLOPps = 0;
+  int sms = 0;
+  Source source = Source::unknown;
+  std::string source_note;
+  bool operator==(const GpuSpec&) const = default;
+};
+
+// A device of one host. (topomoe::Device is where tensors live: include/topomoe/device.hpp.)
+struct HostDevice {
+  DeviceKind kind = DeviceKind::gpu;
+  std::string name;    // unique in its host: "gpu3", "nic0", "numa1", "pci_switch2", "nvswitch"
+  std::string bus_id;  // "0000:1b:00.0"; empty where there is none
+  int numa = -1;       // index of the NUMA node, -1: not known
+  bool operator==(const HostDevice&) const = default;
+};
+
+// A rate with its origin.
+struct Rate {
+  double GBps_per_direction = 0;
+  double latency_us = 0;
+  Source source = Source::unknown;
+  std::string source_note;
+  bool operator==(const Rate&) const = default;
+};
+
+// A link inside a host, between devices of HostTemplate::devices. both_ways: two directed links of this
+// rate. Several parallel physical links are one Link with the sum of their rates.
+struct Link {
+  int src = 0;
+  int dst = 0;
+  LinkKind kind = LinkKind::pcie;
+  double GBps_per_direction = 0;
+  double latency_us = 0;
+  Source source = Source::unknown;
+  std::string source_note;
+  bool both_ways = true;
+  bool operator==(const Link&) const = default;
+};
+
+// One network port group of a host, as NCCL counts nets.
+struct Nic {
+  int device = 0;    // in HostTemplate::devices; two ports may share one device
+  int rail = 0;      // which rail (leaf of a pod) the port is cabled to
+  std::string name;  // "mlx5_0"
+  Rate port;         // the port to the leaf switch
+  bool operator==(const Nic&) const = default;
+};
+
+// The short way to describe a regular host. build_host() turns it into the graph.
+struct HostShape {
+  std::string kind;  // "nvswitch": all GPUs on one NVLink plane; "pcie": no NVLink
+  int gpus = 0;
+  int numa_nodes = 1;
+  int gpus_per_pci_switch = 1;  // 0: GPUs and NICs hang directly under the CPU
+  int nics = 0;                 // spread evenly over the PCIe switches
+  Rate nvlink;                  // per GPU, all its links together; kind "nvswitch" only
+  Rate pcie;                    // per slot, GPUs and NICs, and each switch's way up to the CPU
+  Rate c2c;                     // GPU to CPU (Grace); rate 0: GPUs reach the CPU by PCIe
+  Rate cpu_interconnect;        // between each two NUMA nodes
+  Rate nic;                     // per NIC, port to leaf
+  bool operator==(const HostShape&) const = default;
+};
+
+// The graph inside one host.
+struct HostTemplate {
+  std::string name;
+  GpuSpec gpu;
+  std::vector<HostDevice> devices;
+  std::vector<Link> links;
+  std::vector<int> gpus;  // device indices, in order of GPU number
+  std::vector<Nic> nics;
+  Presence nvlink = Presence::unknown;
+  std::optional<HostShape> shape;  // set where the graph is exactly build_host(shape); keeps JSON short
+  bool operator==(const HostTemplate&) const = default;
+};
+
+struct HostGroup {
+  int template_index = 0;
+  int count = 0;
+  bool operator==(const HostGroup&) const = default;
+};
+
+// Leaf/spine. rail_optimised: a pod of hosts_per_leaf hosts has one leaf for each rail; otherwise each
+// hosts_per_leaf hosts hang with all their NICs on one leaf. spine_count 0: leaves are not joined.
+struct Fabric {
+  int rails = 1;
+  bool rail_optimised = false;
+  int hosts_per_leaf = 1;
+  int spine_count = 0;
+  double oversubscription = 1;  // bytes/s that a leaf takes from its hosts over those it can send up
+  Rate uplink;                  // all uplinks of one leaf together
+  bool operator==(const Fabric&) const = default;
+};
+
+struct Topology {
+  std::string name;
+  std::vector<HostTemplate> templates;
+  std::vector<HostGroup> groups;      // hosts in order: all of groups[0], then groups[1], ...
+  int hosts_per_domain = 1;           // 1 for a DGX, 18 trays for a GB200 NVL72
+  std::optional<Fabric> fabric;       // none: hosts are not joined (or there is only one)
+  std::vector<std::string> warnings;  // what is unknown or assumed; not part of the fingerprint
+  std::string source;                 // where it was read from
+  bool operator==(const Topology&) const = default;
+
+  int host_count() const;
+  int gpu_count() const;
+  int gpus_per_host(int host = 0) const;
+  int host_of(int gpu) const;
+  int first_gpu_of_host(int host) const;
+  const HostTemplate& host_template(int host) const;
+  // A node is a scale-up domain; without NVLink it is the host.
+  int node_count() const;
+  int node_of(int gpu) const;
+  int gpus_per_node() const;  // of the first node; see uniform()
+  int gpus_in_node(int node) const;
+  bool uniform() const;                 // one host template, and all nodes full
+  int leaf_count() const;               // 0 without fabric
+  std::string gpu_name(int gpu) const;  // "host3.gpu5"
+  std::string bus_id(int gpu) const;
+  const GpuSpec& gpu_spec(int gpu) const;
+};
+
+// The graph of a regular host. InvalidInput names the field of the shape that does not fit.
+HostTemplate build_host(const HostShape&, const GpuSpec&, const std::string& template_name);
+
+// Throws InvalidInput{where + field, value, way out} unless counts, indices and rates make sense: rates finite and > 0,
+// at most 10^7 GPUs, connected references. Readers and Router call it.
+void require_valid(const Topology&, const std::string& where);
+
+// ---------------------------------------------------------------- routes
+
+struct Route {
+  PathClass path_class = PathClass::DIS;
+  std::vector<int> links;      // directed link ids, in order from src; empty for LOC and DIS
+  double latency_us = 0;       // sum over the links
+  double bottleneck_GBps = 0;  // least rate on the way; infinity for LOC, 0 for DIS
+};
+
+// A directed link.
+struct LinkInfo {
+  int id = 0;
+  std::string name;  // "host0.gpu3->nvswitch", "leaf2->spine"
+  std::string src,
+      dst;            // full names of its ends: "host0.gpu3", "host0.nvswitch"; consecutive links of a route share one
+  std::string klass;  // "nvlink" "xgmi" "c2c" "pcie" "cpu_interconnect" "nic_out" "nic_in" "leaf_up" "leaf_down"
+  LinkKind kind = LinkKind::pcie;
+  double GBps_per_direction = 0;
+  double latency_us = 0;
+  Source source = Source::unknown;
+  std::string source_note;
+};
+
+struct RouteOptions {
+  // On a rail-optimised fabric, reach another rail over NVLink first (where there is NVLink), not over the spine.
+  bool pxn = true;
+};
+
+// Routes on a topology. Inside a host: the widest of the shortest paths, over other GPUs at most once and by NVLink
+// only. Between hosts: GPU, its nearest NIC, leaf (spine, leaf), the NIC of the destination's rail, GPU; arithmetic
+// on ids, nothing of size gpus^2. A GPU with several equally near NICs of its own spreads its peers over them.
+// Immutable and safe to share between threads; copies share their state; keeps its own copy of the topology.
+class Router {
+ public:
+  explicit Router(const Topology&, RouteOptions = {});
+  const Topology& topology() const;
+  Route route(int src_gpu, int dst_gpu) const;
+  // Inside the GPU's host, to a NIC given by its index in HostTemplate::nics; without the port to the leaf.
+  Route route_to_nic(int gpu, int nic) const;
+  // The NIC (index in HostTemplate::nics) that the GPU uses first; -1: none within reach.
+  int nearest_nic(int gpu) const;
+  int link_count() const;
+  LinkInfo link(int id) const;
+  double link_GBps_per_direction(int id) const;
+
+  struct State;  // of topology/, not of the public API
+  const State& state() const { return *state_; }
+
+ private:
+  std::shared_ptr<const State> state_;
+};
+
+// For one question; build a Router for many.
+Route route(const Topology&, int src_gpu, int dst_gpu);
+
+// ---------------------------------------------------------------- link load
+
+struct Bottleneck {
+  int link = -1;  // -1: nothing was added
+  std::string name;
+  std::string klass;
+  double seconds = 0;  // max over links of bytes / rate: what no estimate may beat
+};
+
+struct ClassLoad {
+  std::string klass;
+  double max_bytes = 0;           // on the link that takes longest
+  double total_bytes = 0;         // summed over the links of the class
+  double GBps_per_direction = 0;  // of that link
+  double seconds = 0;
+  int link = -1;
+  std::string name;
+};
+
+// Bytes on each directed link, added up flow by flow. One double a link; add() allocates nothing.
+// Not thread-safe; one for each thread, then merge().
+class LinkLoads {
+ public:
+  explicit LinkLoads(const Router&);
+  // Self flows load nothing. InvalidInput for negative or non-finite bytes, unknown GPUs, and where there is no path.
+  void add(int src_gpu, int dst_gpu, double bytes);
+  void merge(const LinkLoads& other);
+  void clear();
+  double bytes_on(int link) const;
+  Bottleneck bottleneck() const;
+  std::vector<ClassLoad> by_class() const;  // the classes with traffic, in the order of LinkInfo::klass above
+  const Router& router() const { return router_; }
+
+ private:
+  Router router_;
+  std::vector<double> bytes_;
+};
+
+// ---------------------------------------------------------------- files and machines
+
+// Schema "topomoe.cluster/1". `where` is the file's name in messages; `directory` is where files that it refers to
+// are looked for ("template": {"nccl_xml": ...}); such references are refused when it is empty.
+Topology read_cluster_json(std::string_view text, const std::string& where, const std::string& directory = "");
+// read(write(x)) writes the same text.
+std::string write_cluster_json(const Topology&);
+// NCCL's or RCCL's NCCL_TOPO_DUMP_FILE. The hosts in it become groups; there is no fabric in such a file.
+Topology read_nccl_xml(std::string_view text, const std::string& where);
+// Either of the two, told apart by content.
+Topology read_topology_file(const std::string& path);
+// This machine: hwloc, and NCCL's dump where there are GPUs and NCCL at run time. Without a GPU: warnings, no error.
+Topology discover_live();
+
+// The first `gpus` GPUs in whole hosts (rounded up), or more hosts of the last template and more fabric at the same
+// oversubscription. What was done goes to *note (empty when nothing was).
+Topology resize_hosts(const Topology&, int gpus, std::string* note);
+
+// 16 hex digits over all that affects a plan: counts, bus ids, links, rates; not names, sources or warnings.
+std::string fingerprint(const Topology&);
+
+std::string show_text(const Topology&);
+std::string show_json(const Topology&);
+std::string write_dot(const Topology&);
+std::string write_svg(const Topology&);
+
+}  // namespace topomoe

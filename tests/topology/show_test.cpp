@@ -1,0 +1,74 @@
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <pugixml.hpp>
+
+#include "support.hpp"
+
+namespace topomoe::test {
+namespace {
+
+TEST(Show, Text_HasTreeMatricesFabricAndWarnings) {
+  const std::string text = show_text(cluster("h100-2x8"));
+  EXPECT_TRUE(contains(text, "h100-2x8: 2 hosts, 16 GPUs in 2 nodes of up to 8; fingerprint "));
+  EXPECT_TRUE(contains(text, "nvlink: 450 GB/s out of each GPU"));
+  EXPECT_TRUE(contains(text, "NVL 450"));
+  EXPECT_TRUE(contains(text, "PIX 64*"));
+  EXPECT_TRUE(
+      contains(text, "fabric: rail-optimised, 8 leaves, 32 hosts a leaf, 8 rails, 4 spines, 1:1 oversubscription"));
+  EXPECT_TRUE(contains(text, "assumed or unknown:"));
+}
+
+TEST(Show, Json_ParsesAndAgreesWithTheTopology) {
+  const Topology topology = cluster("l40s-8x-pcie");
+  const auto json = nlohmann::json::parse(show_json(topology));
+  EXPECT_EQ(json["gpus"].get<int>(), 8);
+  EXPECT_EQ(json["fingerprint"].get<std::string>(), fingerprint(topology));
+  EXPECT_EQ(json["host_routes"][0]["gpu_to_gpu"][0][1]["path_class"].get<std::string>(), "PIX");
+  EXPECT_EQ(json["host_routes"][0]["gpu_to_gpu"][0][7]["path_class"].get<std::string>(), "SYS");
+  EXPECT_EQ(json["cluster"]["schema"].get<std::string>(), "topomoe.cluster/1");
+}
+
+TEST(Show, Svg_IsWellFormedAndFoldsHosts) {
+  for (const char* name : {"h100-1024x8", "gb200-nvl72", "l40s-8x-pcie", "quickstart-2xh100"}) {
+    const std::string svg = write_svg(cluster(name));
+    pugi::xml_document document;
+    EXPECT_TRUE(document.load_string(svg.c_str())) << name;
+    EXPECT_LT(svg.size(), 100'000U) << name;
+  }
+  Topology odd = small_cluster(2);
+  odd.name = "a <b> & \"c\"";
+  pugi::xml_document document;
+  EXPECT_TRUE(document.load_string(write_svg(odd).c_str()));
+}
+
+TEST(Show, Dot_NamesDevicesAndRates) {
+  const std::string dot = write_dot(small_cluster(3));
+  EXPECT_TRUE(contains(dot, "\"group0.gpu0\" -> \"group0.nvswitch\" [label=\"100\""));
+  EXPECT_TRUE(contains(dot, "\"leaf3\" -> \"spine\""));
+  EXPECT_TRUE(contains(dot, "small-host x 3"));
+}
+
+TEST(Discover, ThisMachine_GivesATopologyOrSaysWhatIsMissing) {
+  // libpciaccess keeps one allocation in a static pointer; kept loaded, it is no leak to the address sanitizer.
+  dlopen("libpciaccess.so.0", RTLD_NOW);
+  const Topology topology = discover_live();
+  EXPECT_GE(topology.host_count(), 1);
+  if (topology.gpu_count() == 0) {
+    EXPECT_TRUE(warns(topology, "GPU"));
+  }
+  const std::string written = write_cluster_json(topology);
+  EXPECT_EQ(write_cluster_json(read_cluster_json(written, "live")), written);
+}
+
+TEST(Discover, GivenDump_IsUsed) {
+  setenv("NCCL_TOPO_DUMP_FILE", source_path("configs/clusters/h100-host.nccl.xml").c_str(), 1);
+  const Topology topology = discover_live();
+  unsetenv("NCCL_TOPO_DUMP_FILE");
+  EXPECT_EQ(topology.gpu_count(), 8);
+  EXPECT_EQ(topology.templates[0].nvlink, Presence::present);
+}
+
+}  // namespace
+}  // namespace topomoe::test

@@ -1,0 +1,187 @@
+// What a topology must satisfy before anything is computed from it. Each refusal names the field, its value, a way out.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <set>
+
+#include "topology/names.hpp"
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+namespace {
+
+constexpr double kMaxGBps = 100'000;    // 50 times what any link of 2026 carries
+constexpr double kMaxLatency_us = 1e6;  // a second
+constexpr std::int64_t kMaxGpus = 10'000'000;
+constexpr std::size_t kMaxGpusPerHost = 512;
+constexpr std::size_t kMaxDevicesPerHost = 8192;
+constexpr std::size_t kMaxLinksPerHost = 65536;
+
+class Checker {
+ public:
+  Checker(const Topology& topology, std::string where) : topology_(topology), where_(std::move(where)) {}
+
+  void run() const {
+    if (topology_.templates.empty()) fail("templates", "none", "describe at least one host");
+    if (topology_.groups.empty()) fail("hosts", "none", "at least one group of hosts");
+    for (std::size_t i = 0; i < topology_.templates.size(); ++i) check_template(topology_.templates[i], i);
+    check_groups();
+    check_domains();
+    if (topology_.fabric) check_fabric(*topology_.fabric);
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& field, const std::string& value, const std::string& hint) const {
+    throw InvalidInput(where_ + ": " + field, value, hint);
+  }
+  void range(const std::string& field, std::int64_t value, std::int64_t low, std::int64_t high) const {
+    if (value < low || value > high) fail(field, std::to_string(value), fmt::format("allowed: {} to {}", low, high));
+  }
+  void rate(const std::string& field, double GBps, double latency_us) const {
+    if (!(GBps > 0) || GBps > kMaxGBps)
+      fail(field + ".GBps_per_direction", fmt::format("{}", GBps),
+           fmt::format("more than 0 and at most {} (GB/s = 1e9 bytes/s, one direction)", kMaxGBps));
+    if (!(latency_us >= 0) || latency_us > kMaxLatency_us)
+      fail(field + ".latency_us", fmt::format("{}", latency_us), fmt::format("0 to {} microseconds", kMaxLatency_us));
+  }
+  void figure(const std::string& field, double value, double most) const {
+    if (!(value >= 0) || value > most) fail(field, fmt::format("{}", value), fmt::format("0 (unknown) to {}", most));
+  }
+
+  void check_groups() const {
+    std::int64_t hosts = 0, gpus = 0;
+    for (std::size_t i = 0; i < topology_.groups.size(); ++i) {
+      const HostGroup& group = topology_.groups[i];
+      const std::string field = fmt::format("hosts[{}]", i);
+      range(field + ".template", group.template_index, 0, static_cast<std::int64_t>(topology_.templates.size()) - 1);
+      range(field + ".count", group.count, 1, kMaxGpus);
+      hosts += group.count;
+      gpus +=
+          std::int64_t{group.count} *
+          static_cast<std::int64_t>(topology_.templates[static_cast<std::size_t>(group.template_index)].gpus.size());
+      range("hosts", hosts, 1, kMaxGpus);
+      if (gpus > kMaxGpus) fail("gpus in all", std::to_string(gpus), "at most 10,000,000; lower a count in \"hosts\"");
+    }
+  }
+
+  void check_template(const HostTemplate& host, std::size_t index) const {
+    const std::string field = "templates[" + std::to_string(index) + "]" + (host.name.empty() ? "" : " " + host.name);
+    range(field + ".devices: number", static_cast<std::int64_t>(host.devices.size()), 1, kMaxDevicesPerHost);
+    range(field + ".links: number", static_cast<std::int64_t>(host.links.size()), 0, kMaxLinksPerHost);
+    range(field + ".gpus: number", static_cast<std::int64_t>(host.gpus.size()), 0, kMaxGpusPerHost);
+    const GpuSpec& gpu = host.gpu;
+    figure(field + ".gpu.memory_GiB", gpu.memory_GiB, 1e5);
+    figure(field + ".gpu.hbm_GBps", gpu.hbm_GBps, 1e6);
+    figure(field + ".gpu.bf16_TFLOPps", gpu.bf16_TFLOPps, 1e6);
+    figure(field + ".gpu.fp8_TFLOPps", gpu.fp8_TFLOPps, 1e6);
+    figure(field + ".gpu.fp32_TFLOPps", gpu.fp32_TFLOPps, 1e6);
+    figure(field + ".gpu.sms", gpu.sms, 1e5);
+    check_devices(host, field);
+    for (std::size_t i = 0; i < host.links.size(); ++i) check_link(host, i, field);
+    for (std::size_t i = 0; i < host.nics.size(); ++i) {
+      const Nic& nic = host.nics[i];
+      const std::string own = fmt::format("{}.nics[{}]", field, i);
+      require_kind(host, nic.device, DeviceKind::nic, own + ".device");
+      rate(own + ".port", nic.port.GBps_per_direction, nic.port.latency_us);
+      range(own + ".rail", nic.rail, 0,
+            topology_.fabric && topology_.fabric->rail_optimised ? topology_.fabric->rails - 1 : 65535);
+    }
+  }
+
+  void check_devices(const HostTemplate& host, const std::string& field) const {
+    std::set<std::string> names;
+    std::size_t gpus = 0, numas = 0;
+    for (const HostDevice& device : host.devices) {
+      gpus += device.kind == DeviceKind::gpu ? 1U : 0U;
+      numas += device.kind == DeviceKind::numa ? 1U : 0U;
+    }
+    for (std::size_t i = 0; i < host.devices.size(); ++i) {
+      const HostDevice& device = host.devices[i];
+      const std::string own = fmt::format("{}.devices[{}]", field, i);
+      if (device.name.empty() || device.name.size() > 256)
+        fail(own + ".name", '"' + device.name + '"', "1 to 256 characters");
+      if (!names.insert(device.name).second)
+        fail(own + ".name", device.name, "already taken in this host; make it unique");
+      if (device.kind >= DeviceKind::host)
+        fail(own + ".kind", topomoe::name(device.kind), "inside a host: gpu, nic, numa, pci_switch or nvswitch");
+      range(own + ".numa", device.numa, -1, static_cast<std::int64_t>(numas) - 1);
+    }
+    std::set<int> listed;
+    for (std::size_t i = 0; i < host.gpus.size(); ++i) {
+      const std::string own = fmt::format("{}.gpus[{}]", field, i);
+      require_kind(host, host.gpus[i], DeviceKind::gpu, own);
+      if (!listed.insert(host.gpus[i]).second)
+        fail(own, std::to_string(host.gpus[i]), "listed twice; name each GPU once");
+    }
+    if (!std::is_sorted(host.gpus.begin(), host.gpus.end()))
+      fail(field + ".gpus", "not in the order of devices", "number GPUs as \"devices\" lists them");
+    if (listed.size() != gpus)
+      fail(field + ".gpus", fmt::format("{} listed", listed.size()),
+           fmt::format("list all {} devices of kind gpu", gpus));
+  }
+
+  void require_kind(const HostTemplate& host, int device, DeviceKind kind, const std::string& field) const {
+    range(field, device, 0, static_cast<std::int64_t>(host.devices.size()) - 1);
+    const DeviceKind actual = host.devices[static_cast<std::size_t>(device)].kind;
+    if (actual != kind)
+      fail(field, fmt::format("a {}", topomoe::name(actual)),
+           fmt::format("name a device of kind {}", topomoe::name(kind)));
+  }
+
+  void check_link(const HostTemplate& host, std::size_t i, const std::string& field) const {
+    const Link& link = host.links[i];
+    const std::string own = fmt::format("{}.links[{}]", field, i);
+    range(own + ".src", link.src, 0, static_cast<std::int64_t>(host.devices.size()) - 1);
+    range(own + ".dst", link.dst, 0, static_cast<std::int64_t>(host.devices.size()) - 1);
+    if (link.src == link.dst)
+      fail(own, host.devices[static_cast<std::size_t>(link.src)].name, "a link joins two devices");
+    if (link.kind >= LinkKind::nic)
+      fail(own + ".kind", topomoe::name(link.kind), "inside a host: nvlink, xgmi, c2c, pcie or cpu_interconnect");
+    rate(own, link.GBps_per_direction, link.latency_us);
+  }
+
+  void check_domains() const {
+    range("hosts_per_domain", topology_.hosts_per_domain, 1, kMaxGpus);
+    if (topology_.hosts_per_domain == 1) return;
+    for (const HostTemplate& host : topology_.templates) {
+      std::set<int> planes, up, down;
+      for (const Link& link : host.links) {
+        const auto is_plane = [&](int device) {
+          return host.devices[static_cast<std::size_t>(device)].kind == DeviceKind::nvswitch;
+        };
+        if (is_plane(link.dst)) up.insert(link.src);
+        if (is_plane(link.dst) && link.both_ways) down.insert(link.src);
+        if (is_plane(link.src)) down.insert(link.dst);
+        if (is_plane(link.src) && link.both_ways) up.insert(link.dst);
+      }
+      for (std::size_t i = 0; i < host.devices.size(); ++i)
+        if (host.devices[i].kind == DeviceKind::nvswitch) planes.insert(static_cast<int>(i));
+      bool joined = planes.size() == 1;
+      for (const int gpu : host.gpus) joined = joined && up.count(gpu) == 1 && down.count(gpu) == 1;
+      if (!joined)
+        fail("hosts_per_domain", std::to_string(topology_.hosts_per_domain),
+             "template \"" + host.name +
+                 "\" needs one nvswitch device with a link to each GPU, or set hosts_per_domain to 1");
+    }
+  }
+
+  void check_fabric(const Fabric& fabric) const {
+    range("fabric.rails", fabric.rails, 1, 65536);
+    range("fabric.hosts_per_leaf", fabric.hosts_per_leaf, 1, kMaxGpus);
+    range("fabric.spine_count", fabric.spine_count, 0, 1'000'000);
+    if (!(fabric.oversubscription >= 0.001) || fabric.oversubscription > 1000)
+      fail("fabric.oversubscription", fmt::format("{}", fabric.oversubscription), "0.001 to 1000; 1 is non-blocking");
+    if (fabric.spine_count > 0) rate("fabric.uplink", fabric.uplink.GBps_per_direction, fabric.uplink.latency_us);
+  }
+
+  const Topology& topology_;
+  std::string where_;
+};
+
+}  // namespace
+
+void require_valid(const Topology& topology, const std::string& where) { Checker(topology, where).run(); }
+
+}  // namespace topomoe

@@ -1,0 +1,63 @@
+#include "topology/names.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+
+namespace topomoe {
+namespace {
+
+template <class Enum, std::size_t n>
+const char* word(const std::array<const char*, n>& words, Enum value) {
+  const auto i = static_cast<std::size_t>(value);
+  return i < n ? words[i] : "?";
+}
+
+template <class Enum, std::size_t n>
+std::optional<Enum> find(const std::array<const char*, n>& words, std::string_view text) {
+  for (std::size_t i = 0; i < n; ++i)
+    if (text == words[i]) return static_cast<Enum>(i);
+  return std::nullopt;
+}
+
+constexpr std::array kPathClasses{"LOC", "NVL", "NVB", "C2C", "PIX", "PXB", "P2C", "PXN", "PHB", "SYS", "NET", "DIS"};
+constexpr std::array kSources{"measured", "datasheet", "assumed", "unknown"};
+constexpr std::array kDeviceKinds{"gpu", "nic", "numa", "pci_switch", "nvswitch", "host", "leaf", "spine", "core"};
+constexpr std::array kLinkKinds{"nvlink", "xgmi", "c2c", "pcie", "cpu_interconnect", "nic", "leaf_spine"};
+constexpr std::array kPresences{"present", "absent", "unknown"};
+
+}  // namespace
+
+const char* name(PathClass value) { return word(kPathClasses, value); }
+const char* name(Source value) { return word(kSources, value); }
+const char* name(DeviceKind value) { return word(kDeviceKinds, value); }
+const char* name(LinkKind value) { return word(kLinkKinds, value); }
+const char* name(Presence value) { return word(kPresences, value); }
+
+std::optional<DeviceKind> device_kind(std::string_view text) { return find<DeviceKind>(kDeviceKinds, text); }
+std::optional<LinkKind> link_kind(std::string_view text) { return find<LinkKind>(kLinkKinds, text); }
+std::optional<Presence> presence(std::string_view text) { return find<Presence>(kPresences, text); }
+
+SourceText parse_source(std::string_view text) {
+  const std::size_t colon = text.find(':');
+  const auto source = find<Source>(kSources, text.substr(0, colon));
+  if (!source) return {Source::unknown, std::string(text)};
+  if (colon == std::string_view::npos) return {*source, ""};
+  std::string_view note = text.substr(colon + 1);
+  while (!note.empty() && note.front() == ' ') note.remove_prefix(1);
+  return {*source, std::string(note)};
+}
+
+std::string source_text(Source source, const std::string& note) {
+  return note.empty() ? name(source) : fmt::format("{}: {}", name(source), note);
+}
+
+std::string short_number(double value, int digits) {
+  std::string text = fmt::format("{:.{}f}", value, digits);
+  if (text.find('.') == std::string::npos) return text;
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text;
+}
+
+}  // namespace topomoe

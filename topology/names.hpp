@@ -1,0 +1,28 @@
+// The words of topology.hpp as text, and back. JSON, the CLI and messages all use these spellings.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "topomoe/topology.hpp"
+
+namespace topomoe {
+
+std::optional<DeviceKind> device_kind(std::string_view text);
+std::optional<LinkKind> link_kind(std::string_view text);
+std::optional<Presence> presence(std::string_view text);
+
+// "datasheet: 18 links x 25 GB/s" <-> Source::datasheet and "18 links x 25 GB/s". A word that is no source
+// makes the whole text the note of an unknown source.
+struct SourceText {
+  Source source = Source::unknown;
+  std::string note;
+};
+SourceText parse_source(std::string_view text);
+std::string source_text(Source, const std::string& note);
+
+// A number for people: at most `digits` after the point, no trailing zeros.
+std::string short_number(double value, int digits = 2);
+
+}  // namespace topomoe

@@ -1,0 +1,107 @@
+// Counting through host groups: which host, which GPU, which node.
+#include "topomoe/topology.hpp"
+
+#include <algorithm>
+
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+namespace {
+
+struct HostPlace {
+  const HostTemplate* host_template;
+  int host;
+  int first_gpu;
+};
+
+int gpus_of(const HostTemplate& t) { return static_cast<int>(t.gpus.size()); }
+
+InvalidInput out_of_range(const char* what, int value, int count) {
+  return {what, std::to_string(value), "allowed: 0 to " + std::to_string(count - 1)};
+}
+
+// Groups are few (one for each kind of host), so a walk over them is cheap.
+HostPlace place_of_host(const Topology& t, int host) {
+  int first_host = 0, first_gpu = 0;
+  for (const HostGroup& group : t.groups) {
+    const HostTemplate& own = t.templates[static_cast<std::size_t>(group.template_index)];
+    if (host >= 0 && host < first_host + group.count)
+      return {&own, host, first_gpu + (host - first_host) * gpus_of(own)};
+    first_host += group.count;
+    first_gpu += group.count * gpus_of(own);
+  }
+  throw out_of_range("host", host, first_host);
+}
+
+HostPlace place_of_gpu(const Topology& t, int gpu) {
+  int first_host = 0, first_gpu = 0;
+  for (const HostGroup& group : t.groups) {
+    const HostTemplate& own = t.templates[static_cast<std::size_t>(group.template_index)];
+    const int each = gpus_of(own);
+    if (gpu >= 0 && gpu < first_gpu + group.count * each) {
+      const int host_in_group = (gpu - first_gpu) / each;
+      return {&own, first_host + host_in_group, first_gpu + host_in_group * each};
+    }
+    first_host += group.count;
+    first_gpu += group.count * each;
+  }
+  throw out_of_range("gpu", gpu, first_gpu);
+}
+
+const HostDevice& gpu_device(const HostPlace& place, int gpu) {
+  const auto local = static_cast<std::size_t>(gpu - place.first_gpu);
+  return place.host_template->devices[static_cast<std::size_t>(place.host_template->gpus[local])];
+}
+
+}  // namespace
+
+int Topology::host_count() const {
+  int count = 0;
+  for (const HostGroup& group : groups) count += group.count;
+  return count;
+}
+
+int Topology::gpu_count() const {
+  int count = 0;
+  for (const HostGroup& group : groups)
+    count += group.count * gpus_of(templates[static_cast<std::size_t>(group.template_index)]);
+  return count;
+}
+
+const HostTemplate& Topology::host_template(int host) const { return *place_of_host(*this, host).host_template; }
+int Topology::gpus_per_host(int host) const { return gpus_of(host_template(host)); }
+int Topology::first_gpu_of_host(int host) const { return place_of_host(*this, host).first_gpu; }
+int Topology::host_of(int gpu) const { return place_of_gpu(*this, gpu).host; }
+int Topology::node_of(int gpu) const { return host_of(gpu) / hosts_per_domain; }
+int Topology::gpus_per_node() const { return gpus_in_node(0); }
+
+int Topology::node_count() const { return (host_count() + hosts_per_domain - 1) / hosts_per_domain; }
+
+int Topology::gpus_in_node(int node) const {
+  if (node < 0 || node >= node_count()) throw out_of_range("node", node, node_count());
+  const int end = (node + 1) * hosts_per_domain;
+  const int next = end >= host_count() ? gpu_count() : first_gpu_of_host(end);
+  return next - first_gpu_of_host(node * hosts_per_domain);
+}
+
+bool Topology::uniform() const {
+  return host_count() % hosts_per_domain == 0 && std::all_of(groups.begin(), groups.end(), [&](const HostGroup& group) {
+           return group.template_index == groups[0].template_index;
+         });
+}
+
+int Topology::leaf_count() const {
+  if (!fabric) return 0;
+  const int pods = (host_count() + fabric->hosts_per_leaf - 1) / fabric->hosts_per_leaf;
+  return fabric->rail_optimised ? pods * fabric->rails : pods;
+}
+
+std::string Topology::gpu_name(int gpu) const {
+  const HostPlace place = place_of_gpu(*this, gpu);
+  return "host" + std::to_string(place.host) + "." + gpu_device(place, gpu).name;
+}
+
+std::string Topology::bus_id(int gpu) const { return gpu_device(place_of_gpu(*this, gpu), gpu).bus_id; }
+const GpuSpec& Topology::gpu_spec(int gpu) const { return place_of_gpu(*this, gpu).host_template->gpu; }
+
+}  // namespace topomoe

@@ -1,0 +1,53 @@
+#include "topology/warnings.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "topology/names.hpp"
+
+namespace topomoe {
+namespace {
+
+void push_once(std::vector<std::string>& lines, std::string line) {
+  if (std::find(lines.begin(), lines.end(), line) == lines.end()) lines.push_back(std::move(line));
+}
+
+bool is_weak(Source source) { return source == Source::assumed || source == Source::unknown; }
+
+std::string rate_line(const std::string& owner, const char* what, double GBps, Source source, const std::string& note) {
+  return fmt::format("{}: {} {} GB/s: {}", owner, what, short_number(GBps), source_text(source, note));
+}
+
+}  // namespace
+
+std::vector<std::string> warnings_from_sources(const Topology& topology) {
+  std::vector<std::string> lines;
+  for (const HostTemplate& host : topology.templates) {
+    if (host.nvlink == Presence::unknown && host.gpus.size() > 1)
+      push_once(lines,
+                host.name +
+                    ": NVLink unknown (the source lists none, which is not \"no NVLink\"): GPU-to-GPU routes go over "
+                    "PCIe and bounds are pessimistic; give a dump made on the machine, or add the links");
+    if (is_weak(host.gpu.source) && !host.gpus.empty())
+      push_once(lines,
+                fmt::format("{}: GPU figures: {}", host.name, source_text(host.gpu.source, host.gpu.source_note)));
+    for (const Link& link : host.links)
+      if (is_weak(link.source))
+        push_once(lines, rate_line(host.name, name(link.kind), link.GBps_per_direction, link.source, link.source_note));
+    for (const Nic& nic : host.nics)
+      if (is_weak(nic.port.source))
+        push_once(lines,
+                  rate_line(host.name, "nic", nic.port.GBps_per_direction, nic.port.source, nic.port.source_note));
+  }
+  if (topology.fabric && topology.fabric->spine_count > 0 && is_weak(topology.fabric->uplink.source)) {
+    const Rate& uplink = topology.fabric->uplink;
+    push_once(lines,
+              rate_line("fabric", "uplinks of a leaf", uplink.GBps_per_direction, uplink.source, uplink.source_note));
+  }
+  return lines;
+}
+
+void add_warning(Topology& topology, const std::string& line) { push_once(topology.warnings, line); }
+
+}  // namespace topomoe

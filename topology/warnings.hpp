@@ -1,0 +1,15 @@
+// What a topology's own sources already tell: which figures are assumed or unknown. Such lines follow from the values,
+// so a reader adds them and a writer leaves them out.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "topomoe/topology.hpp"
+
+namespace topomoe {
+
+std::vector<std::string> warnings_from_sources(const Topology&);
+void add_warning(Topology&, const std::string& line);  // once
+
+}  // namespace topomoe

@@ -1,0 +1,150 @@
+#include "topology/write_json.hpp"
+
+#include <algorithm>
+
+#include "topology/json_fields.hpp"
+#include "topology/names.hpp"
+#include "topology/warnings.hpp"
+
+namespace topomoe {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json rate_json(const Rate& rate) {
+  Json json;
+  json["GBps_per_direction"] = json_number(rate.GBps_per_direction);
+  json["latency_us"] = json_number(rate.latency_us);
+  json["source"] = source_text(rate.source, rate.source_note);
+  return json;
+}
+
+Json gpu_json(const GpuSpec& gpu) {
+  Json json;
+  json["name"] = gpu.name;
+  const auto figure = [&](const char* key, double value) {
+    if (value > 0) json[key] = json_number(value);
+  };
+  figure("memory_GiB", gpu.memory_GiB);
+  figure("hbm_GBps", gpu.hbm_GBps);
+  figure("bf16_TFLOPps", gpu.bf16_TFLOPps);
+  figure("fp8_TFLOPps", gpu.fp8_TFLOPps);
+  figure("fp32_TFLOPps", gpu.fp32_TFLOPps);
+  if (gpu.sms > 0) json["sms"] = gpu.sms;
+  json["source"] = source_text(gpu.source, gpu.source_note);
+  return json;
+}
+
+Json shape_json(const HostShape& shape) {
+  Json json;
+  json["kind"] = shape.kind;
+  json["gpus"] = shape.gpus;
+  json["numa_nodes"] = shape.numa_nodes;
+  json["gpus_per_pci_switch"] = shape.gpus_per_pci_switch;
+  json["nics"] = shape.nics;
+  const auto rate = [&](const char* key, const Rate& value) {
+    if (value.GBps_per_direction > 0) json[key] = rate_json(value);
+  };
+  rate("nvlink", shape.nvlink);
+  rate("pcie", shape.pcie);
+  rate("c2c", shape.c2c);
+  rate("cpu_interconnect", shape.cpu_interconnect);
+  rate("nic", shape.nic);
+  return json;
+}
+
+void add_graph(Json& json, const HostTemplate& host) {
+  const auto device_name = [&](int device) { return host.devices[static_cast<std::size_t>(device)].name; };
+  json["nvlink"] = name(host.nvlink);
+  Json devices = Json::array(), links = Json::array(), nics = Json::array();
+  for (const HostDevice& device : host.devices) {
+    Json value;
+    value["kind"] = name(device.kind);
+    value["name"] = device.name;
+    if (!device.bus_id.empty()) value["bus_id"] = device.bus_id;
+    if (device.numa >= 0) value["numa"] = device.numa;
+    devices.push_back(std::move(value));
+  }
+  for (const Link& link : host.links) {
+    Json value;
+    value["src"] = device_name(link.src);
+    value["dst"] = device_name(link.dst);
+    value["kind"] = name(link.kind);
+    value["GBps_per_direction"] = json_number(link.GBps_per_direction);
+    value["latency_us"] = json_number(link.latency_us);
+    if (!link.both_ways) value["both_ways"] = false;
+    value["source"] = source_text(link.source, link.source_note);
+    links.push_back(std::move(value));
+  }
+  for (const Nic& nic : host.nics) {
+    Json value;
+    value["device"] = device_name(nic.device);
+    value["rail"] = nic.rail;
+    if (!nic.name.empty()) value["name"] = nic.name;
+    value["port"] = rate_json(nic.port);
+    nics.push_back(std::move(value));
+  }
+  json["devices"] = std::move(devices);
+  json["links"] = std::move(links);
+  json["nics"] = std::move(nics);
+}
+
+Json template_json(const HostTemplate& host) {
+  Json json;
+  json["name"] = host.name;
+  json["gpu"] = gpu_json(host.gpu);
+  // The short form only where it still says the same: somebody may have edited the graph.
+  if (host.shape && build_host(*host.shape, host.gpu, host.name) == host)
+    json["shape"] = shape_json(*host.shape);
+  else
+    add_graph(json, host);
+  return json;
+}
+
+Json fabric_json(const Fabric& fabric) {
+  Json json;
+  json["rails"] = fabric.rails;
+  json["rail_optimised"] = fabric.rail_optimised;
+  json["hosts_per_leaf"] = fabric.hosts_per_leaf;
+  json["spine_count"] = fabric.spine_count;
+  if (fabric.spine_count > 0) {
+    json["oversubscription"] = json_number(fabric.oversubscription);
+    json["uplink"] = rate_json(fabric.uplink);
+  }
+  return json;
+}
+
+}  // namespace
+
+Json cluster_json(const Topology& topology) {
+  Json json;
+  json["schema"] = "topomoe.cluster/1";
+  json["name"] = topology.name;
+  if (!topology.source.empty()) json["source"] = topology.source;
+  Json hosts = Json::array(), templates = Json::array();
+  for (const HostGroup& group : topology.groups) {
+    Json value;
+    value["template"] = topology.templates[static_cast<std::size_t>(group.template_index)].name;
+    value["count"] = group.count;
+    hosts.push_back(std::move(value));
+  }
+  for (const HostTemplate& host : topology.templates) templates.push_back(template_json(host));
+  json["hosts"] = std::move(hosts);
+  json["hosts_per_domain"] = topology.hosts_per_domain;
+  if (topology.fabric) json["fabric"] = fabric_json(*topology.fabric);
+  json["templates"] = std::move(templates);
+  const std::vector<std::string> derived = warnings_from_sources(topology);
+  Json warnings = Json::array();
+  for (const std::string& line : topology.warnings)
+    if (std::find(derived.begin(), derived.end(), line) == derived.end()) warnings.push_back(line);
+  if (!warnings.empty()) json["warnings"] = std::move(warnings);
+  return json;
+}
+
+std::string write_cluster_json(const Topology& topology) {
+  require_valid(topology, topology.name.empty() ? "topology" : topology.name);
+  // Bytes that are not UTF-8 (a device name from a file) are replaced, not thrown at the caller.
+  return cluster_json(topology).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace topomoe
