@@ -1,0 +1,187 @@
+// plan.json, written (plan_json_read.cpp reads it): what a person asks first comes first, what grows
+// comes last. Objects have a key a line; an element of an array (a step, a buffer, a rank) is one line,
+// and so is an array of numbers, so that a diff shows what changed and the size stays small.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "planner/plan/json.hpp"
+#include "planner/plan/plan_summary.hpp"
+#include "topomoe/plan.hpp"
+
+namespace topomoe {
+
+// Derived from the rest of the plan, which the reader holds against it.
+ordered_json summary_json(const Plan& plan) {
+  double memory_GiB = 0;
+  for (const auto& bucket : plan.memory_GiB) memory_GiB += bucket.second;
+  const PredictedPass& slower = plan.backward.bound_us > plan.forward.bound_us ? plan.backward : plan.forward;
+  return {{"layout", name(plan.layout)},
+          {"algorithm", plan.schedule.name},
+          {"time_ms", plan.time.total_ms()},
+          {"moe_layer_forward_us", plan.forward.time_us},
+          {"moe_layer_backward_us", plan.backward.time_us},
+          {"bottleneck", slower.bound_by},
+          {"memory_GiB", memory_GiB}};
+}
+
+namespace {
+
+template <class T, class F>
+ordered_json list(const std::vector<T>& values, F json) {
+  ordered_json array = ordered_json::array();
+  for (const T& value : values) array.push_back(json(value));
+  return array;
+}
+
+ordered_json json_of(const PlannedTopology& t) {
+  return {{"name", t.name},        {"fingerprint", t.fingerprint},     {"hosts", t.hosts},
+          {"gpus", t.gpus},        {"gpus_per_node", t.gpus_per_node}, {"note", t.note},
+          {"warnings", t.warnings}};
+}
+
+ordered_json time_json(const Plan& p) {
+  return {{"moe_ms", p.time.moe_ms},
+          {"attention_ms", p.time.attention_ms},
+          {"bubble_ms", p.time.bubble_ms},
+          {"gradients_ms", p.time.gradients_ms},
+          {"other_ms", p.time.other_ms},
+          {"tokens_per_rank", p.tokens_per_rank},
+          {"model_TFLOPps_per_gpu", p.model_TFLOPps_per_gpu},
+          {"rates", p.source}};
+}
+
+ordered_json memory_json(const Plan& p) {
+  ordered_json buckets = ordered_json::object();
+  for (const auto& [bucket, GiB] : p.memory_GiB) {
+    if (buckets.contains(bucket)) throw std::logic_error("topomoe bug: two memory buckets \"" + bucket + "\"");
+    buckets[bucket] = GiB;
+  }
+  return {{"limit_GiB", p.memory_limit_GiB}, {"stage", p.memory_stage}, {"by_bucket_GiB", buckets}};
+}
+
+ordered_json json_of(const PredictedPass& pass) {
+  return {{"time_us", pass.time_us},
+          {"bound_us", pass.bound_us},
+          {"bound_by", pass.bound_by},
+          {"steps", list(pass.steps, [](const PredictedStep& s) -> ordered_json {
+             return {{"name", s.name},         {"begin_us", s.begin_us}, {"end_us", s.end_us},
+                     {"alone_us", s.alone_us}, {"bytes", s.bytes},       {"bottleneck", s.bottleneck}};
+           })}};
+}
+
+ordered_json plan_json(const Plan& p) {
+  ordered_json j;
+  j["schema"] = "topomoe.plan/1";
+  j["summary"] = summary_json(p);
+  j["topology"] = json_of(p.topology);
+  j["model"] = to_json(p.model);
+  j["job"] = to_json(p.job);
+  j["routing"] = to_json(p.routing);
+  j["layout"] = to_json(p.layout);
+  j["time"] = time_json(p);
+  j["memory"] = memory_json(p);
+  j["loads"] = list(p.loads, [](const LinkClassLoad& l) -> ordered_json {
+    return {{"link_class", l.link_class},
+            {"link", l.link},
+            {"GBps_per_direction", l.GBps_per_direction},
+            {"bytes", l.bytes},
+            {"busy_us", l.busy_us}};
+  });
+  j["predicted_forward"] = json_of(p.forward);
+  j["predicted_backward"] = json_of(p.backward);
+  j["rejected"] = list(p.rejected, [](const Rejected& r) -> ordered_json {
+    return {{"layout", r.layout},
+            {"algorithm", r.algorithm},
+            {"time_ms", r.time_ms},
+            {"memory_GiB", r.memory_GiB},
+            {"reason", r.reason}};
+  });
+  j["flips"] = list(p.flips, [](const Flip& f) -> ordered_json {
+    return {{"quantity", f.quantity}, {"at", f.at}, {"instead", f.instead}};
+  });
+  j["search"] = {{"layouts_enumerated", p.layouts_enumerated},
+                 {"layouts_too_large", p.layouts_too_large},
+                 {"layouts_pruned", p.layouts_pruned},
+                 {"schedules_priced", p.schedules_priced}};
+  j["schedule"] = to_json(p.schedule);
+  j["expert_owners"] = p.expert_owners;
+  j["ranks"] = list(p.ranks, [](const PlannedRank& r) {
+    ordered_json rank = ordered_json::array({r.host});
+    if (!r.bus_id.empty()) rank.push_back(r.bus_id);
+    return rank;
+  });
+  return j;
+}
+
+class Printer {
+ public:
+  std::string print(const ordered_json& value) {
+    block(value, "", 0);
+    return std::move(text_) + '\n';
+  }
+
+ private:
+  static std::string scalar(const ordered_json& value, const std::string& path) {
+    if (value.is_number_float() && !std::isfinite(value.get<double>()))
+      throw std::logic_error("topomoe bug: plan: " + path + " is not a finite number");
+    // Doubles come out shortest and read back as they were; bytes that are not UTF-8 are replaced.
+    return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  }
+
+  // Calls each(key or "", element, its path).
+  template <class F>
+  static void elements(const ordered_json& value, const std::string& path, F each) {
+    std::size_t i = 0;
+    for (const auto& item : value.items()) {
+      if (value.is_object()) {
+        each(scalar(item.key(), path) + ": ", item.value(), path.empty() ? item.key() : path + "." + item.key());
+      } else {
+        each(std::string(), item.value(), path + "[" + std::to_string(i++) + "]");
+      }
+    }
+  }
+
+  void line(const ordered_json& value, const std::string& path) {
+    if (!value.is_structured()) {
+      text_ += scalar(value, path);
+      return;
+    }
+    text_ += value.is_object() ? '{' : '[';
+    bool first = true;
+    elements(value, path, [&](const std::string& key, const ordered_json& element, const std::string& place) {
+      text_ += (first ? "" : ", ") + key;
+      line(element, place);
+      first = false;
+    });
+    text_ += value.is_object() ? '}' : ']';
+  }
+
+  void block(const ordered_json& value, const std::string& path, std::size_t indent) {
+    if (!value.is_structured() || value.empty() || (value.is_array() && value[0].is_number())) return line(value, path);
+    const std::string margin(indent + 2, ' ');
+    text_ += value.is_object() ? '{' : '[';
+    bool first = true;
+    elements(value, path, [&](const std::string& key, const ordered_json& element, const std::string& place) {
+      text_ += (first ? "\n" : ",\n") + margin + key;
+      value.is_array() ? line(element, place) : block(element, place, indent + 2);
+      first = false;
+    });
+    text_ += '\n' + std::string(indent, ' ') + (value.is_object() ? '}' : ']');
+  }
+
+  std::string text_;
+};
+
+}  // namespace
+
+std::string write_plan(const Plan& plan) { return Printer().print(plan_json(plan)); }
+
+// FNV-1a, 64 bits (Fowler, Noll, Vo; RFC 9923): tells plans apart that differ by accident, not by intent.
+std::string plan_hash(const Plan& plan) {
+  std::uint64_t hash = 0xcbf29ce484222325U;
+  for (const char c : write_plan(plan)) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+  return fmt::format("{:016x}", hash);
+}
+
+}  // namespace topomoe
