@@ -10,13 +10,10 @@ std::string name(const Algorithm& a) {
   return text;
 }
 
-const Schedule& ScheduleCache::get(const std::string& transport, const ScheduleRequest& r) {
-  // Builders look at no more than this of group sizes.
-  const std::string key = transport + "/" + std::string(name(r.split)) + (r.tp > 1 ? "t" : "") +
-                          (r.etp > 1 ? "e" : "") + (r.sequence_parallel ? "s" : "") + std::to_string(r.chunks) + "/" +
-                          std::to_string(r.pieces);
-  const auto found = known_.find(key);
-  return found != known_.end() ? found->second : known_.emplace(key, build_schedule(transport, r)).first->second;
+const Schedule& ScheduleCache::get(const std::string& transport, const ScheduleRequest& request) {
+  const auto found = known_.find({transport, request});
+  if (found != known_.end()) return found->second;
+  return known_.emplace(std::pair{transport, request}, build_schedule(transport, request)).first->second;
 }
 
 ScheduleRequest request_for(const Layout& l, const Algorithm& a) {
@@ -34,8 +31,8 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
       if (layout.tp == 1 && split == TokenSplit::replicated && options.split.empty()) continue;
       Algorithm a{.split = split, .transport = std::string(t.name)};
       if (!t.refuses(request_for(layout, a)).empty()) continue;
-      // Transports in two levels need two levels, equally filled.
-      if (t.two_level &&
+      // A transport in two levels needs two levels, equally filled.
+      if (t.needs_even_nodes &&
           (!even_nodes(layout, groups.gpus_per_node()) || nodes_spanned(layout, 0, groups.gpus_per_node()) < 2))
         continue;
       out.push_back(std::move(a));
@@ -44,13 +41,14 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
   return out;
 }
 
-void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout, bool train) {
+void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout, const AlgorithmOptions& options) {
   const Schedule& s = cache.get(a.transport, request_for(layout, a));
   const PredictedPass forward = pricer.price(s, false);
   a.time_s = forward.time_us * 1e-6;
   a.bound_s = forward.bound_us * 1e-6;
   a.idle_s = 0;
-  if (!train) return;
+  if (!options.train) return;
+  if (options.recompute) a.time_s *= 2, a.bound_s *= 2;
   const PredictedPass backward = pricer.price(s, true);
   a.time_s += backward.time_us * 1e-6;
   a.bound_s += backward.bound_us * 1e-6;
@@ -64,7 +62,7 @@ Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, co
   bool found = false;
   const auto consider = [&](int chunks, int pieces) {
     a.chunks = chunks, a.pieces = pieces;
-    price(a, pricer, cache, layout, options.train);
+    price(a, pricer, cache, layout, options);
     ++priced;
     const bool better = !found || a.time_s < best.time_s * (1 - 1e-9);
     if (better) best = a, found = true;

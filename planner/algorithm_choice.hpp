@@ -19,6 +19,7 @@ struct AlgorithmOptions {
   std::string split, transport;  // restrict; empty: all
   int chunks = 0;                // 0: any
   bool train = true;             // backward too
+  bool recompute = false;        // the forward twice, the second time before the backward
 };
 
 struct Algorithm {
@@ -39,14 +40,14 @@ class ScheduleCache {
   const Schedule& get(const std::string& transport, const ScheduleRequest& request);
 
  private:
-  std::map<std::string, Schedule> known_;
+  std::map<std::pair<std::string, ScheduleRequest>, Schedule> known_;
 };
 
 // Splits and transports that apply to the layout, each at n = 1.
 std::vector<Algorithm> list_algorithms(const RankGroups& groups, const AlgorithmOptions& options);
 ScheduleRequest request_for(const Layout& layout, const Algorithm& a);
 // Fills in the times.
-void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout, bool train);
+void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout, const AlgorithmOptions& options);
 // The best n and r for the split and transport of `a`; `priced` is increased by the number of timelines run.
 Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
                       double tokens_injected, const AlgorithmOptions& options, std::int64_t& priced);

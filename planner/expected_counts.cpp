@@ -5,17 +5,41 @@
 
 namespace topomoe {
 
-ExpectedCounts::ExpectedCounts(const RankGroups& groups, std::vector<double> popularity, int top_k, double held,
+namespace {
+
+// Probability that a token chooses each expert: proportional to popularity, but at most 1, since a token's k
+// experts are distinct; what a capped expert leaves goes to the others. Sums to k.
+std::vector<double> chosen_with(const std::vector<double>& popularity, int k) {
+  std::vector<double> out(popularity.size(), 0);
+  std::vector<bool> capped(popularity.size(), false);
+  double left = k, mass = 1;
+  for (bool again = true; again;) {
+    again = false;
+    const double scale = mass > 0 ? left / mass : 0;
+    for (std::size_t e = 0; e < out.size(); ++e) {
+      if (capped[e]) continue;
+      out[e] = popularity[e] * scale;
+      if (out[e] < 1) continue;
+      out[e] = 1, capped[e] = true, again = true;
+      left -= 1, mass -= popularity[e];
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+ExpectedCounts::ExpectedCounts(const RankGroups& groups, const std::vector<double>& popularity, int top_k, double held,
                                double injected)
-    : groups_(groups), popularity_(std::move(popularity)), top_k_(top_k), held_(held), injected_(injected) {
+    : groups_(groups), chosen_(chosen_with(popularity, top_k)), top_k_(top_k), held_(held), injected_(injected) {
   const int parts = groups.size(Role::ep), all = experts();
   for (int i = 0; i < parts; ++i) {
     double sum = 0;
     for (auto e = part_begin(all, parts, i); e < part_begin(all, parts, i + 1); ++e)
-      sum += popularity_[static_cast<std::size_t>(e)];
-    share_.push_back(sum);
+      sum += chosen_[static_cast<std::size_t>(e)];
+    share_.push_back(sum / top_k);
   }
-  const auto [least, most] = std::minmax_element(popularity_.begin(), popularity_.end());
+  const auto [least, most] = std::minmax_element(popularity.begin(), popularity.end());
   uniform_ = *most - *least < 1e-12;
 }
 
@@ -36,7 +60,7 @@ double ExpectedCounts::count(Symbol symbol, int, int, int index) const {
   switch (symbol) {
     case Symbol::held: return held_;
     case Symbol::tokens: return injected_;
-    case Symbol::pairs: return injected_ * top_k_ * popularity_[static_cast<std::size_t>(index)];
+    case Symbol::pairs: return injected_ * chosen_[static_cast<std::size_t>(index)];
     case Symbol::rank_tokens: {
       const int place = groups_.index_in(Role::ep, index), parts = groups_.size(Role::ep);
       return injected_ * reach(share(place), static_cast<int>(part_begin(experts(), parts, place + 1) -

@@ -30,6 +30,8 @@ struct Efficiency {
   Seconds launch = microseconds(4);         // one kernel. Assumed.
   // Reading counts back to the host before sizes are known. Assumed.
   Seconds host_sync = microseconds(15);
+  // Traffic below this may stay in the GPU's caches, so no bound counts it. B200 has 126 MB, H100 50 MB of L2.
+  double cache_bytes = 128e6;
   int communication_sms = 16;  // SMs that a running exchange takes from compute. Assumed (DeepEP: 20).
 };
 

@@ -120,10 +120,8 @@ void add_inference(MemoryBreakdown& out, const Model& m, const Job& job, const L
   const double e = static_cast<double>(size_of(job.dtype));
   out.weights = bytes((p.dense() + p.routed) * (m.quantized_weight_bytes > 0 ? m.quantized_weight_bytes : e));
   const auto layers = layers_of_stage(l, m.layers, out.stage);
-  // All sequences of the batch stay resident, whichever micro-batch runs. MLA caches the latent and the
-  // rotary key, on every TP rank; others K and V of the rank's heads.
-  const double per_token =
-      is_mla(m) ? m.kv_lora_rank + m.qk_rope_head_dim : 2 * kv_heads_per_rank(m, l.tp) * m.head_dim;
+  // All sequences of the batch stay resident, whichever micro-batch runs.
+  const double per_token = kv_elements_per_token(m, l.tp);
   const double sequences = 1.0 * std::max(1, micro_batches(job, l.dp)) * job.micro_batch;
   if (!m.encoder_only)
     out.kv_cache = bytes(sequences * job.sequence / l.cp * per_token * e * static_cast<double>(layers.size()));
@@ -173,6 +171,10 @@ std::vector<std::pair<std::string, Bytes>> MemoryBreakdown::buckets() const {
           {"logits", logits},
           {"dispatch_buffers", dispatch_buffers},
           {"comm_buffers", comm_buffers}};
+}
+
+double kv_elements_per_token(const Model& m, int tp) {
+  return is_mla(m) ? m.kv_lora_rank + m.qk_rope_head_dim : 2 * kv_heads_per_rank(m, tp) * m.head_dim;
 }
 
 MemoryBreakdown estimate_stage_memory(const Model& m, const Job& job, const Layout& l, int stage,

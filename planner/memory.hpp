@@ -39,6 +39,10 @@ struct RankParameters {
 };
 RankParameters rank_parameters(const Model&, const Layout&, int stage);
 
+// Elements of one token's cache in one layer on one rank: K and V of its heads; under MLA the latent and the
+// rotary key, on every TP rank.
+double kv_elements_per_token(const Model& m, int tp);
+
 struct MemoryBreakdown {
   int stage = 0;
   Bytes weights, gradients, optimizer, kv_cache, activations, logits, dispatch_buffers, comm_buffers;

@@ -1,6 +1,7 @@
 #include "planner/price.hpp"
 
 #include <algorithm>
+#include <map>
 
 #include "topomoe/error.hpp"
 
@@ -49,7 +50,7 @@ int LayerPricer::resource(const std::string& name) {
 }
 
 const SizeCurve& LayerPricer::curve(const GroupLoad::Class& link, bool outside) {
-  const std::string key = link.name + (outside ? " outside" : " inside");
+  const std::string key = link.name + (outside ? " outside " : " inside ") + std::to_string(link.raw_GBps);
   const auto found = curves_.find(key);
   if (found != curves_.end()) return found->second;
   const Efficiency& e = machine_.efficiency;
@@ -176,7 +177,7 @@ LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
   Cost c;
   const double compute = flops / machine_.flops.value, memory = bytes / machine_.hbm.value;
   c.bytes = bytes;
-  c.uses = {{kCompute, compute / e.gemm, compute}, {kHbm, memory / e.memory, memory}};
+  c.uses = {{kCompute, compute / e.gemm, compute}, {kHbm, memory / e.memory, bytes > e.cache_bytes ? memory : 0}};
   c.alone_s = std::max(compute / e.gemm, memory / e.memory) + widths_.matrices * e.launch.value;
   c.bottleneck = compute / e.gemm > memory / e.memory ? "compute" : "hbm";
   return c;
@@ -196,7 +197,7 @@ LayerPricer::Cost LayerPricer::memory_bound(const Schedule& s, const Step& step)
     flops = (step.kind == StepKind::route ? 2 : 4) * rows(s, step.in[0], me_) * widths_.hidden * widths_.experts;
   const Efficiency& e = machine_.efficiency;
   const double memory = c.bytes / machine_.hbm.value, compute = flops / machine_.flops.value;
-  c.uses = {{kHbm, memory / e.memory, memory}, {kCompute, compute / e.gemm, compute}};
+  c.uses = {{kHbm, memory / e.memory, c.bytes > e.cache_bytes ? memory : 0}, {kCompute, compute / e.gemm, compute}};
   c.alone_s = std::max(memory / e.memory, compute / e.gemm) + e.launch.value;
   if (step.kind == StepKind::route) c.alone_s += e.host_sync.value;
   c.bottleneck = compute / e.gemm > memory / e.memory ? "compute"
@@ -217,13 +218,60 @@ LayerPricer::Cost LayerPricer::cost(const Schedule& s, const Step& step) {
   }
 }
 
+namespace {
+
+double injected_tokens(const Schedule& s, const Layout& layout, double of_tp_group) {
+  if (s.intake == Intake::tp_slice) return of_tp_group / layout.tp;
+  return s.intake == Intake::as_held && layout.sequence_parallel ? of_tp_group / layout.tp : of_tp_group;
+}
+
+}  // namespace
+
+LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
+  const Layout& layout = groups_.layout();
+  const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
+  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held, injected_tokens(s, layout, tokens_));
+  counts_ = &expected;
+  // Chunks of one step are alike: their traffic is routed once, with the bytes of all.
+  struct Traffic {
+    const Step* step;
+    double bytes = 0;  // of a row, times the share of chunks, summed
+  };
+  std::map<std::string, Traffic> traffic;
+  double compute = 0, hbm = 0;
+  for (const Step& step : backward ? s.backward : s.forward) {
+    if (step.kind == StepKind::exchange || step.kind == StepKind::all_gather) {
+      const Buffer& b = s.buffers[static_cast<std::size_t>(step.in[0].buffer)];
+      Traffic& t = traffic[view_key(s, step.in[0]) + std::to_string(static_cast<int>(step.group))];
+      t.step = &step;
+      t.bytes += row_bytes(b) * chunk_fraction(s, b, step.in[0]);
+      continue;
+    }
+    for (const Use& u : cost(s, step).uses) (u.resource == kCompute ? compute : hbm) += u.bound_s;
+  }
+  LinkLoads loads(traffic_.router());
+  for (const auto& [key, t] : traffic) {
+    const double part = 1 / chunk_fraction(s, s.buffers[static_cast<std::size_t>(t.step->in[0].buffer)], t.step->in[0]);
+    const auto members = groups_.members(t.step->group, me_);
+    if (members.size() < 2) continue;
+    const double alike = uniform_ ? rows(s, t.step->in[0], members[0] == me_ ? members[1] : members[0]) : 0;
+    traffic_.add(loads, groups_, t.step->group, me_, [&, step = t.step, bytes = t.bytes](int rank, int peer) {
+      return bytes * part * (uniform_ ? alike : rows(s, step->in[0], rank, peer));
+    });
+  }
+  counts_ = nullptr;
+  const Bottleneck link = loads.bottleneck();
+  Bound bound{link.seconds, link.name};
+  if (compute > bound.seconds) bound = {compute, "compute"};
+  if (hbm > bound.seconds) bound = {hbm, "hbm"};
+  return bound;
+}
+
 PredictedPass LayerPricer::price(const Schedule& s, bool backward) {
   const auto& layout = groups_.layout();
   const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
-  const double injected = s.intake == Intake::tp_slice  ? tokens_ / layout.tp
-                          : s.intake == Intake::as_held ? held
-                                                        : tokens_;
-  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held, injected);
+  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
+                                injected_tokens(s, layout, tokens_));
   counts_ = &expected;
 
   const auto& steps = backward ? s.backward : s.forward;

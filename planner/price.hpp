@@ -5,7 +5,11 @@
 //   copies   bytes read and written / (HBM x efficiency), plus a launch
 //   network  latency + messages + max over link classes of curve(bytes)
 //
-// Bounds use raw rates and no latencies. Ignored: caches, launch overlap, stragglers other than skew.
+// price() adds up each class's busiest link step by step: what this timeline cannot beat, and what the search
+// prunes by. lower_bound() adds up each link over the pass, at raw rates and without latencies: what no
+// execution can beat. Ignored: launch overlap, stragglers other than skew; index maps are priced as if a kernel
+// built them (today's runtime builds them on the host), copies on the rank with the busiest experts; the two
+// directions of NVLink are one resource, which under skew is too strict.
 #pragma once
 
 #include <string>
@@ -34,6 +38,12 @@ class LayerPricer {
               const std::vector<double>& popularity, double tokens_of_tp_group);
 
   PredictedPass price(const Schedule& schedule, bool backward);
+  // What no execution of this pass can beat.
+  struct Bound {
+    double seconds = 0;
+    std::string by;  // "compute", "hbm" or a link's name
+  };
+  Bound lower_bound(const Schedule& schedule, bool backward);
   // Seconds of link time by class that the last priced pass put on the busiest link, added up over steps.
   const std::vector<LinkClassLoad>& last_loads() const { return loads_; }
   // Seconds in which the last priced pass left the inter-node lane idle.

@@ -31,7 +31,7 @@ struct Search {
         router(r.topology),
         traffic(router),
         popularity(expert_popularity(r.routing, r.model.experts)),
-        options{r.split, r.transport, r.chunks, r.job.phase == Phase::train},
+        options{r.split, r.transport, r.chunks, r.job.phase == Phase::train, r.job.recompute == Recompute::full},
         limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : machine.memory_GiB) {}
 
   const PlanRequest& request;
@@ -132,6 +132,11 @@ Plan describe(Search& s, const Candidate& c) {
   Plan p;
   p.topology = {r.topology.name,   fingerprint(r.topology), r.topology.host_count(), r.topology.gpu_count(),
                 s.gpus_per_node(), r.topology_note,         r.topology.warnings};
+  if (r.model.router_groups > 1)
+    p.topology.warnings.push_back(
+        fmt::format("routing: the router may reach {} of {} expert groups; priced as if it could reach all, so distinct nodes a "
+                    "token (node_dedup's traffic) are overestimated",
+                    r.model.router_topk_groups, r.model.router_groups));
   p.model = r.model, p.job = r.job, p.routing = r.routing, p.layout = c.layout;
   for (int rank = 0; rank < c.layout.world; ++rank)
     p.ranks.push_back({"host" + std::to_string(r.topology.host_of(rank)), r.topology.bus_id(rank)});
@@ -140,10 +145,16 @@ Plan describe(Search& s, const Candidate& c) {
   p.schedule = s.schedules.get(c.algorithm.transport, request_for(c.layout, c.algorithm));
   const RankGroups groups(c.layout, s.gpus_per_node());
   LayerPricer pricer(s.traffic, s.machine, groups, s.widths(c.layout), s.popularity, s.tokens(c.layout));
-  p.forward = pricer.price(p.schedule, false);
+  const auto priced = [&](bool backward) {
+    PredictedPass pass = pricer.price(p.schedule, backward);
+    const LayerPricer::Bound bound = pricer.lower_bound(p.schedule, backward);
+    pass.bound_us = bound.seconds * 1e6, pass.bound_by = bound.by;
+    return pass;
+  };
+  p.forward = priced(false);
   add_loads(p.loads, pricer.last_loads());
   if (s.options.train) {
-    p.backward = pricer.price(p.schedule, true);
+    p.backward = priced(true);
     add_loads(p.loads, pricer.last_loads());
   }
   p.time = c.time;
@@ -166,7 +177,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   check(request.model);
   check(request.job);
   check(request.routing);
-  if (!request.transport.empty()) build_schedule(request.transport, {});  // names the known ones
+  if (!request.transport.empty()) find_transport(request.transport);  // names the known ones
   if (!request.split.empty() && request.split != "sliced" && request.split != "replicated")
     throw InvalidInput("--split", request.split, "sliced or replicated");
   if (request.chunks < 0 || request.chunks > 64)
@@ -211,7 +222,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
         continue;
       }
       fits = true;
-      price(a, pricer, s.schedules, layout, s.options.train);
+      price(a, pricer, s.schedules, layout, s.options);
       ++s.priced;
       o.bound_ms = std::min(o.bound_ms, step_time(o.base.costs, a.bound_s, 1e9).total_ms());
       o.algorithms.push_back(a);

@@ -5,22 +5,17 @@
 namespace topomoe {
 namespace {
 
-// Ring reduce-scatter or all-gather of `bytes` over a group: (n-1)/n of them cross each rank's slowest link.
+// Ring reduce-scatter or all-gather of `bytes` over a group of n: (n-1)/n of them cross each hop, and the rings
+// of neighbouring ranks share links.
 double ring_s(const RankGroups& groups, Role role, double bytes, const Machine& machine, TrafficModel& traffic) {
   const int n = groups.size(role);
   if (n < 2 || bytes <= 0) return 0;
   const Efficiency& e = machine.efficiency;
-  const auto members = groups.members(role, 0);
-  // The slowest hop of the ring decides, and each link carries one neighbour's traffic.
-  double slowest_GBps = 0, latency_s = 0;
-  for (std::size_t i = 0; i < members.size() && i < 64; ++i) {
-    const Route r = traffic.router().route(members[i], members[(i + 1) % members.size()]);
-    const bool outside = r.path_class == PathClass::NET || r.path_class == PathClass::PXN;
-    const double rate = r.bottleneck_GBps * (outside ? e.network : r.path_class == PathClass::NVL ? e.nvlink : e.pcie);
-    if (slowest_GBps == 0 || rate < slowest_GBps) slowest_GBps = rate;
-    latency_s = std::max(latency_s, outside ? e.inter_latency.value : e.intra_latency.value);
-  }
-  return latency_s + bytes * (n - 1) / n / (slowest_GBps * 1e9);
+  const GroupLoad& load = traffic.ring(groups, role, 0);
+  double slowest = 0;
+  for (const auto& c : load.classes)
+    slowest = std::max(slowest, bytes * (n - 1) / n * c.units / (c.raw_GBps * 1e9 * efficiency_of(e, c.name)));
+  return (load.outside > 0 ? e.inter_latency : e.intra_latency).value + slowest;
 }
 
 }  // namespace
@@ -47,7 +42,7 @@ LayoutCosts layout_costs(const Model& model, const Job& job, const Layout& layou
   const double attended = job.sequence * (model.encoder_only || job.phase == Phase::decode ? 1.0 : 0.5);
   const double width = static_cast<double>(model.heads) * (model.head_dim + value_head_dim(model)) / tp;
   const double kv_bytes =
-      job.phase == Phase::decode ? T * job.sequence * 2 * model.kv_heads * model.head_dim * b / tp : 0;
+      job.phase == Phase::decode ? T * job.sequence * kv_elements_per_token(model, layout.tp) * b : 0;
   const double scores = roofline(2 * T * attended * width, kv_bytes);
   const double norms = 12 * T * model.hidden * b / (layout.sequence_parallel ? tp : 1) / (machine.hbm.value * e.memory);
   c.attention_s = passes * (linear(attention_parameters(model)) + scores + norms) + collectives * collective;
@@ -62,6 +57,7 @@ LayoutCosts layout_costs(const Model& model, const Job& job, const Layout& layou
   for (int stage = 0; stage < layout.pp; ++stage) {
     int moe = 0, dense = 0;
     for (const int layer : layers_of_stage(layout, model.layers, stage)) (moe_layer(model, layer) ? moe : dense) += 1;
+    if (train && stage == layout.pp - 1) moe += model.mtp_layers;
     if (moe + dense > c.moe_layers + c.dense_layers ||
         (moe + dense == c.moe_layers + c.dense_layers && moe > c.moe_layers))
       c.moe_layers = moe, c.dense_layers = dense;
@@ -69,7 +65,11 @@ LayoutCosts layout_costs(const Model& model, const Job& job, const Layout& layou
   c.micro_batches = micro_batches(job, layout.dp);
   c.parallel_micro_batches = c.micro_batches + (layout.pp - 1.0) / (train ? layout.vpp : 1);
   if (train) {
-    const RankParameters p = rank_parameters(model, layout, 0);
+    RankParameters p;  // of the stage that reduces most
+    for (int stage = 0; stage < layout.pp; ++stage) {
+      const RankParameters q = rank_parameters(model, layout, stage);
+      if (q.dense() + q.routed > p.dense() + p.routed) p = q;
+    }
     // fp32 gradients: reduce-scatter, then all-gather of updated weights (distributed optimizer).
     c.gradients_s = ring_s(groups, Role::dp, p.dense() * 4, machine, traffic) +
                     ring_s(groups, Role::dp, p.dense() * b, machine, traffic) +

@@ -38,11 +38,15 @@ class TrafficModel {
   explicit TrafficModel(const Router& router) : router_(router) {}
   const GroupLoad& equal(const RankGroups& groups, Role role, int rank);
   GroupLoad weighted(const RankGroups& groups, Role role, int rank, const PairWeight& weight) const;
+  // The same flows onto loads that others share.
+  void add(LinkLoads& loads, const RankGroups& groups, Role role, int rank, const PairWeight& weight) const;
+  // Each member sends one unit to the next of its group: what a ring collective puts on links.
+  const GroupLoad& ring(const RankGroups& groups, Role role, int rank);
   const Router& router() const { return router_; }
 
  private:
   Router router_;
-  std::map<std::vector<int>, GroupLoad> known_;
+  std::map<std::vector<int>, GroupLoad> known_, known_rings_;
 };
 
 }  // namespace topomoe

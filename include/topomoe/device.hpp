@@ -32,6 +32,8 @@ class Event {
   virtual bool poll() = 0;
   // Blocks the calling thread. Throws TransportError when the deadline passes or the transport failed.
   virtual void wait(std::chrono::steady_clock::time_point deadline) = 0;
+  // cudaEvent_t that a lane can wait for without the host, as an opaque pointer; null: only the host can wait.
+  virtual void* native_event() { return nullptr; }
 };
 using EventPtr = std::shared_ptr<Event>;
 

@@ -82,7 +82,7 @@ struct Split {
 };
 
 enum class Storage : std::uint8_t {
-  pass,   // lives inside one pass, from its first write to its last read
+  pass,   // lives inside one pass; given back when the pass is over
   saved,  // written in the forward, kept by the handle for the backward
   caller  // the caller's memory: tokens, output, and their gradients
 };
@@ -161,7 +161,7 @@ struct Step {
   View weights;               // [rows, top_k] factors of pack and combine; buffer -1: all 1
   bool shared_by_tp = false;  // wgrad: every rank of the TP group computes this whole; 1/t of it counts
   std::vector<CountSlice> slices;
-  std::vector<int> after;  // indices of earlier steps of this pass, or of the forward's if `saved`
+  std::vector<int> after;  // indices of earlier steps of this pass; a backward runs when its forward is over
 };
 
 struct Schedule {
@@ -179,7 +179,7 @@ struct Schedule {
 // Reading a schedule: groups, counts, and the rows of a view. All of this is used alike by the planner
 // (expected counts) and the runtime (integers); rows are doubles, exact for integers below 2^53.
 
-// Members of each group of each rank, computed on demand and kept. One per thread.
+// Members of each group of each rank, computed on demand and kept: not thread-safe, const or not.
 class RankGroups {
  public:
   RankGroups(const Layout& layout, int gpus_per_node);

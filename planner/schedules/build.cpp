@@ -5,7 +5,10 @@
 namespace topomoe {
 namespace {
 
-std::string nothing(const ScheduleRequest&) { return ""; }
+// MoEShard's layouts (EP 1, any ETP) wait for the gather transport.
+std::string shards_over_tp(const ScheduleRequest& r) {
+  return r.etp == 1 || r.etp == r.tp ? "" : "it needs ETP 1 or ETP = TP";
+}
 
 std::string whole_experts_only(const ScheduleRequest& r) {
   return r.etp == 1 ? "" : "experts sharded over tensor ranks (ETP > 1) are not built for it yet";
@@ -13,7 +16,7 @@ std::string whole_experts_only(const ScheduleRequest& r) {
 
 // One row a transport; order is the order in which ties are broken.
 constexpr Transport kTransports[] = {
-    {"flat", "pack, exchange(EP), experts, exchange(EP), combine", build_flat, false, nothing},
+    {"flat", "pack, exchange(EP), experts, exchange(EP), combine", build_flat, false, shards_over_tp},
     {"node_dedup", "exchange(rail) once a node, exchange(node) once a rank, experts, sums on the way back",
      build_node_dedup, true, whole_experts_only},
 };
@@ -22,16 +25,20 @@ constexpr Transport kTransports[] = {
 
 std::span<const Transport> transports() { return kTransports; }
 
-Schedule build_schedule(std::string_view transport, const ScheduleRequest& request) {
+const Transport& find_transport(std::string_view name) {
   std::string known;
   for (const Transport& t : transports()) {
+    if (t.name == name) return t;
     known += (known.empty() ? "" : ", ") + std::string(t.name);
-    if (t.name != transport) continue;
-    if (const std::string why = t.refuses(request); !why.empty())
-      throw InvalidInput("transport", std::string(transport), why);
-    return t.build(request);
   }
-  throw InvalidInput("transport", std::string(transport), "known: " + known);
+  throw InvalidInput("transport", std::string(name), "known: " + known);
+}
+
+Schedule build_schedule(std::string_view transport, const ScheduleRequest& request) {
+  const Transport& t = find_transport(transport);
+  if (const std::string why = t.refuses(request); !why.empty())
+    throw InvalidInput("transport", std::string(transport), why);
+  return t.build(request);
 }
 
 }  // namespace topomoe

@@ -15,13 +15,15 @@ struct Transport {
   std::string_view name;
   std::string_view steps;  // one line for people
   Schedule (*build)(const ScheduleRequest&);
-  bool two_level;  // needs EP groups that spread evenly over two or more nodes
+  bool needs_even_nodes;  // EP groups must spread evenly over two or more nodes
   // Empty where it applies, else why not.
   std::string (*refuses)(const ScheduleRequest&);
 };
 
 std::span<const Transport> transports();
-// Throws InvalidInput listing the known names, or saying why this one refuses the request.
+// Throws InvalidInput listing the known names.
+const Transport& find_transport(std::string_view name);
+// Throws InvalidInput where the transport refuses the request.
 Schedule build_schedule(std::string_view transport, const ScheduleRequest& request);
 
 Schedule build_flat(const ScheduleRequest& request);

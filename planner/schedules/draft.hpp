@@ -7,6 +7,7 @@
 // back, nothing else.
 #pragma once
 
+#include <compare>
 #include <string>
 #include <vector>
 
@@ -17,13 +18,15 @@ namespace topomoe {
 enum class TokenSplit : std::uint8_t { replicated, sliced };
 std::string_view name(TokenSplit);
 
-// What a builder must know of a layout: sizes of groups, and whether tokens arrive sliced.
+// What a builder may look at. Group sizes tell it which steps there are (is there a TP group to gather over?);
+// how many rows a step moves is never its business.
 struct ScheduleRequest {
   TokenSplit split = TokenSplit::sliced;
   int tp = 1, etp = 1, ep = 1;
   bool sequence_parallel = false;
   int chunks = 1;  // n >= 1
   int pieces = 1;  // r divides n
+  auto operator<=>(const ScheduleRequest&) const = default;
 };
 
 inline RankSet me(std::vector<Role> spread = {}) { return {Who::me, std::move(spread)}; }
@@ -56,6 +59,9 @@ class LayerDraft {
   // Which pass steps are added to from now on.
   void forward() { pass_ = &forward_; }
   void backward() { pass_ = &backward_; }
+  // A slot is a tick of the pipeline: chunk c sets off at tick c, and each further hop or computation is one
+  // later, so that chunk c+1's exchange is issued before anything waits for chunk c's. Steps of one slot keep the
+  // order in which they were added. open_* take slots before 0, close_* one after all others.
   void step(double slot, Step s);
 
   // Rows for experts as a transport moves them: the job's dtype unless it is a sidecar.

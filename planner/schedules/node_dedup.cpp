@@ -172,12 +172,12 @@ Schedule build_node_dedup(const ScheduleRequest& request) {
                                  Order::by_expert, Storage::saved));
     f.expert_maps.push_back(
         d.map("experts." + std::to_string(p), whole(landed), whole(f.expert_in.back()), whole(landed_ids)));
-    f.index(slot, "experts", p, f.expert_maps.back());
-    f.add(slot, "spread", StepKind::pack, StepPhase::forward, p, Lane::copy, Role::ep, whole(landed),
+    f.index(slot, "experts", d.piece(p).begin, f.expert_maps.back());
+    f.add(slot, "spread", StepKind::pack, StepPhase::forward, d.piece(p).begin, Lane::copy, Role::ep, whole(landed),
           whole(f.expert_in.back()), f.expert_maps.back(), false);
     f.expert_out.push_back(d.expert_forward(slot, p, f.expert_in.back(), Storage::saved));
     const int summed = f.landed({"summed ", row.columns, row.element}, p);
-    f.add(slot, "sum on rank", StepKind::partial_combine, StepPhase::forward, p, Lane::copy, Role::ep,
+    f.add(slot, "sum on rank", StepKind::partial_combine, StepPhase::forward, d.piece(p).begin, Lane::copy, Role::ep,
           whole(f.expert_out.back()), whole(summed), f.expert_maps.back(), false, whole(landed_weights));
     for (int c = d.piece(p).begin; c < d.piece(p).end; ++c) {
       f.way_back(slot + 1, row, StepPhase::forward, c, summed, d.mine(d.y, c));
@@ -197,20 +197,20 @@ Schedule build_node_dedup(const ScheduleRequest& request) {
     const int slot = d.piece(p).end - 1 + 2;
     const int dout =
         d.rows("dexpert_out." + std::to_string(p), Symbol::pairs, d.piece(p), me({Role::ep}), me(), Order::by_expert);
-    f.add(slot, "b spread", StepKind::pack, StepPhase::dgrad, p, Lane::copy, Role::ep, whole(landed), whole(dout),
+    f.add(slot, "b spread", StepKind::pack, StepPhase::dgrad, d.piece(p).begin, Lane::copy, Role::ep, whole(landed), whole(dout),
           f.expert_maps[i], false, whole(f.expert_weights[i]));
     const int factors = f.landed(weight_grad, p);
     d.step(slot, {.name = "weight grads." + std::to_string(p),
                   .kind = StepKind::weight_grad,
                   .phase = StepPhase::dgrad,
-                  .chunk = p,
+                  .chunk = d.piece(p).begin,
                   .lane = Lane::copy,
                   .in = {whole(landed), whole(f.expert_out[i])},
                   .out = {whole(factors)},
                   .map = f.expert_maps[i]});
     const int din = d.expert_backward(slot, slot + 1, p, f.expert_in[i], dout);
     const int summed = f.landed({"b summed ", row.columns, row.element}, p);
-    f.add(slot, "b sum on rank", StepKind::partial_combine, StepPhase::dgrad, p, Lane::copy, Role::ep, whole(din),
+    f.add(slot, "b sum on rank", StepKind::partial_combine, StepPhase::dgrad, d.piece(p).begin, Lane::copy, Role::ep, whole(din),
           whole(summed), f.expert_maps[i], false);
     for (int c = d.piece(p).begin; c < d.piece(p).end; ++c) {
       f.way_back(slot + 1, grad, StepPhase::dgrad, c, summed, d.mine(d.dx, c));
