@@ -139,6 +139,8 @@ class InprocCommunicator final : public Communicator {
 
   EventPtr exchange(ChannelId channel, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                     const ExchangeInfo& info) override {
+    if (info.memory != MemorySpace::host)
+      throw InvalidInput("exchange " + std::string(info.step), "GPU memory", "ranks that are threads move host memory: take the cpu device");
     const auto& members = channels_.at(static_cast<std::size_t>(channel));
     auto pending = std::make_shared<Pending>();
     double total = 0;

@@ -17,6 +17,13 @@ RankCounts::RankCounts(const Schedule& schedule, const RankGroups& groups, int m
   }
 }
 
+int RankCounts::owner(int expert) const {
+  if (expert < 0 || expert >= experts_)
+    throw std::logic_error("topomoe bug: schedule " + schedule_.name + ": rank " + std::to_string(me_) + " met expert " +
+                           std::to_string(expert) + " of " + std::to_string(experts_));
+  return owners_[static_cast<std::size_t>(expert)];
+}
+
 std::int64_t RankCounts::held(int source) const {
   const auto it = held_.find(source);
   if (it == held_.end())
@@ -81,6 +88,9 @@ double RankCounts::count(Symbol symbol, int chunk, int source, int index) const 
 }
 
 void RankCounts::set_routing(std::span<const std::int32_t> ids, int top_k) {
+  std::int64_t rows = 0;
+  for (int c = 0; c < schedule_.chunks; ++c) rows += tokens(c, me_);
+  TOPOMOE_ASSERT(ids.size() == static_cast<std::size_t>(rows * top_k));
   Table& t = table(me_);
   for (const Symbol s : {Symbol::pairs, Symbol::rank_tokens, Symbol::node_tokens}) std::fill(of(t, s).begin(), of(t, s).end(), 0);
   std::vector<std::size_t> ranks, nodes;
@@ -90,10 +100,10 @@ void RankCounts::set_routing(std::span<const std::int32_t> ids, int top_k) {
     for (std::int64_t i = 0; i < tokens(c, me_); ++i, ++row) {
       ranks.clear(), nodes.clear();
       for (std::size_t slot = 0; slot < static_cast<std::size_t>(top_k); ++slot) {
-        const int expert = ids[row * static_cast<std::size_t>(top_k) + slot];
+        const int expert = ids[row * static_cast<std::size_t>(top_k) + slot], rank = owner(expert);
         ++t.pairs[chunk * width(Symbol::pairs) + static_cast<std::size_t>(expert)];
-        ranks.push_back(column(Symbol::rank_tokens, owner(expert)));
-        nodes.push_back(column(Symbol::node_tokens, owner(expert)));
+        ranks.push_back(column(Symbol::rank_tokens, rank));
+        nodes.push_back(column(Symbol::node_tokens, rank));
       }
       for (const auto& [symbol, places] : {std::pair{Symbol::rank_tokens, &ranks}, {Symbol::node_tokens, &nodes}}) {
         std::sort(places->begin(), places->end());
@@ -102,7 +112,6 @@ void RankCounts::set_routing(std::span<const std::int32_t> ids, int top_k) {
       }
     }
   }
-  TOPOMOE_ASSERT(row * static_cast<std::size_t>(top_k) == ids.size());
 }
 
 template <class Visit>

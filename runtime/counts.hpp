@@ -28,8 +28,8 @@ class RankCounts final : public CountSource {
   std::size_t write(const CountSlice& slice, int me, int peer, std::span<const std::int32_t> in);
   std::size_t size_of(const CountSlice& slice, int me, int peer) const;
 
-  // Rank of my EP group that holds the expert.
-  int owner(int expert) const { return owners_[static_cast<std::size_t>(expert)]; }
+  // Rank of my EP group that holds the expert. Throws std::logic_error for an id of no expert: ids travel.
+  int owner(int expert) const;
 
  private:
   struct Table {  // of one source

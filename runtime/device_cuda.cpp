@@ -53,7 +53,7 @@ class CudaEvent final : public Event {
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
   }
-  cudaEvent_t get() const { return event_; }
+  void* native_event() override { return event_; }
 
  private:
   int ordinal_;
@@ -103,7 +103,8 @@ class CudaDevice final : public Device {
   std::string name() const override { return name_; }
   MemorySpace memory_space() const override { return MemorySpace::cuda; }
 
-  // cudaMalloc, not cudaMallocAsync: memory is taken once, before the first step, and used by all lanes.
+  // cudaMalloc, not cudaMallocAsync: all lanes use it. The executor frees nothing before the end of a pass, since
+  // cudaFree waits for the whole GPU; it still takes memory in a pass, which a pool will end.
   DeviceMemory allocate(std::size_t bytes) override {
     use();
     void* memory = nullptr;
@@ -136,8 +137,8 @@ class CudaDevice final : public Device {
   }
   void wait(Lane lane, const EventPtr& event, Deadline deadline) override {
     if (!event) return;
-    if (const auto* on_gpu = dynamic_cast<const CudaEvent*>(event.get())) {
-      TOPOMOE_CUDA_TRY("wait for an event", cudaStreamWaitEvent(stream(lane), on_gpu->get(), 0));
+    if (void* on_gpu = event->native_event()) {
+      TOPOMOE_CUDA_TRY("wait for an event", cudaStreamWaitEvent(stream(lane), static_cast<cudaEvent_t>(on_gpu), 0));
     } else {
       event->wait(deadline);
     }

@@ -65,6 +65,12 @@ Executor::Span Executor::at(const View& view, int peer) {
 
 void Executor::run(const std::vector<Step>& steps, bool backward) {
   trace_.clear();
+  // Host kernels drive our transfers while they compute, for as long as this pass runs.
+  c_.device.set_progress({[](void* c) { static_cast<Communicator*>(c)->progress(); }, &c_.communicator});
+  struct Unhook {
+    Device& device;
+    ~Unhook() { device.set_progress({}); }
+  } unhook{c_.device};
   std::vector<EventPtr> events(steps.size());
   const auto begin = Clock::now();
   const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
@@ -76,7 +82,12 @@ void Executor::run(const std::vector<Step>& steps, bool backward) {
   try {
     for (std::size_t i = 0; i < steps.size(); ++i) {
       const Step& s = steps[i];
-      for (const int before : s.after) c_.device.wait(s.lane, events[static_cast<std::size_t>(before)], deadline());
+      for (const int before : s.after) {
+        const EventPtr& event = events[static_cast<std::size_t>(before)];
+        // Steps that read on the host wait on the host, with a deadline; the others let their lane wait.
+        if (event && s.phase == StepPhase::metadata) event->wait(deadline());
+        else c_.device.wait(s.lane, event, deadline());
+      }
       look(i);
       StepTrace t{.name = s.name, .kind = s.kind, .lane = s.lane, .backward = backward, .chunk = s.chunk};
       t.begin_s = now();
@@ -90,6 +101,7 @@ void Executor::run(const std::vector<Step>& steps, bool backward) {
         if (trace_[i].end_s == 0) trace_[i].end_s = now();
       }
     c_.device.synchronize();
+    temporaries_.clear();
   } catch (const std::exception& e) {
     c_.communicator.abort(e.what());
     throw;
@@ -138,7 +150,8 @@ void Executor::route(const Step& s) {
 
 void Executor::counts_exchange(const Step& s, StepTrace& trace) {
   const auto members = c_.groups.members(s.group, c_.rank);
-  std::vector<std::vector<std::int32_t>> sent(members.size()), received(members.size());
+  auto& sent = counts_under_way_.emplace_back(members.size());
+  auto& received = counts_under_way_.emplace_back(members.size());
   std::vector<Outgoing> sends;
   std::vector<Incoming> receives;
   for (std::size_t i = 0; i < members.size(); ++i) {
@@ -190,7 +203,7 @@ void Executor::pack(const Step& s) {
   const Buffer& b = buffer(s.out[0]);
   DeviceMemory factors;
   if (s.weights.buffer >= 0) {
-    factors = c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(out.rows) * sizeof(float)));
+    factors = temporaries_.emplace_back(c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(out.rows) * sizeof(float))));
     c_.device.gather_rows(s.lane, {.out = factors.get(), .in = at(s.weights).data, .source_row = as<std::int32_t>(m.source_factor.get()),
                                    .rows = out.rows, .columns = 1, .dtype = DType::f32});
   }
@@ -283,7 +296,8 @@ void Executor::weight_grad(const Step& s) {
 void Executor::route_backward(const Step& s) {
   const Span tokens = at(s.in[0]);
   const auto experts = static_cast<std::size_t>(c_.shape.experts);
-  const DeviceMemory scratch = c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(tokens.rows) * experts * sizeof(float)));
+  const DeviceMemory scratch = temporaries_.emplace_back(
+      c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(tokens.rows) * experts * sizeof(float))));
   c_.device.router_backward(
       s.lane, {.tokens = tokens.data, .weight = weights_.router, .probabilities = as<float>(at(s.in[3]).data),
                .ids = as<std::int32_t>(at(s.in[2]).data), .weight_grads = as<float>(at(s.in[1]).data), .logit_grads = as<float>(scratch.get()),

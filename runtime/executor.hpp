@@ -7,6 +7,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -88,6 +89,9 @@ class Executor {
   const LayerWeights& weights_;
   const LayerGradients* gradients_;
   std::vector<StepTrace> trace_;
+  std::vector<DeviceMemory> temporaries_;  // freed when the pass is over: freeing may stall a whole GPU
+  // What a peer may still read or write when this rank gives up: it must outlive the abort.
+  std::deque<std::vector<std::vector<std::int32_t>>> counts_under_way_;
 };
 
 }  // namespace topomoe

@@ -10,7 +10,7 @@ namespace {
 
 using Key = std::uint64_t;
 
-// A place in the target: at most 2^8 chunks, 2^20 ranks, 2^16 experts, and -1 for "none".
+// A place in the target: at most 2^8 chunks, 2^19 ranks, 2^16 experts, and -1 for "none".
 Key key(int chunk, int source, int dest, int expert) {
   const auto part = [](int x) { return static_cast<Key>(static_cast<unsigned>(x + 1)); };
   return part(expert) | part(dest) << 17 | part(source) << 36 | static_cast<Key>(static_cast<unsigned>(chunk)) << 56;

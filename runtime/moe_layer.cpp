@@ -1,7 +1,9 @@
 #include "topomoe/moe_layer.hpp"
 
+#include <algorithm>
 #include <utility>
 
+#include "kernels/router.hpp"
 #include "runtime/executor.hpp"
 #include "topomoe/error.hpp"
 
@@ -38,20 +40,43 @@ struct MoeLayer::Impl {
   }
 };
 
+namespace {
+
+// A schedule that was built for another kind of layout would run, and return something else.
+void require_fit(const Schedule& s, const Layout& l) {
+  if (const auto violations = check(s); !violations.empty()) throw InvalidInput("schedule " + s.name, violations.front(), "plan again");
+  bool sums_shards = false;
+  for (const Step& step : s.forward) sums_shards |= step.group == Role::etp && step.kind == StepKind::ordered_sum;
+  const auto refuse = [&](const std::string& built_for) {
+    throw InvalidInput("schedule", s.name, "it was built for " + built_for + ", the layout is " + name(l) + ": plan again for it");
+  };
+  if (sums_shards != (l.etp > 1)) refuse(sums_shards ? "sharded experts" : "whole experts");
+  if (s.intake == Intake::tp_slice && (l.tp == 1 || l.sequence_parallel)) refuse("tokens that a TP group holds alike");
+  if (s.intake == Intake::tp_gather && !l.sequence_parallel) refuse("sequence parallelism");
+}
+
+}  // namespace
+
 MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator, Device& device,
                    std::chrono::milliseconds deadline) {
   check(layout, shape.experts);
   if (communicator.size() != layout.world)
     throw InvalidInput("communicator", std::to_string(communicator.size()) + " ranks", "the layout has " + std::to_string(layout.world));
-  if (shape.hidden < 1 || shape.ffn < 1 || shape.ffn % layout.etp != 0)
+  if (gpus_per_node < 1) throw InvalidInput("gpus_per_node", std::to_string(gpus_per_node), "at least 1");
+  if (shape.hidden < 1) throw InvalidInput("shape.hidden", std::to_string(shape.hidden), "at least 1");
+  if (shape.ffn < 1 || shape.ffn % layout.etp != 0)
     throw InvalidInput("shape.ffn", std::to_string(shape.ffn), "a positive multiple of ETP " + std::to_string(layout.etp));
-  if (shape.top_k < 1 || shape.top_k > shape.experts)
-    throw InvalidInput("shape.top_k", std::to_string(shape.top_k), "1 to the " + std::to_string(shape.experts) + " experts");
+  const int most_k = std::min(shape.experts, kernels::kMaxTopK);
+  if (shape.top_k < 1 || shape.top_k > most_k)
+    throw InvalidInput("shape.top_k", std::to_string(shape.top_k), "1 to " + std::to_string(most_k));
+  require_fit(schedule, layout);
   impl_ = std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, shape, communicator, device, deadline);
-  device.set_progress({[](void* c) { static_cast<Communicator*>(c)->progress(); }, &communicator});
   for (const auto* steps : {&impl_->schedule.forward, &impl_->schedule.backward})
     for (const Step& s : *steps) {
       const bool communicates = s.kind == StepKind::exchange || s.kind == StepKind::all_gather || s.kind == StepKind::counts_exchange;
+      if (communicates && (s.group == Role::node || s.group == Role::rail) && !even_nodes(layout, gpus_per_node))
+        throw InvalidInput("gpus_per_node", std::to_string(gpus_per_node),
+                           impl_->schedule.name + " needs equally many ranks of an EP group on each of its nodes: plan again for this node size");
       if (communicates && !impl_->channels.contains(s.group))
         impl_->channels[s.group] = communicator.open_channel(impl_->groups.members(s.group, communicator.rank()));
     }

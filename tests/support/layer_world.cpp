@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <mutex>
 
 #include "kernels/bf16.hpp"
@@ -14,8 +15,9 @@ namespace {
 
 using Index = std::size_t;
 
-// Tokens that are the same on several ranks have the same owner: the TP group, or under SP the rank.
-int owner(const LayerCase& c, int rank) { return c.layout.sequence_parallel ? rank : rank / c.layout.tp; }
+constexpr Precision kF32{0x1p-24, 0}, kBf16{0x1p-24, 0x1p-8};
+
+int group_of(const LayerCase& c, int rank) { return rank / c.layout.tp; }
 
 Values rounded(Values v, DType t) {
   if (t == DType::bf16)
@@ -23,21 +25,27 @@ Values rounded(Values v, DType t) {
   return v;
 }
 
-ReferenceWeights make_weights(const LayerCase& c) {
-  const auto E = static_cast<Index>(c.shape.experts), M = static_cast<Index>(c.shape.hidden), F = static_cast<Index>(c.shape.ffn);
-  const double s = 1.0 / std::sqrt(static_cast<double>(M)), f = 1.0 / std::sqrt(static_cast<double>(F));
-  return {random_values(E * M, c.seed + 11, 2 * s), rounded(random_values(E * F * M, c.seed + 12, 2 * s), c.dtype),
-          rounded(random_values(E * F * M, c.seed + 13, 2 * s), c.dtype), rounded(random_values(E * M * F, c.seed + 14, 2 * f), c.dtype)};
+int group_tokens(const LayerCase& c, int group) {
+  if (!c.layout.sequence_parallel) return held_tokens(c, group * c.layout.tp);
+  int all = 0;
+  for (int i = 0; i < c.layout.tp; ++i) all += held_tokens(c, group * c.layout.tp + i);
+  return all;
 }
 
-Values tensor(const LayerCase& c, int rank, std::uint64_t salt) {
-  const auto count = static_cast<Index>(held_tokens(c, rank)) * static_cast<Index>(c.shape.hidden);
-  return rounded(random_values(count, c.seed * 1000 + salt * 100 + static_cast<std::uint64_t>(owner(c, rank))), c.dtype);
+enum class Salt : std::uint64_t { x = 1, dy = 2 };
+
+Values group_tensor(const LayerCase& c, int group, Salt salt) {
+  const auto count = static_cast<Index>(group_tokens(c, group)) * static_cast<Index>(c.shape.hidden);
+  const auto seed = c.seed * 10000 + static_cast<std::uint64_t>(salt) * 1000 + static_cast<std::uint64_t>(group);
+  return rounded(random_values(count, seed), c.dtype);
 }
 
-ReferenceWeights zeros(const LayerCase& c) {
-  const auto E = static_cast<Index>(c.shape.experts), M = static_cast<Index>(c.shape.hidden), F = static_cast<Index>(c.shape.ffn);
-  return {Values(E * M), Values(E * F * M), Values(E * F * M), Values(E * M * F)};
+// The rank's rows of its group's tensor.
+template <class T>
+std::vector<T> held_part(const LayerCase& c, int rank, const std::vector<T>& group, Index columns) {
+  const auto first = static_cast<long>(static_cast<Index>(first_held_token(c, rank)) * columns);
+  return {group.begin() + first,
+          group.begin() + first + static_cast<long>(static_cast<Index>(held_tokens(c, rank)) * columns)};
 }
 
 std::vector<std::byte> encode(const Values& v, DType t) {
@@ -54,118 +62,205 @@ std::vector<float> decode(const std::vector<std::byte>& in, DType t) {
   std::vector<float> out(in.size() / size_of(t));
   for (Index i = 0; i < out.size(); ++i) {
     std::uint16_t h = 0;
-    if (t == DType::f32) std::memcpy(&out[i], &in[i * 4], 4);
-    else std::memcpy(&h, &in[i * 2], 2), out[i] = kernels::to_float(kernels::Bf16{h});
+    if (t == DType::f32) {
+      std::memcpy(&out[i], &in[i * 4], 4);
+    } else {
+      std::memcpy(&h, &in[i * 2], 2);
+      out[i] = kernels::to_float(kernels::Bf16{h});
+    }
   }
   return out;
 }
 
-// Rows [e0, e1) of experts and columns of the shard, as a rank holds them.
+// Experts [e0, e1) and columns [f0, f1) of their ffn, as a rank holds them.
 struct Shard {
   Index e0, e1, f0, f1;
 };
 
-Values cut_ffn_rows(const Values& w, const Shard& s, Index F, Index M) {  // [E, F, M] -> [local, shard, M]
-  Values out;
-  for (Index e = s.e0; e < s.e1; ++e)
-    out.insert(out.end(), w.begin() + static_cast<long>((e * F + s.f0) * M), w.begin() + static_cast<long>((e * F + s.f1) * M));
-  return out;
+Shard shard_of(const LayerCase& c, int rank) {
+  const auto part = [](int n, int parts, int index) { return static_cast<Index>(n / parts * index); };
+  const Layout& l = c.layout;
+  const int ep = index_in(l, Role::ep, rank, c.gpus_per_node), etp = index_in(l, Role::etp, rank, c.gpus_per_node);
+  return {part(c.shape.experts, l.ep, ep), part(c.shape.experts, l.ep, ep + 1), part(c.shape.ffn, l.etp, etp),
+          part(c.shape.ffn, l.etp, etp + 1)};
 }
 
-Values cut_ffn_columns(const Values& w, const Shard& s, Index F, Index M) {  // [E, M, F] -> [local, M, shard]
-  Values out;
+// Visits the shard's elements in the order in which a rank holds them: visit(index in the whole tensor).
+template <class Visit>
+void each_of_gate(const LayerCase& c, const Shard& s, Visit visit) {  // [E, F, M] -> [local, shard, M]
+  const auto M = static_cast<Index>(c.shape.hidden), F = static_cast<Index>(c.shape.ffn);
+  for (Index e = s.e0; e < s.e1; ++e)
+    for (Index f = s.f0; f < s.f1; ++f)
+      for (Index m = 0; m < M; ++m) visit((e * F + f) * M + m);
+}
+template <class Visit>
+void each_of_down(const LayerCase& c, const Shard& s, Visit visit) {  // [E, M, F] -> [local, M, shard]
+  const auto M = static_cast<Index>(c.shape.hidden), F = static_cast<Index>(c.shape.ffn);
   for (Index e = s.e0; e < s.e1; ++e)
     for (Index m = 0; m < M; ++m)
-      out.insert(out.end(), w.begin() + static_cast<long>((e * M + m) * F + s.f0), w.begin() + static_cast<long>((e * M + m) * F + s.f1));
-  return out;
+      for (Index f = s.f0; f < s.f1; ++f) visit((e * M + m) * F + f);
+}
+
+void add_shards(const LayerCase& c, int rank, const RankTensors& t, ReferenceWeights& sum) {
+  const Shard s = shard_of(c, rank);
+  for (Index i = 0; i < t.drouter.size(); ++i) sum.router[i] += static_cast<double>(t.drouter[i]);
+  Index i = 0, j = 0;
+  each_of_gate(c, s, [&](Index k) {
+    sum.gate[k] += static_cast<double>(t.dgate[i]);
+    sum.up[k] += static_cast<double>(t.dup[i++]);
+  });
+  each_of_down(c, s, [&](Index k) { sum.down[k] += static_cast<double>(t.ddown[j++]); });
 }
 
 }  // namespace
 
-int held_tokens(const LayerCase& c, int rank) { return c.tokens[static_cast<Index>(owner(c, rank)) % c.tokens.size()]; }
+std::string describe(const LayerCase& c) {
+  std::string out =
+      name(c.layout) + ", " + std::to_string(c.layout.world) + " ranks on nodes of " + std::to_string(c.gpus_per_node);
+  out += ", hidden " + std::to_string(c.shape.hidden) + ", ffn " + std::to_string(c.shape.ffn);
+  out += ", experts " + std::to_string(c.shape.experts) + ", top " + std::to_string(c.shape.top_k);
+  out += std::string(c.shape.renormalize ? " renormalized" : "") + ", tokens";
+  for (const int t : c.tokens) out += " " + std::to_string(t);
+  return out + (c.dtype == DType::bf16 ? ", bf16" : "") + ", seed " + std::to_string(c.seed);
+}
 
-LayerResult run_layer(const LayerCase& c, const Schedule& schedule, const WrapCommunicator& wrap) {
-  const int world = c.layout.world;
-  const auto M = static_cast<Index>(c.shape.hidden), F = static_cast<Index>(c.shape.ffn);
+int held_tokens(const LayerCase& c, int rank) {
+  return c.tokens[static_cast<Index>(c.layout.sequence_parallel ? rank : group_of(c, rank)) % c.tokens.size()];
+}
+
+int first_held_token(const LayerCase& c, int rank) {
+  int first = 0;
+  if (c.layout.sequence_parallel)
+    for (int before = group_of(c, rank) * c.layout.tp; before < rank; ++before) first += held_tokens(c, before);
+  return first;
+}
+
+// Of a size that keeps gates and outputs around 1.
+ReferenceWeights make_weights(const LayerCase& c) {
+  const auto E = static_cast<Index>(c.shape.experts), M = static_cast<Index>(c.shape.hidden),
+             F = static_cast<Index>(c.shape.ffn);
+  const double s = 2 / std::sqrt(static_cast<double>(M)), f = 2 / std::sqrt(static_cast<double>(F));
+  const auto draw = [&](Index count, std::uint64_t salt, double scale) {
+    return random_values(count, c.seed * 100 + salt, scale);
+  };
+  return {draw(E * M, 11, s), rounded(draw(E * F * M, 12, s), c.dtype), rounded(draw(E * F * M, 13, s), c.dtype),
+          rounded(draw(E * M * F, 14, f), c.dtype)};
+}
+
+RankTensors::RankTensors(const LayerCase& c, const ReferenceWeights& all, int rank) : rows(held_tokens(c, rank)) {
+  const auto M = static_cast<Index>(c.shape.hidden);
+  x = encode(held_part(c, rank, group_tensor(c, group_of(c, rank), Salt::x), M), c.dtype);
+  dy = encode(held_part(c, rank, group_tensor(c, group_of(c, rank), Salt::dy), M), c.dtype);
+  y.resize(x.size()), dx.resize(x.size());
+  router.assign(all.router.begin(), all.router.end());
+  Values g, u, d;
+  const Shard s = shard_of(c, rank);
+  each_of_gate(c, s, [&](Index i) { g.push_back(all.gate[i]), u.push_back(all.up[i]); });
+  each_of_down(c, s, [&](Index i) { d.push_back(all.down[i]); });
+  gate = encode(g, c.dtype), up = encode(u, c.dtype), down = encode(d, c.dtype);
+  drouter.resize(router.size()), dgate.resize(g.size()), dup.resize(g.size()), ddown.resize(g.size());
+}
+
+MoeLayer make_layer(const LayerCase& c, const Schedule& schedule, Communicator& communicator, Device& device,
+                    std::chrono::milliseconds deadline) {
+  return {schedule,        c.layout,
+          c.gpus_per_node, {c.shape.hidden, c.shape.ffn, c.shape.experts, c.shape.top_k, c.shape.renormalize, c.dtype},
+          communicator,    device,
+          deadline};
+}
+
+LayerResult run_layer(const LayerCase& c, const Schedule& schedule) {
+  const auto world = static_cast<Index>(c.layout.world);
   const ReferenceWeights weights = make_weights(c);
   LayerResult result;
-  result.output.resize(static_cast<Index>(world)), result.token_grads.resize(static_cast<Index>(world));
-  result.forward.resize(static_cast<Index>(world)), result.backward.resize(static_cast<Index>(world));
-  result.grads = zeros(c);
+  result.output.resize(world), result.token_grads.resize(world);
+  result.forward.resize(world), result.backward.resize(world);
+  result.sent_forward.resize(world), result.sent_backward.resize(world);
+  const ReferenceGradients zero = zero_gradients(c.shape);
+  result.grads = {zero.router.value, zero.gate.value, zero.up.value, zero.down.value};
   std::mutex mutex;
-  run_inproc(world, [&](Communicator& raw) {
-    const auto wrapped = wrap ? wrap(raw) : nullptr;
-    Communicator& communicator = wrapped ? *wrapped : raw;
-    const int rank = communicator.rank();
+  run_inproc(c.layout.world, [&](Communicator& raw) {
+    CountingCommunicator communicator(raw);
     const auto device = make_cpu_device();
-    const int ep_index = index_in(c.layout, Role::ep, rank, c.gpus_per_node), etp_index = index_in(c.layout, Role::etp, rank, c.gpus_per_node);
-    const auto E = c.shape.experts;
-    const Shard s{static_cast<Index>(part_begin(E, c.layout.ep, ep_index)), static_cast<Index>(part_begin(E, c.layout.ep, ep_index + 1)),
-                  static_cast<Index>(part_begin(c.shape.ffn, c.layout.etp, etp_index)),
-                  static_cast<Index>(part_begin(c.shape.ffn, c.layout.etp, etp_index + 1))};
-    const auto x = encode(tensor(c, rank, 1), c.dtype), dy = encode(tensor(c, rank, 2), c.dtype);
-    std::vector<std::byte> y(x.size()), dx(x.size());
-    std::vector<float> router(weights.router.begin(), weights.router.end());
-    const auto gate = encode(cut_ffn_rows(weights.gate, s, F, M), c.dtype), up = encode(cut_ffn_rows(weights.up, s, F, M), c.dtype),
-               down = encode(cut_ffn_columns(weights.down, s, F, M), c.dtype);
-    std::vector<float> drouter(router.size()), dgate(gate.size() / size_of(c.dtype)), dup(dgate.size()), ddown(dgate.size());
-    const LayerWeights w{router.data(), gate.data(), up.data(), down.data()};
-    const LayerGradients g{drouter.data(), dgate.data(), dup.data(), ddown.data()};
-    MoeLayer layer(schedule, c.layout, c.gpus_per_node,
-                   {c.shape.hidden, c.shape.ffn, c.shape.experts, c.shape.top_k, c.shape.renormalize, c.dtype}, communicator, *device);
-    auto handle = layer.forward(x.data(), held_tokens(c, rank), y.data(), w);
-    auto forward = layer.last_trace();
-    layer.backward(handle, dy.data(), dx.data(), w, g);
+    const auto r = static_cast<Index>(communicator.rank());
+    RankTensors t(c, weights, communicator.rank());
+    MoeLayer layer = make_layer(c, schedule, communicator, *device);
+    auto handle = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
+    result.forward[r] = layer.last_trace(), result.sent_forward[r] = communicator.sent();
+    communicator.reset();
+    layer.backward(handle, t.dy.data(), t.dx.data(), t.weights(), t.gradients());
+    result.backward[r] = layer.last_trace(), result.sent_backward[r] = communicator.sent();
+    result.output[r] = decode(t.y, c.dtype), result.token_grads[r] = decode(t.dx, c.dtype);
     const std::lock_guard lock(mutex);
-    const auto r = static_cast<Index>(rank);
-    result.forward[r] = std::move(forward), result.backward[r] = layer.last_trace();
-    result.output[r] = decode(y, c.dtype), result.token_grads[r] = decode(dx, c.dtype);
-    for (Index i = 0; i < drouter.size(); ++i) result.grads.router[i] += static_cast<double>(drouter[i]);
-    Index i = 0, j = 0;
-    for (Index e = s.e0; e < s.e1; ++e)
-      for (Index f = s.f0; f < s.f1; ++f)
-        for (Index m = 0; m < M; ++m, ++i) {
-          result.grads.gate[(e * F + f) * M + m] += static_cast<double>(dgate[i]);
-          result.grads.up[(e * F + f) * M + m] += static_cast<double>(dup[i]);
-        }
-    for (Index e = s.e0; e < s.e1; ++e)
-      for (Index m = 0; m < M; ++m)
-        for (Index f = s.f0; f < s.f1; ++f, ++j) result.grads.down[(e * M + m) * F + f] += static_cast<double>(ddown[j]);
+    add_shards(c, communicator.rank(), t, result.grads);
   });
   return result;
 }
 
 ExpectedResult expect_layer(const LayerCase& c) {
   const ReferenceWeights weights = make_weights(c);
+  const auto M = static_cast<Index>(c.shape.hidden), K = static_cast<Index>(c.shape.top_k);
+  const int groups = c.layout.world / c.layout.tp;
+  // A gradient gets one term a token; replicas scale theirs by 1/t, and shares of ranks are added up.
+  double additions = c.layout.world + 2;
+  for (int g = 0; g < groups; ++g) additions += group_tokens(c, g);
   ExpectedResult out;
-  out.grads = zeros(c);
-  int last = -1;
-  for (int rank = 0; rank < c.layout.world; ++rank) {
-    if (owner(c, rank) == last) {  // the same tokens: their gradients count once
-      out.output.push_back(out.output.back()), out.token_grads.push_back(out.token_grads.back()), out.ids.push_back(out.ids.back());
-      continue;
+  out.grads = zero_gradients(c.shape);
+  for (int g = 0; g < groups; ++g) {
+    const auto r = run_reference(c.shape, weights, group_tensor(c, g, Salt::x), group_tensor(c, g, Salt::dy),
+                                 c.dtype == DType::bf16 ? kBf16 : kF32, additions, out.grads);
+    out.decided = out.decided && r.decided;
+    for (int rank = g * c.layout.tp; rank < (g + 1) * c.layout.tp; ++rank) {
+      for (const auto& [whole, parts] : {std::pair{&r.output, &out.output}, {&r.token_grads, &out.token_grads}}) {
+        Tensor& part = parts->emplace_back();
+        part.value = held_part(c, rank, whole->value, M), part.bound = held_part(c, rank, whole->bound, M);
+      }
+      out.ids.push_back(held_part(c, rank, r.ids, K));
     }
-    last = owner(c, rank);
-    auto r = run_reference(c.shape, weights, tensor(c, rank, 1), tensor(c, rank, 2), out.grads);
-    out.output.push_back(std::move(r.output)), out.token_grads.push_back(std::move(r.token_grads)), out.ids.push_back(std::move(r.ids));
   }
   return out;
 }
 
 namespace {
+
 template <class A>
-double worst(const A& a, const Values& b) {
-  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
-  double difference = 0, largest = 1;
+double worst(const A& a, const Tensor& b) {
+  if (a.size() != b.value.size()) return std::numeric_limits<double>::infinity();
+  double most = 0;
   for (Index i = 0; i < a.size(); ++i) {
-    difference = std::max(difference, std::isfinite(a[i]) ? std::abs(static_cast<double>(a[i]) - b[i]) : 1e300);
-    largest = std::max(largest, std::abs(b[i]));
+    const double difference = std::abs(static_cast<double>(a[i]) - b.value[i]);
+    if (difference == 0) continue;
+    // NaN compares false with everything: let it fail.
+    const double share = difference / b.bound[i];
+    most = share <= most ? most : std::isnan(share) ? std::numeric_limits<double>::infinity() : share;
   }
-  return difference / largest;
+  return most;
 }
+
+template <class A>
+void add_distance(const A& a, const Tensor& b, Distance& d) {
+  for (Index i = 0; i < b.value.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - b.value[i];
+    d.difference += difference * difference, d.size += b.value[i] * b.value[i];
+  }
+}
+
 }  // namespace
 
-double error(const std::vector<float>& a, const Values& b) { return worst(a, b); }
-double error(const Values& a, const Values& b) { return worst(a, b); }
+double worst_of_bound(const std::vector<float>& a, const Tensor& b) { return worst(a, b); }
+double worst_of_bound(const Values& a, const Tensor& b) { return worst(a, b); }
+
+Distance distance(const LayerResult& a, const ExpectedResult& b) {
+  Distance d;
+  for (Index r = 0; r < a.output.size(); ++r) {
+    add_distance(a.output[r], b.output[r], d);
+    add_distance(a.token_grads[r], b.token_grads[r], d);
+  }
+  add_distance(a.grads.router, b.grads.router, d);
+  add_distance(a.grads.gate, b.grads.gate, d);
+  add_distance(a.grads.up, b.grads.up, d);
+  add_distance(a.grads.down, b.grads.down, d);
+  return d;
+}
 
 }  // namespace topomoe::testing

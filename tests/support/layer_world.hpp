@@ -2,14 +2,13 @@
 // a single machine without any parallelism would have computed.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "runtime/communicator_counting.hpp"
 #include "tests/support/reference_layer.hpp"
-#include "topomoe/communicator.hpp"
 #include "topomoe/moe_layer.hpp"
 
 namespace topomoe::testing {
@@ -22,29 +21,55 @@ struct LayerCase {
   DType dtype = DType::f32;
   std::uint64_t seed = 1;
 };
+// Everything of it on one line, for SCOPED_TRACE.
+std::string describe(const LayerCase& c);
 
-struct LayerResult {
-  std::vector<std::vector<float>> output, token_grads;  // by rank, as held, in fp32
-  ReferenceWeights grads;                               // summed over ranks, shards put together
-  std::vector<std::vector<StepTrace>> forward, backward;  // by rank
+int held_tokens(const LayerCase& c, int rank);
+// Tokens of a TP group are drawn as one sequence: under sequence parallelism its ranks hold consecutive
+// parts of it, otherwise each holds all of it. The first of `rank`'s tokens in its group's sequence.
+int first_held_token(const LayerCase& c, int rank);
+
+ReferenceWeights make_weights(const LayerCase& c);
+
+// The memory of one rank: what it hands to its layer, in the case's dtype, and what it gets back.
+struct RankTensors {
+  RankTensors(const LayerCase& c, const ReferenceWeights& all, int rank);
+  std::int64_t rows;
+  std::vector<std::byte> x, dy, y, dx;
+  std::vector<float> router;
+  std::vector<std::byte> gate, up, down;
+  std::vector<float> drouter, dgate, dup, ddown;
+  LayerWeights weights() const { return {router.data(), gate.data(), up.data(), down.data()}; }
+  LayerGradients gradients() { return {drouter.data(), dgate.data(), dup.data(), ddown.data()}; }
 };
 
-// Bytes that each rank handed to its transport for each peer, as an adaptor below the layer saw them.
-using WrapCommunicator = std::function<std::unique_ptr<Communicator>(Communicator&)>;
+MoeLayer make_layer(const LayerCase& c, const Schedule& schedule, Communicator& communicator, Device& device,
+                    std::chrono::milliseconds deadline = std::chrono::seconds(30));
 
-LayerResult run_layer(const LayerCase& c, const Schedule& schedule, const WrapCommunicator& wrap = nullptr);
+struct LayerResult {
+  std::vector<std::vector<float>> output, token_grads;            // by rank, as held, in fp32
+  ReferenceWeights grads;                                         // summed over ranks, shards put together
+  std::vector<std::vector<StepTrace>> forward, backward;          // by rank
+  std::vector<std::vector<Traffic>> sent_forward, sent_backward;  // by rank, by peer, as its transport saw them
+};
+LayerResult run_layer(const LayerCase& c, const Schedule& schedule);
 
-// The same by definition; output and token_grads laid out like run_layer's, but in double.
+// The same by definition; output and token_grads laid out like run_layer's.
 struct ExpectedResult {
-  std::vector<Values> output, token_grads;
+  std::vector<Tensor> output, token_grads;
   std::vector<std::vector<std::int32_t>> ids;  // by rank, of the tokens it holds
-  ReferenceWeights grads;
+  ReferenceGradients grads;
+  bool decided = true;
 };
 ExpectedResult expect_layer(const LayerCase& c);
 
-int held_tokens(const LayerCase& c, int rank);
-// max |a - b| / max(1, max |b|)
-double error(const std::vector<float>& a, const Values& b);
-double error(const Values& a, const Values& b);
+// max over elements of |actual - value| / bound: at most 1 where the bound holds.
+double worst_of_bound(const std::vector<float>& actual, const Tensor& expected);
+double worst_of_bound(const Values& actual, const Tensor& expected);
+// |actual - value|_2 and |value|_2, squared, of everything in a result.
+struct Distance {
+  double difference = 0, size = 0;
+};
+Distance distance(const LayerResult& actual, const ExpectedResult& expected);
 
 }  // namespace topomoe::testing

@@ -1,0 +1,331 @@
+#include "runtime/communicator_mpi.hpp"
+
+// Neither library's deprecated C++ bindings.
+#define OMPI_SKIP_MPICXX 1
+#define MPICH_SKIP_MPICXX 1
+#include <mpi.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <deque>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kTag = 0;  // channels have communicators of their own
+
+std::string text_of(int code) {
+  char text[MPI_MAX_ERROR_STRING] = {};
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  return {text, static_cast<std::size_t>(length)};
+}
+
+void try_mpi(int code, int rank, const char* what) {
+  if (code != MPI_SUCCESS) throw TransportError(rank, -1, what, 0, text_of(code));
+}
+
+// Between two polls of a wait. With more ranks than cores the peer we wait for may need this very core, so
+// yield from the start, and sleep once it is clear that the wait is no short one.
+class Pause {
+ public:
+  void operator()() {
+    if (++polls_ < 2000) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  }
+
+ private:
+  int polls_ = 0;
+};
+
+// The transfers of one exchange. Shared by its event and the communicator, which polls it for progress.
+class Flight {
+ public:
+  Flight(int rank, std::string step) : rank_(rank), step_(std::move(step)) {}
+
+  // A slot for the request of a transfer that is about to start.
+  MPI_Request* add(int peer, std::size_t bytes, bool receive) {
+    parts_.push_back({peer, bytes, receive});
+    requests_.push_back(MPI_REQUEST_NULL);
+    return &requests_.back();
+  }
+  void reserve(std::size_t parts) { requests_.reserve(parts), parts_.reserve(parts); }
+
+  bool done() const { return done_; }
+
+  // True once all is over, well or not. Drives all of MPI, not only this exchange.
+  bool test() {
+    if (done_) return true;
+    statuses_.resize(requests_.size());
+    int over = 0;
+    const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &over, statuses_.data());
+    if (code == MPI_SUCCESS && over == 0) return false;
+    done_ = true;
+    for (std::size_t i = 0; i < parts_.size() && failure_.empty(); ++i) {
+      const Part& p = parts_[i];
+      int count = 0;
+      if (p.receive) MPI_Get_count(&statuses_[i], MPI_BYTE, &count);
+      if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS &&
+          statuses_[i].MPI_ERROR != MPI_ERR_PENDING) {
+        fail(p, text_of(statuses_[i].MPI_ERROR));
+      } else if (code == MPI_SUCCESS && p.receive && static_cast<std::size_t>(count) != p.bytes) {
+        fail(p, "the peer sends " + std::to_string(count) + " bytes, expected are " + std::to_string(p.bytes));
+      }
+    }
+    if (code != MPI_SUCCESS && failure_.empty()) failure_ = text_of(code);
+    return true;
+  }
+
+  void wait(Clock::time_point deadline) {
+    for (Pause pause; !test(); pause())
+      if (Clock::now() > deadline) throw_missing();
+    if (!failure_.empty())
+      throw TransportError(rank_, failed_.peer, step_, static_cast<double>(failed_.bytes), failure_);
+  }
+
+ private:
+  struct Part {
+    int peer = -1;  // world rank
+    std::size_t bytes = 0;
+    bool receive = false;
+  };
+
+  void fail(const Part& p, const std::string& why) {
+    failed_ = p;
+    failure_ = why;
+  }
+
+  // Parts of one large transfer are added up.
+  [[noreturn]] void throw_missing() {
+    std::vector<Part> missing;
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      int over = 0;
+      MPI_Request_get_status(requests_[i], &over, MPI_STATUS_IGNORE);
+      if (over != 0) continue;
+      const Part& p = parts_[i];
+      if (missing.empty() || missing.back().peer != p.peer || missing.back().receive != p.receive) {
+        missing.push_back(p);
+      } else {
+        missing.back().bytes += p.bytes;
+      }
+    }
+    std::string list;
+    double bytes = 0;
+    bool one_peer = !missing.empty();
+    for (const Part& p : missing) {
+      list += (list.empty() ? "" : ", ") + std::to_string(p.bytes) + (p.receive ? " bytes from " : " bytes to ") +
+              std::to_string(p.peer);
+      bytes += static_cast<double>(p.bytes);
+      one_peer = one_peer && p.peer == missing[0].peer;
+    }
+    throw TransportError(rank_, one_peer ? missing[0].peer : -1, step_, bytes,
+                         "still missing at the deadline: " + list);
+  }
+
+  int rank_;
+  std::string step_;
+  std::vector<MPI_Request> requests_;
+  std::vector<MPI_Status> statuses_;
+  std::vector<Part> parts_;
+  bool done_ = false;
+  Part failed_;
+  std::string failure_;
+};
+
+class MpiEvent final : public Event {
+ public:
+  explicit MpiEvent(std::shared_ptr<Flight> flight) : flight_(std::move(flight)) {}
+  bool poll() override { return flight_->test(); }
+  void wait(Clock::time_point deadline) override { flight_->wait(deadline); }
+
+ private:
+  std::shared_ptr<Flight> flight_;
+};
+
+class MpiCommunicator final : public Communicator {
+ public:
+  MpiCommunicator(MPI_Comm callers, const MpiOptions& options) : options_(options) {
+    MPI_Comm_rank(callers, &rank_);
+    MPI_Comm_size(callers, &size_);
+    // Not MPI_Comm_dup, which would carry over the caller's attributes.
+    try_mpi(MPI_Comm_split(callers, 0, rank_, &world_), rank_, "split the caller's communicator");
+    MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
+  }
+  MpiCommunicator(const MpiCommunicator&) = delete;
+  MpiCommunicator& operator=(const MpiCommunicator&) = delete;
+  ~MpiCommunicator() override {
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    if (finalized != 0) return;
+    for (Channel& c : channels_) MPI_Comm_free(&c.comm);
+    MPI_Comm_free(&world_);
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  ChannelId open_channel(std::span<const int> members) override {
+    Channel channel{MPI_COMM_NULL, {members.begin(), members.end()}};
+    const auto me = std::find(members.begin(), members.end(), rank_);
+    const bool inside = me != members.end();
+    // The channels of one call partition the world, so that its smallest rank names a channel.
+    const int color = inside ? *std::min_element(members.begin(), members.end()) : MPI_UNDEFINED;
+    try_mpi(MPI_Comm_split(world_, color, static_cast<int>(me - members.begin()), &channel.comm), rank_,
+            "open channel");
+    // Ranks that disagree about who is in a channel would send to the wrong one, in silence. All refuse together.
+    int fits = inside && has_members(channel) ? 1 : 0;
+    try_mpi(MPI_Allreduce(MPI_IN_PLACE, &fits, 1, MPI_INT, MPI_LAND, world_), rank_, "open channel");
+    if (fits == 0) {
+      if (channel.comm != MPI_COMM_NULL) MPI_Comm_free(&channel.comm);
+      throw InvalidInput("members", std::to_string(members.size()) + " ranks",
+                         inside ? "ranks disagree about who is in the channels, and in which order"
+                                : "must hold rank " + std::to_string(rank_));
+    }
+    channels_.push_back(std::move(channel));
+    return static_cast<ChannelId>(channels_.size()) - 1;
+  }
+
+  EventPtr exchange(ChannelId id, std::span<const Outgoing> sends, std::span<const Incoming> receives,
+                    const ExchangeInfo& info) override {
+    const Channel& channel = channels_.at(static_cast<std::size_t>(id));
+    TOPOMOE_ASSERT(info.memory == MemorySpace::host);
+    auto flight = std::make_shared<Flight>(rank_, std::string(info.step));
+    std::size_t parts = 0;
+    for (const Outgoing& s : sends) parts += parts_of(s.bytes);
+    for (const Incoming& r : receives) parts += parts_of(r.bytes);
+    flight->reserve(parts);
+    // Receives first: what arrives then finds its place, and is not buffered.
+    for (const Incoming& r : receives)
+      for_each_part(r.bytes, [&](std::size_t offset, int bytes) {
+        return MPI_Irecv(static_cast<std::byte*>(r.data) + offset, bytes, MPI_BYTE, r.peer, kTag, channel.comm,
+                         flight->add(world_rank(channel, r.peer), static_cast<std::size_t>(bytes), true));
+      });
+    for (const Outgoing& s : sends)
+      for_each_part(s.bytes, [&](std::size_t offset, int bytes) {
+        return MPI_Isend(static_cast<const std::byte*>(s.data) + offset, bytes, MPI_BYTE, s.peer, kTag, channel.comm,
+                         flight->add(world_rank(channel, s.peer), static_cast<std::size_t>(bytes), false));
+      });
+    std::erase_if(live_, [](const auto& f) { return f->done(); });
+    live_.push_back(flight);
+    return std::make_shared<MpiEvent>(std::move(flight));
+  }
+
+  // MPI moves everything inside any test, so that the oldest is enough.
+  void progress() override {
+    while (!live_.empty() && live_.front()->test()) live_.pop_front();
+  }
+
+  void barrier() override {
+    MPI_Request request = MPI_REQUEST_NULL;
+    try_mpi(MPI_Ibarrier(world_, &request), rank_, "barrier");
+    const auto deadline = Clock::now() + options_.barrier_deadline;
+    for (Pause pause;; pause()) {
+      int over = 0;
+      try_mpi(MPI_Test(&request, &over, MPI_STATUS_IGNORE), rank_, "barrier");
+      if (over != 0) return;
+      if (Clock::now() > deadline)
+        throw TransportError(rank_, -1, "barrier", 0, "not all ranks came before the deadline");
+    }
+  }
+
+  void abort(const std::string& why) noexcept override {
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    if (finalized != 0) return;
+    std::fprintf(stderr, "topomoe: rank %d aborts the job: %s\n", rank_, why.c_str());
+    std::fflush(stderr);
+    MPI_Abort(world_, 1);
+  }
+
+ private:
+  struct Channel {
+    MPI_Comm comm;
+    std::vector<int> members;
+  };
+
+  int world_rank(const Channel& c, int peer) const { return c.members.at(static_cast<std::size_t>(peer)); }
+
+  std::size_t parts_of(std::size_t bytes) const {
+    return (bytes + options_.largest_message_bytes - 1) / options_.largest_message_bytes;
+  }
+  template <class Start>
+  void for_each_part(std::size_t bytes, const Start& start) {
+    for (std::size_t offset = 0; offset < bytes; offset += options_.largest_message_bytes)
+      try_mpi(start(offset, static_cast<int>(std::min(bytes - offset, options_.largest_message_bytes))), rank_,
+              "start a transfer");
+  }
+
+  // True if the split gave the ranks that were asked for, in their order.
+  bool has_members(const Channel& c) const {
+    int size = 0;
+    MPI_Comm_size(c.comm, &size);
+    if (size != static_cast<int>(c.members.size())) return false;
+    std::vector<int> index(c.members.size()), world(c.members.size());
+    std::iota(index.begin(), index.end(), 0);
+    MPI_Group inside = MPI_GROUP_NULL, all = MPI_GROUP_NULL;
+    MPI_Comm_group(c.comm, &inside);
+    MPI_Comm_group(world_, &all);
+    MPI_Group_translate_ranks(inside, size, index.data(), all, world.data());
+    MPI_Group_free(&inside);
+    MPI_Group_free(&all);
+    return world == c.members;
+  }
+
+  MpiOptions options_;
+  int rank_ = 0, size_ = 1;
+  MPI_Comm world_ = MPI_COMM_NULL;
+  std::vector<Channel> channels_;
+  std::deque<std::shared_ptr<Flight>> live_;  // oldest first
+};
+
+bool is_up() {
+  int initialized = 0, finalized = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  return initialized != 0 && finalized == 0;
+}
+
+}  // namespace
+
+MpiSession::MpiSession() {
+  int initialized = 0;
+  MPI_Initialized(&initialized);
+  if (initialized != 0) return;
+  int provided = 0;
+  if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS ||
+      provided < MPI_THREAD_FUNNELED)
+    throw MissingEnvironment("mpi: " + mpi_description() + " gives no MPI_THREAD_FUNNELED");
+  finalize_ = true;
+}
+
+MpiSession::~MpiSession() {
+  if (finalize_ && is_up()) MPI_Finalize();
+}
+
+std::unique_ptr<Communicator> make_mpi_communicator(const void* mpi_comm, const MpiOptions& options) {
+  if (!is_up()) throw InvalidInput("MPI_Comm", "MPI is not initialised", "make an MpiSession, or call MPI_Init, first");
+  if (options.largest_message_bytes < 1 || options.largest_message_bytes > std::size_t{1} << 30)
+    throw InvalidInput("largest_message_bytes", std::to_string(options.largest_message_bytes), "1 to 2^30");
+  return std::make_unique<MpiCommunicator>(
+      mpi_comm != nullptr ? *static_cast<const MPI_Comm*>(mpi_comm) : MPI_COMM_WORLD, options);
+}
+
+std::string mpi_description() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const std::string all(text, static_cast<std::size_t>(length));
+  return all.substr(0, all.find_first_of(",\n"));  // packager and build follow
+}
+
+}  // namespace topomoe

@@ -1,0 +1,46 @@
+// Ranks as MPI processes that exchange host memory: several machines, no GPU.
+//
+// A channel is a communicator of its own, split off once; an exchange is one nonblocking send or receive
+// per transfer, matched by MPI's rule that messages of one sender, communicator and tag do not overtake.
+// Calls come from one thread (MPI_THREAD_FUNNELED), and transfers move only while that thread is inside
+// one: waits poll, and long kernels must call progress(). Every wait has a deadline. After a
+// TransportError the buffers stay with MPI, which cannot take back a send: abort() is all that is left.
+// mpi.h is not included here; where MPI is not built in, everything throws MissingEnvironment.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "topomoe/communicator.hpp"
+
+namespace topomoe {
+
+// MPI_Init at the start unless the caller did that already, and MPI_Finalize at the end if it was us.
+// Finalize waits for the other ranks: declare it outside of the try block that reports errors.
+class MpiSession {
+ public:
+  MpiSession();
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+ private:
+  bool finalize_ = false;
+};
+
+struct MpiOptions {
+  std::size_t largest_message_bytes = std::size_t{1} << 30;  // longer ones are cut: MPI counts in int
+  std::chrono::milliseconds barrier_deadline = std::chrono::seconds(30);
+};
+
+// Collective over `mpi_comm`, the address of an MPI_Comm, null for MPI_COMM_WORLD. It is duplicated and
+// not used after that. MPI must be initialised, and stay so while the communicator lives.
+// abort() writes one line to stderr and ends the whole job by MPI_Abort, other ranks without a message.
+std::unique_ptr<Communicator> make_mpi_communicator(const void* mpi_comm = nullptr, const MpiOptions& options = {});
+
+// One line for `topomoe --version`.
+std::string mpi_description();
+
+}  // namespace topomoe

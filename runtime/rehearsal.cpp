@@ -1,0 +1,226 @@
+#include "runtime/rehearsal.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/bf16.hpp"
+#include "runtime/drawn_traffic.hpp"
+#include "runtime/rehearsal_rank.hpp"
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+namespace {
+
+using Index = std::size_t;
+using Clock = std::chrono::steady_clock;
+constexpr auto kDeadline = std::chrono::minutes(2);
+
+std::vector<std::byte> encode(const std::vector<float>& values, DType dtype) {
+  std::vector<std::byte> out(values.size() * size_of(dtype));
+  if (dtype == DType::f32) {
+    std::memcpy(out.data(), values.data(), out.size());
+    return out;
+  }
+  for (Index i = 0; i < values.size(); ++i) {
+    const kernels::Bf16 h = kernels::to_bf16(values[i]);
+    std::memcpy(&out[2 * i], &h, 2);
+  }
+  return out;
+}
+
+std::vector<double> decode(const std::vector<std::byte>& bytes, DType dtype) {
+  std::vector<double> out(bytes.size() / size_of(dtype));
+  for (Index i = 0; i < out.size(); ++i) {
+    float f = 0;
+    kernels::Bf16 h{};
+    if (dtype == DType::f32)
+      std::memcpy(&f, &bytes[4 * i], 4);
+    else
+      std::memcpy(&h, &bytes[2 * i], 2), f = kernels::to_float(h);
+    out[i] = static_cast<double>(f);
+  }
+  return out;
+}
+
+// A tensor of the caller's, on the device.
+struct Tensor {
+  Tensor(Device& d, Index size) : device(d), bytes(size), memory(d.allocate(std::max<Index>(1, size))) {}
+  Tensor(Device& d, const std::vector<std::byte>& values) : Tensor(d, values.size()) {
+    device.to_device(Lane::compute, memory.get(), values.data(), bytes);
+  }
+  std::vector<std::byte> read() const {
+    std::vector<std::byte> out(bytes);
+    device.to_host(Lane::compute, out.data(), memory.get(), bytes);
+    return out;
+  }
+  float* floats() const { return reinterpret_cast<float*>(memory.get()); }
+  Device& device;
+  Index bytes;
+  DeviceMemory memory;
+};
+
+std::vector<std::byte> as_bytes(const std::vector<float>& values) { return encode(values, DType::f32); }
+
+}  // namespace
+
+std::optional<RehearsalReport> RehearsalRank::run() {
+  agree();
+  RankTrace trace;
+  std::vector<double> seconds;
+  execute(trace, seconds);
+  RehearsalReport report;
+  report.bound = verification_bound(shape_.dtype);
+  gather_runs(report, trace, seconds);
+  if (rank_ == 0) predict(report);
+  if (request_.verify) verify(report);
+  if (rank_ != 0) return std::nullopt;
+  return report;
+}
+
+// Everything that follows is collective: ranks with another plan or other sizes would wait for each other forever.
+void RehearsalRank::agree() {
+  const std::string hash = plan_hash(plan_);
+  const auto half = [&](Index at) { return static_cast<double>(std::stoul(hash.substr(at, 8), nullptr, 16)); };
+  const std::vector<double> mine{half(0),
+                                 half(8),
+                                 static_cast<double>(shape_.hidden),
+                                 static_cast<double>(shape_.ffn),
+                                 static_cast<double>(request_.size.tokens),
+                                 static_cast<double>(request_.seed),
+                                 static_cast<double>(request_.repeat),
+                                 request_.verify ? 1.0 : 0.0};
+  const auto all = host_.gather_on_all("agree on the plan", mine);
+  for (Index r = 0; r < all.size(); ++r)
+    if (all[r] != mine)
+      throw InvalidInput(
+          "plan", "hash " + hash,
+          "rank " + std::to_string(r) + " was given another plan, size or seed; give all ranks the same");
+}
+
+void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
+  const Index hidden = static_cast<Index>(shape_.hidden), ffn = static_cast<Index>(shape_.ffn);
+  const Range held = held_by(rank_), experts = experts_of(rank_), shard = shard_of(rank_);
+  std::vector<float> x(static_cast<Index>(held.size()) * hidden), dy(x.size());
+  std::vector<std::int32_t> ids(static_cast<Index>(shape_.top_k));
+  for (std::int64_t t = held.begin; t < held.end; ++t) {
+    const Index row = static_cast<Index>(t - held.begin) * hidden;
+    data_.token(group(), t, {&x[row], hidden}, ids);
+    data_.output_gradient(group(), t, {&dy[row], hidden});
+  }
+  std::vector<float> gate, up, down;
+  for (std::int64_t e = experts.begin; e < experts.end; ++e) {
+    const RehearsalData::Expert w = data_.expert(static_cast<int>(e));
+    const auto rows = [&](const std::vector<float>& from, std::vector<float>& to) {
+      to.insert(to.end(), from.begin() + shard.begin * shape_.hidden, from.begin() + shard.end * shape_.hidden);
+    };
+    rows(w.gate, gate), rows(w.up, up);
+    for (Index m = 0; m < hidden; ++m) {
+      const auto row = w.down.begin() + static_cast<std::ptrdiff_t>(m * ffn);
+      down.insert(down.end(), row + shard.begin, row + shard.end);
+    }
+  }
+  const Tensor router(device_, as_bytes(data_.router())), w_gate(device_, encode(gate, shape_.dtype)),
+      w_up(device_, encode(up, shape_.dtype)), w_down(device_, encode(down, shape_.dtype)),
+      tokens(device_, encode(x, shape_.dtype)), dout(device_, encode(dy, shape_.dtype));
+  const Tensor y(device_, tokens.bytes), dx(device_, tokens.bytes), d_router(device_, router.bytes),
+      d_gate(device_, gate.size() * 4), d_up(device_, up.size() * 4), d_down(device_, down.size() * 4);
+  const LayerWeights weights{router.floats(), w_gate.memory.get(), w_up.memory.get(), w_down.memory.get()};
+  const LayerGradients gradients{d_router.floats(), d_gate.floats(), d_up.floats(), d_down.floats()};
+  MoeLayer layer(plan_.schedule, layout_, plan_.topology.gpus_per_node, shape_, counting_, device_, kDeadline);
+  for (int i = 0; i < request_.repeat; ++i) {
+    for (const Tensor* t : {&d_router, &d_gate, &d_up, &d_down}) device_.zero(Lane::compute, t->memory.get(), t->bytes);
+    device_.synchronize();
+    counting_.reset();
+    counting_.barrier();
+    const auto begin = Clock::now();
+    const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
+    trace.forward_begin_s = now();
+    MoeLayer::Handle handle = layer.forward(tokens.memory.get(), held.size(), y.memory.get(), weights);
+    trace.forward = layer.last_trace();
+    trace.backward_begin_s = now();
+    if (trains()) {
+      layer.backward(handle, dout.memory.get(), dx.memory.get(), weights, gradients);
+      trace.backward = layer.last_trace();
+    }
+    seconds.push_back(now());
+  }
+  output_ = decode(y.read(), shape_.dtype), token_grads_ = decode(dx.read(), shape_.dtype);
+  const auto gradient = [](const Tensor& t) { return decode(t.read(), DType::f32); };
+  router_grad_ = gradient(d_router), gate_grad_ = gradient(d_gate), up_grad_ = gradient(d_up),
+  down_grad_ = gradient(d_down);
+  device_.set_progress({});
+}
+
+// To rank 0, as numbers: names and kinds are in the schedule that all have.
+void RehearsalRank::gather_runs(RehearsalReport& report, const RankTrace& mine, const std::vector<double>& seconds) {
+  std::vector<double> numbers{mine.forward_begin_s, mine.backward_begin_s};
+  ClassBytes payload, metadata;
+  for (int peer = 0; peer < host_.size(); ++peer) {
+    const Traffic& sent = counting_.sent()[static_cast<Index>(peer)];
+    const bool inside = peer / groups_.gpus_per_node() == rank_ / groups_.gpus_per_node();
+    (inside ? payload.inside : payload.between) += sent.payload_bytes;
+    (inside ? metadata.inside : metadata.between) += sent.metadata_bytes;
+  }
+  numbers.insert(numbers.end(), {payload.inside, payload.between, metadata.inside, metadata.between});
+  numbers.insert(numbers.end(), seconds.begin(), seconds.end());
+  for (const auto* pass : {&mine.forward, &mine.backward})
+    for (const StepTrace& s : *pass)
+      numbers.insert(numbers.end(), {s.begin_s, s.end_s, s.payload_bytes, s.metadata_bytes});
+
+  report.seconds.assign(seconds.size(), 0.0);
+  for (const auto& all : host_.gather("gather the traces", numbers)) {
+    if (all.empty()) continue;  // not rank 0
+    RankTrace trace{all[0], all[1], mine.forward, mine.backward};
+    report.counted_payload.inside += all[2], report.counted_payload.between += all[3];
+    report.counted_metadata.inside += all[4], report.counted_metadata.between += all[5];
+    Index at = 6;
+    for (double& s : report.seconds) s = std::max(s, all[at++]);
+    for (auto* pass : {&trace.forward, &trace.backward})
+      for (StepTrace& s : *pass) {
+        s.begin_s = all[at], s.end_s = all[at + 1], s.payload_bytes = all[at + 2], s.metadata_bytes = all[at + 3];
+        at += 4;
+      }
+    report.ranks.push_back(std::move(trace));
+  }
+}
+
+// Experts of the tokens that a rank injects, drawn again from the seed.
+std::vector<std::int32_t> RehearsalRank::injected_ids(int rank,
+                                                      std::vector<std::vector<std::int32_t>>& by_group) const {
+  const auto k = static_cast<Index>(shape_.top_k);
+  const int g = rank / layout_.tp;
+  auto& ids = by_group[static_cast<Index>(g)];
+  std::vector<float> row(static_cast<Index>(shape_.hidden));
+  for (std::int64_t t = static_cast<std::int64_t>(ids.size() / k); t < request_.size.tokens; ++t) {
+    ids.resize(ids.size() + k);
+    data_.token(g, t, row, {ids.data() + ids.size() - k, k});
+  }
+  Range injected = held_by(rank);
+  if (plan_.schedule.intake == Intake::tp_slice) injected = slice_of(rank);
+  if (plan_.schedule.intake == Intake::tp_gather) injected = {0, request_.size.tokens};
+  return {ids.begin() + injected.begin * shape_.top_k, ids.begin() + injected.end * shape_.top_k};
+}
+
+void RehearsalRank::predict(RehearsalReport& report) {
+  std::vector<std::vector<std::int32_t>> by_group(static_cast<Index>(layout_.world / layout_.tp));
+  const DrawnCounts counts(
+      plan_.schedule, groups_, shape_.experts, shape_.top_k, [&](int r) { return held_by(r).size(); },
+      [&](int r) { return injected_ids(r, by_group); });
+  const auto visit = [&](const Step& step, int rank, int peer, double bytes) {
+    ClassBytes& sum = step.metadata ? report.predicted_metadata : report.predicted_payload;
+    (rank / groups_.gpus_per_node() == peer / groups_.gpus_per_node() ? sum.inside : sum.between) += bytes;
+  };
+  each_transfer(plan_.schedule, plan_.schedule.forward, groups_, shape_, counts, visit);
+  if (trains()) each_transfer(plan_.schedule, plan_.schedule.backward, groups_, shape_, counts, visit);
+}
+
+std::optional<RehearsalReport> rehearse(const Plan& plan, const RehearsalRequest& request, Communicator& communicator,
+                                        Device& device) {
+  if (communicator.size() != plan.layout.world)
+    throw InvalidInput("ranks", std::to_string(communicator.size()),
+                       "the plan has " + std::to_string(plan.layout.world));
+  return RehearsalRank(plan, request, communicator, device).run();
+}
+
+}  // namespace topomoe

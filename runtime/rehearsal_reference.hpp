@@ -1,0 +1,38 @@
+// The MoE layer by its definition, in double precision, for some consecutive tokens of one TP group: no groups,
+// no schedule, no kernels. It goes expert by expert, so that only one expert's weights and gradients exist at a
+// time; outputs and token gradients are complete after the last one and finish().
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/rehearsal_data.hpp"
+
+namespace topomoe {
+
+class ReferenceShare {
+ public:
+  // Tokens [first, last) of the group.
+  ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last);
+
+  struct ExpertGradients {
+    std::vector<double> gate, up, down;  // as RehearsalData::Expert
+  };
+  // Forward and backward of one expert over those of my tokens that chose it: their part of its gradients.
+  ExpertGradients run_expert(int index);
+  // The router's part. Returns its gradient [experts, hidden].
+  std::vector<double> finish();
+
+  std::vector<double> output, token_grads;  // [tokens, hidden]
+
+ private:
+  const RehearsalData& data_;
+  std::size_t tokens_, hidden_, k_;
+  std::vector<float> x_, dy_;
+  std::vector<std::int32_t> ids_;
+  std::vector<double> probabilities_;  // [tokens, experts]
+  std::vector<double> dweight_;        // [tokens, k]: gradient of each weight
+  double norm(std::size_t token) const;
+};
+
+}  // namespace topomoe

@@ -1,0 +1,78 @@
+// A whole layer over MPI, part of the program of communicator_mpi_test.cpp: against the reference, and bit
+// for bit against the same layer on threads, since a transport may change no bit of what it carries.
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <mutex>
+
+#include "runtime/communicator_inproc.hpp"
+#include "runtime/communicator_mpi.hpp"
+#include "runtime/device_cpu.hpp"
+#include "tests/support/layer_cases.hpp"
+#include "tests/support/layer_world.hpp"
+
+namespace topomoe::testing {
+namespace {
+
+RankTensors run_rank(const LayerCase& c, const Schedule& schedule, Communicator& communicator) {
+  const auto device = make_cpu_device();
+  RankTensors t(c, make_weights(c), communicator.rank());
+  MoeLayer layer = make_layer(c, schedule, communicator, *device);
+  auto handle = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
+  layer.backward(handle, t.dy.data(), t.dx.data(), t.weights(), t.gradients());
+  return t;
+}
+
+std::vector<float> floats(const std::vector<std::byte>& bytes) {
+  std::vector<float> out(bytes.size() / sizeof(float));
+  if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
+  return out;
+}
+
+void expect_the_same_over_mpi(const LayerCase& c, const Schedule& schedule, bool and_reference = true) {
+  const auto mpi = make_mpi_communicator();
+  if (mpi->size() != c.layout.world) GTEST_SKIP() << "needs " << c.layout.world << " ranks";
+  SCOPED_TRACE(schedule.name + ", " + describe(c));
+  const RankTensors actual = run_rank(c, schedule, *mpi);
+
+  if (and_reference) {
+    const auto r = static_cast<std::size_t>(mpi->rank());
+    const ExpectedResult reference = expect_layer(c);
+    EXPECT_LE(worst_of_bound(floats(actual.y), reference.output[r]), 1);
+    EXPECT_LE(worst_of_bound(floats(actual.dx), reference.token_grads[r]), 1);
+  }
+  run_inproc(c.layout.world, [&](Communicator& threads) {
+    const RankTensors expected = run_rank(c, schedule, threads);
+    if (threads.rank() != mpi->rank()) return;
+    EXPECT_TRUE(actual.y == expected.y);
+    EXPECT_TRUE(actual.dx == expected.dx);
+    EXPECT_TRUE(actual.drouter == expected.drouter);
+    EXPECT_TRUE(actual.dgate == expected.dgate);
+    EXPECT_TRUE(actual.dup == expected.dup);
+    EXPECT_TRUE(actual.ddown == expected.ddown);
+  });
+  mpi->barrier();
+}
+
+TEST(MpiLayer, SlicedFlatInTwoChunks_IsTheSameAsOnThreads) {
+  const Layout l = layout(4, 2, 2, 2);
+  expect_the_same_over_mpi({.layout = l, .gpus_per_node = 2, .tokens = {13, 7}},
+                           build_schedule("flat", request(l, TokenSplit::sliced, 2)));
+}
+
+TEST(MpiLayer, NodeDedup_IsTheSameAsOnThreads) {
+  const Layout l = layout(4, 1, 1, 4);
+  expect_the_same_over_mpi({.layout = l, .gpus_per_node = 2, .shape = {16, 24, 8, 3, true}, .tokens = {13, 0, 5, 1}},
+                           build_schedule("node_dedup", request(l, TokenSplit::sliced, 2)));
+}
+
+// More than any transport buffers: 4 experts for each of 200 tokens of 4 KiB, 200 KiB a peer and chunk.
+TEST(MpiLayer, LargeMessages_AreTheSameAsOnThreads) {
+  const Layout l = layout(4, 1, 1, 4);
+  expect_the_same_over_mpi({.layout = l, .gpus_per_node = 2, .shape = {1024, 8, 8, 4, true}, .tokens = {200, 120}},
+                           build_schedule("flat", request(l, TokenSplit::sliced, 2)), false);
+}
+
+}  // namespace
+}  // namespace topomoe::testing

@@ -1,0 +1,153 @@
+// Ranks that are processes: ctest runs this program on four of them by mpiexec, and each runs every test.
+// What all processes must agree on (which test is next) they do by being the same program; rank 0 reports,
+// the others only what failed, and one that failed makes mpiexec fail.
+
+#include "runtime/communicator_mpi.hpp"
+
+#include <gtest/gtest.h>
+
+#include <iostream>
+#include <vector>
+
+#include "runtime/communicator_counting.hpp"
+#include "runtime/device_cpu.hpp"
+#include "tests/runtime/communicator_conformance.hpp"
+#include "topomoe/error.hpp"
+
+namespace topomoe::testing {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::unique_ptr<Communicator> world(std::size_t largest_message = std::size_t{1} << 30) {
+  return make_mpi_communicator(nullptr, {.largest_message_bytes = largest_message});
+}
+
+class Mpi : public ::testing::TestWithParam<ConformanceCase> {};
+
+TEST_P(Mpi, Conforms) {
+  const auto c = world();
+  GetParam().body(*c, *make_cpu_device());
+  c->barrier();
+}
+
+// 8 MiB in 2049 pieces, and the pieces of different exchanges one after another.
+TEST_P(Mpi, ConformsInPieces) {
+  const auto mpi = world(4096);
+  CountingCommunicator c(*mpi);
+  GetParam().body(c, *make_cpu_device());
+  c.barrier();
+}
+
+INSTANTIATE_TEST_SUITE_P(Communicator, Mpi, ::testing::ValuesIn(conformance_cases()),
+                         [](const auto& test) { return test.param.name; });
+
+// Pairs (0,1), (2,3), ..: the even rank sends `sent` bytes, the odd one expects `expected`. Returns the odd
+// one's error.
+std::string pair_error(Communicator& c, std::size_t sent, std::size_t expected, std::chrono::milliseconds patience) {
+  static char data[64];  // outlives transfers that never end
+  const int pair[] = {c.rank() / 2 * 2, c.rank() / 2 * 2 + 1};
+  const ChannelId channel = c.open_channel(pair);
+  const bool sends = c.rank() % 2 == 0;
+  const Outgoing out{1, data, sends ? sent : 0};
+  const Incoming in{0, data, sends ? 0 : expected};
+  try {
+    c.exchange(channel, {&out, 1}, {&in, 1}, {.step = "dispatch.3"})->wait(Clock::now() + patience);
+  } catch (const TransportError& e) {
+    EXPECT_EQ(e.rank, c.rank());
+    EXPECT_EQ(e.peer, c.rank() - 1);
+    EXPECT_EQ(e.step, "dispatch.3");
+    EXPECT_EQ(e.bytes, static_cast<double>(expected));
+    return e.what();
+  }
+  return "";
+}
+
+TEST(MpiFailure, WrongSize_ReceiverNamesPeerAndStep) {
+  const auto c = world();
+  if (c->size() % 2 != 0) GTEST_SKIP() << "needs pairs";
+  const auto patience = std::chrono::seconds(20);
+  EXPECT_EQ(pair_error(*c, 8, 64, patience).empty(), c->rank() % 2 == 0);
+  EXPECT_EQ(pair_error(*c, 64, 8, patience).empty(), c->rank() % 2 == 0);
+  EXPECT_TRUE(pair_error(*c, 8, 8, patience).empty());  // what followed is not disturbed
+  c->barrier();
+}
+
+TEST(MpiFailure, PeerNeverSends_DeadlineNamesPeerAndBytes) {
+  const auto c = world();
+  if (c->size() % 2 != 0) GTEST_SKIP() << "needs pairs";
+  const std::string why = pair_error(*c, 0, 16, std::chrono::milliseconds(50));
+  if (c->rank() % 2 == 1) {
+    EXPECT_NE(why.find("16 bytes from " + std::to_string(c->rank() - 1)), std::string::npos) << why;
+  }
+  c->barrier();
+}
+
+TEST(MpiFailure, RankStaysAway_BarrierHasADeadline) {
+  const auto late = make_mpi_communicator(nullptr, {.barrier_deadline = std::chrono::milliseconds(50)});
+  const auto c = world();
+  if (c->size() == 1) GTEST_SKIP() << "needs two ranks";
+  if (c->rank() != 0) {
+    EXPECT_THROW(late->barrier(), TransportError);
+  }
+  c->barrier();
+  if (c->rank() == 0) late->barrier();  // completes theirs
+  c->barrier();
+}
+
+TEST(MpiFailure, RanksDisagreeOnMembers_IsRefused) {
+  const auto c = world();
+  if (c->size() < 3) GTEST_SKIP() << "needs three ranks";
+  std::vector<int> members(static_cast<std::size_t>(c->size()));
+  for (int i = 0; i < c->size(); ++i) members[static_cast<std::size_t>(i)] = i;
+  if (c->rank() == 0) members.pop_back();
+  EXPECT_THROW(c->open_channel(members), InvalidInput);
+  if (c->rank() == 0) members = {1};
+  EXPECT_THROW(c->open_channel(members), InvalidInput);
+}
+
+TEST(MpiFactory, PieceTooLargeForInt_IsRefused) { EXPECT_THROW(world((std::size_t{1} << 30) + 1), InvalidInput); }
+
+// Says nothing but what failed.
+class FailuresOnly final : public ::testing::EmptyTestEventListener {
+ public:
+  explicit FailuresOnly(int rank) : rank_(rank) {}
+  void OnTestStart(const ::testing::TestInfo& test) override { test_ = test.name(); }
+  void OnTestPartResult(const ::testing::TestPartResult& r) override {
+    if (!r.failed()) return;
+    std::cerr << "[rank " << rank_ << "] " << test_ << ": " << (r.file_name() != nullptr ? r.file_name() : "") << ":"
+              << r.line_number() << ": " << r.message() << std::endl;
+  }
+
+ private:
+  int rank_;
+  std::string test_;
+};
+
+}  // namespace
+}  // namespace topomoe::testing
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  const topomoe::MpiSession session;
+  const auto c = topomoe::make_mpi_communicator();
+  // Instead of tests: one rank aborts while the others wait for it for an hour. ctest looks at what is said.
+  if (argc > 1 && std::string(argv[1]) == "--abort") {
+    if (c->rank() == c->size() - 1) c->abort("the power is out");
+    const int peer = c->size() - 1;
+    std::vector<int> members(static_cast<std::size_t>(c->size()));
+    for (int i = 0; i < c->size(); ++i) members[static_cast<std::size_t>(i)] = i;
+    char data[4];
+    const topomoe::Incoming in{peer, data, sizeof data};
+    const auto channel = c->open_channel(members);
+    c->exchange(channel, {}, {&in, 1}, {.step = "s"})->wait(std::chrono::steady_clock::now() + std::chrono::hours(1));
+  }
+  if (c->rank() == 0) {
+    std::cout << topomoe::mpi_description() << ", " << c->size() << " ranks\n";
+  } else {
+    auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
+    delete listeners.Release(listeners.default_result_printer());
+    listeners.Append(new topomoe::testing::FailuresOnly(c->rank()));
+  }
+  return RUN_ALL_TESTS();
+}

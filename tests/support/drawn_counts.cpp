@@ -1,0 +1,227 @@
+#include "tests/support/drawn_counts.hpp"
+
+#include <set>
+#include <utility>
+
+namespace topomoe::testing {
+namespace {
+
+using Index = std::size_t;
+
+Index at(int i) { return static_cast<Index>(i); }
+
+}  // namespace
+
+int Places::ep_index(int rank) const {
+  return l.expert_order == ExpertOrder::ep_inner ? rank / l.etp % l.ep : rank / (l.etp * l.edp);
+}
+
+int Places::ep_member(int rank, int index) const {
+  const int stride = l.expert_order == ExpertOrder::ep_inner ? l.etp : l.etp * l.edp;
+  return rank + (index - ep_index(rank)) * stride;
+}
+
+int Places::relay(int rank, int on_node) const {
+  int mine = 0, there = 0;
+  for (int i = 0; i < ep_index(rank); ++i) mine += node(ep_member(rank, i)) == node(rank) ? 1 : 0;
+  for (int i = 0; i < l.ep; ++i)
+    if (node(ep_member(rank, i)) == on_node && there++ == mine) return ep_member(rank, i);
+  return -1;
+}
+
+Places places(const LayerCase& c) { return {c.layout, c.gpus_per_node, c.shape.experts}; }
+
+int part_size(int total, int parts, int index) { return total * (index + 1) / parts - total * index / parts; }
+
+Ids injected_ids(const LayerCase& c, const Ids& held, bool sliced) {
+  const int t = c.layout.tp;
+  if (t == 1 || sliced == c.layout.sequence_parallel) return held;
+  Ids out;
+  for (int rank = 0; rank < c.layout.world; ++rank) {
+    auto& mine = out.emplace_back();
+    if (sliced) {
+      const auto& all = held[at(rank)];
+      const int rows = static_cast<int>(all.size()) / c.shape.top_k, i = rank % t;
+      mine.assign(all.begin() + rows * i / t * c.shape.top_k, all.begin() + rows * (i + 1) / t * c.shape.top_k);
+    } else {
+      for (int member = rank - rank % t; member < rank - rank % t + t; ++member)
+        mine.insert(mine.end(), held[at(member)].begin(), held[at(member)].end());
+    }
+  }
+  return out;
+}
+
+DrawnCounts::DrawnCounts(const LayerCase& c, const Ids& held, bool sliced, int chunks)
+    : places_(places(c)), top_k_(c.shape.top_k), chunks_(chunks), injected_(injected_ids(c, held, sliced)) {
+  for (const auto& ids : held) held_.push_back(static_cast<int>(ids.size()) / top_k_);
+}
+
+double DrawnCounts::count(Symbol symbol, int chunk, int source, int index) const {
+  if (symbol == Symbol::held) return held_[at(source)];
+  const auto& ids = injected_[at(source)];
+  const int rows = static_cast<int>(ids.size()) / top_k_, first = rows * chunk / chunks_,
+            end = rows * (chunk + 1) / chunks_;
+  if (symbol == Symbol::tokens) return end - first;
+  int n = 0;
+  for (int row = first; row < end; ++row) {
+    int matches = 0;
+    for (int slot = 0; slot < top_k_; ++slot) {
+      const int expert = ids[at(row * top_k_ + slot)], owner = places_.owner(source, expert);
+      matches += (symbol == Symbol::pairs         ? expert == index
+                  : symbol == Symbol::rank_tokens ? owner == index
+                                                  : places_.node(owner) == places_.node(index))
+                     ? 1
+                     : 0;
+    }
+    n += symbol == Symbol::pairs ? matches : matches > 0 ? 1 : 0;
+  }
+  return n;
+}
+
+namespace {
+
+using Matrix = std::vector<std::vector<Traffic>>;
+
+// All of it by hand; see DESIGN 5 for the same in closed form.
+struct TrafficCount {
+  const LayerCase& c;
+  const bool sliced;
+  const int chunks;
+  const Ids held, injected;
+  const Places p = places(c);
+  const int t = c.layout.tp, k = c.shape.top_k;
+  const double row = c.shape.hidden * (c.dtype == DType::bf16 ? 2.0 : 4.0);
+  TrafficMatrix out;
+
+  TrafficCount(const LayerCase& layer_case, const Ids& held_ids, bool is_sliced, int n)
+      : c(layer_case),
+        sliced(is_sliced),
+        chunks(n),
+        held(held_ids),
+        injected(injected_ids(layer_case, held_ids, is_sliced)) {
+    out.forward.assign(at(c.layout.world), std::vector<Traffic>(at(c.layout.world)));
+    out.backward = out.forward;
+  }
+
+  static void payload(Matrix& m, int from, int to, double bytes) {
+    if (from != to) m[at(from)][at(to)].payload_bytes += bytes;
+  }
+  static void metadata(Matrix& m, int from, int to, double bytes) {
+    if (from != to) m[at(from)][at(to)].metadata_bytes += bytes;
+  }
+  int tokens_of(const Ids& ids, int rank) const { return static_cast<int>(ids[at(rank)].size()) / k; }
+  int chunk_of(int rank, int token) const {
+    int chunk = 0;
+    while (tokens_of(injected, rank) * (chunk + 1) / chunks <= token) ++chunk;
+    return chunk;
+  }
+  template <class Visit>
+  void each_tp_peer(int rank, Visit visit) const {
+    for (int peer = rank - rank % t; peer < rank - rank % t + t; ++peer)
+      if (peer != rank) visit(peer);
+  }
+
+  // Under TP, before and after the transport.
+  void around() {
+    for (int rank = 0; rank < c.layout.world; ++rank)
+      each_tp_peer(rank, [&](int peer) {
+        if (!sliced && c.layout.sequence_parallel) {  // all see all: x out, dy out, and how many there are
+          payload(out.forward, rank, peer, row * tokens_of(held, rank));
+          payload(out.backward, rank, peer, row * tokens_of(held, rank));
+          metadata(out.forward, rank, peer, 4);
+        }
+        if (sliced && !c.layout.sequence_parallel) {  // each gives its slice of y, of dx
+          payload(out.forward, rank, peer, row * tokens_of(injected, rank));
+          payload(out.backward, rank, peer, row * tokens_of(injected, rank));
+        }
+      });
+  }
+
+  void flat() {
+    const int local = c.shape.experts / c.layout.ep;
+    // Rows that arrive at a rank, by chunk.
+    std::vector<std::vector<int>> arrived(at(c.layout.world), std::vector<int>(at(chunks)));
+    for (int rank = 0; rank < c.layout.world; ++rank) {
+      for (int i = 0; i < c.layout.ep; ++i) metadata(out.forward, rank, p.ep_member(rank, i), 4.0 * chunks * local);
+      for (int token = 0; token < tokens_of(injected, rank); ++token)
+        for (int slot = 0; slot < k; ++slot) {
+          const int owner = p.owner(rank, injected[at(rank)][at(token * k + slot)]);
+          ++arrived[at(owner)][at(chunk_of(rank, token))];
+          for (Matrix* pass : {&out.forward, &out.backward}) {
+            payload(*pass, rank, owner, row);  // x and dy there
+            payload(*pass, owner, rank, row);  // y and dx back
+          }
+        }
+    }
+    if (c.layout.etp == 1) return;
+    // The ETP group is the TP group: both are t consecutive ranks.
+    for (int rank = 0; rank < c.layout.world; ++rank)
+      each_tp_peer(rank, [&](int peer) {
+        if (sliced) metadata(out.forward, rank, peer, 4.0 * chunks * c.shape.experts);
+        for (Matrix* pass : {&out.forward, &out.backward})
+          for (int chunk = 0; chunk < chunks; ++chunk) {
+            const int mine = arrived[at(rank)][at(chunk)], theirs = arrived[at(peer)][at(chunk)];
+            if (sliced) {
+              payload(*pass, rank, peer, row * mine);    // all-gather of what arrived
+              payload(*pass, rank, peer, row * theirs);  // partial sums of the peer's rows
+            } else {  // the same rows arrived at both: reduce-scatter, then all-gather, of slices
+              payload(*pass, rank, peer, row * part_size(mine, t, peer % t));
+              payload(*pass, rank, peer, row * part_size(mine, t, rank % t));
+            }
+          }
+      });
+  }
+
+  void node_dedup() {
+    const int local = c.shape.experts / c.layout.ep;
+    for (int rank = 0; rank < c.layout.world; ++rank) {
+      std::set<int> nodes;
+      int in_node = 0;
+      for (int i = 0; i < c.layout.ep; ++i) {
+        nodes.insert(p.node(p.ep_member(rank, i)));
+        in_node += p.node(p.ep_member(rank, i)) == p.node(rank) ? 1 : 0;
+      }
+      // Counts: over the rail of each expert and rank of the peer's node, and of the node; then, for all
+      // sources of my rail, those of each expert of the peer and of the peer.
+      for (const int node : nodes)
+        metadata(out.forward, rank, p.relay(rank, node), 4.0 * chunks * (in_node * local + in_node + 1));
+      for (int i = 0; i < c.layout.ep; ++i)
+        if (p.node(p.ep_member(rank, i)) == p.node(rank))
+          metadata(out.forward, rank, p.ep_member(rank, i),
+                   4.0 * chunks * static_cast<double>(nodes.size()) * (local + 1));
+      for (int token = 0; token < tokens_of(injected, rank); ++token) {
+        std::set<int> reached_nodes, reached_ranks;
+        for (int slot = 0; slot < k; ++slot) {
+          const int owner = p.owner(rank, injected[at(rank)][at(token * k + slot)]);
+          reached_ranks.insert(owner), reached_nodes.insert(p.node(owner));
+        }
+        std::vector<std::pair<int, int>> hops;
+        for (const int node : reached_nodes) hops.emplace_back(rank, p.relay(rank, node));
+        for (const int owner : reached_ranks) hops.emplace_back(p.relay(rank, p.node(owner)), owner);
+        for (const auto& [from, to] : hops) {
+          for (Matrix* pass : {&out.forward, &out.backward}) {
+            payload(*pass, from, to, row);
+            payload(*pass, to, from, row);
+          }
+          metadata(out.forward, from, to, 8.0 * k);   // ids and weights
+          metadata(out.backward, to, from, 4.0 * k);  // gradients of weights
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+
+TrafficMatrix expect_traffic(const LayerCase& c, const Ids& held, bool sliced, Way way, int chunks) {
+  TrafficCount count(c, held, sliced, chunks);
+  count.around();
+  if (way == Way::flat) {
+    count.flat();
+  } else {
+    count.node_dedup();
+  }
+  return std::move(count.out);
+}
+
+}  // namespace topomoe::testing

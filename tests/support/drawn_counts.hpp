@@ -1,0 +1,54 @@
+// What a layer's counts and bytes must be, by counting tokens one by one. From the chosen experts and the
+// definition of a layout alone: neither schedules nor the layout's own functions nor planner headers.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tests/support/layer_world.hpp"
+
+namespace topomoe::testing {
+
+using Ids = std::vector<std::vector<std::int32_t>>;  // by rank: [tokens, top_k]
+
+// Where things are. One pipeline stage; ranks run etp-ep-edp or etp-edp-ep, experts lie in blocks over EP.
+struct Places {
+  Layout l;
+  int gpus_per_node = 8, experts = 1;
+  int ep_index(int rank) const;
+  int ep_member(int rank, int index) const;  // of rank's EP group
+  int owner(int rank, int expert) const { return ep_member(rank, expert / (experts / l.ep)); }
+  int node(int rank) const { return rank / gpus_per_node; }
+  // The member of rank's EP group on that node with rank's own index among its node's members.
+  int relay(int rank, int on_node) const;
+};
+Places places(const LayerCase& c);
+
+// The ids of the tokens that each rank injects, from those that each holds: a part of the TP group's where
+// `sliced`, all of them where not.
+Ids injected_ids(const LayerCase& c, const Ids& held, bool sliced);
+// Of any T rows cut into parts, part i is [T i / parts, T (i+1) / parts).
+int part_size(int total, int parts, int index);
+
+// Counts that every rank knows all about.
+class DrawnCounts final : public CountSource {
+ public:
+  DrawnCounts(const LayerCase& c, const Ids& held, bool sliced, int chunks);
+  double count(Symbol symbol, int chunk, int source, int index) const override;
+  int experts() const override { return places_.experts; }
+
+ private:
+  Places places_;
+  int top_k_, chunks_;
+  std::vector<int> held_;
+  Ids injected_;
+};
+
+enum class Way : std::uint8_t { flat, node_dedup };
+
+struct TrafficMatrix {
+  std::vector<std::vector<Traffic>> forward, backward;  // [from][to]; messages are not counted
+};
+TrafficMatrix expect_traffic(const LayerCase& c, const Ids& held, bool sliced, Way way, int chunks);
+
+}  // namespace topomoe::testing

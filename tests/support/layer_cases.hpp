@@ -1,0 +1,51 @@
+// Layer cases drawn from a seed: every way to fold TP, EP and ETP over a few ranks, and around it whatever
+// a layer may meet (orders, nodes, uneven and missing tokens, top-k), the same on every platform.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "planner/schedules/build.hpp"
+#include "tests/support/layer_world.hpp"
+
+namespace topomoe::testing {
+
+// A stream of deterministic choices.
+class Draw {
+ public:
+  explicit Draw(std::uint64_t seed) : state_(seed * 0x9E3779B97F4A7C15ULL + 0x1234567) {}
+  std::uint64_t next();
+  int below(int n) { return static_cast<int>(next() % static_cast<std::uint64_t>(n)); }
+  bool coin() { return below(2) == 1; }
+  template <class T>
+  T of(std::initializer_list<T> choices) {
+    return choices.begin()[below(static_cast<int>(choices.size()))];
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+struct Fold {
+  int tp, ep, etp;
+};
+// Every one with TP and EP 1..8 and ETP in {1, TP} that fits on at most `ranks` ranks.
+std::vector<Fold> folds(int ranks);
+std::string name(const Fold& f);
+
+// `decided` is guaranteed: seeds whose routing roundings could change are passed over.
+struct DrawnCase {
+  LayerCase c;
+  ExpectedResult expected;
+};
+DrawnCase draw_case(const Fold& f, bool sequence_parallel, DType dtype, int ranks, Draw& draw);
+
+// Pieces 0: as many as chunks.
+ScheduleRequest request(const Layout& l, TokenSplit split, int chunks, int pieces = 0);
+Layout layout(int world, int tp, int etp, int ep, bool sequence_parallel = false,
+              ExpertOrder order = ExpertOrder::ep_inner);
+bool applies(std::string_view transport, const Layout& l, int gpus_per_node);
+
+}  // namespace topomoe::testing
