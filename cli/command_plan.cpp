@@ -1,0 +1,117 @@
+// topomoe plan: from a cluster and a model to plan.json, and why.
+
+#include <filesystem>
+#include <memory>
+
+#include "cli/commands.hpp"
+#include "cli/files.hpp"
+#include "planner/hf_config.hpp"
+#include "topology/read_file.hpp"
+#include "topomoe/planner.hpp"
+
+namespace topomoe::cli {
+namespace {
+
+// Values of enumerations stay text until the library reads them: its messages list the known names.
+struct Options {
+  std::string cluster, model, output;
+  int gpus = 0;
+  Job job;
+  std::string phase{to_string(job.phase)}, dtype{to_string(job.dtype)}, recompute{to_string(job.recompute)};
+  std::string sequence_parallel{to_string(job.sequence_parallel)}, routing = "uniform";
+  PlanRequest request;
+};
+
+RoutingProfile routing_from(const std::string& text) {
+  RoutingProfile profile;
+  if (text == "uniform") return profile;
+  if (!text.starts_with("zipf:")) return read_histogram(read_text_file(text), text);
+  profile.kind = RoutingProfile::Kind::zipf;
+  std::size_t used = 0;
+  try {
+    profile.zipf_s = std::stod(text.substr(5), &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  if (used == 0 || used + 5 != text.size())
+    throw InvalidInput("--routing", text, "zipf:S with a number, as zipf:1.2; or uniform; or a file of expert counts");
+  profile.name = text;
+  check(profile, "--routing");
+  return profile;
+}
+
+// What a user types next. Ranks beyond what threads carry go to mpirun.
+std::string next_commands(const Plan& plan, const std::string& program, const std::string& path) {
+  std::string text = "\nnext\n  " + program + " explain " + path + "\n";
+  const std::string run = program + " run " + path;
+  if (plan.layout.world <= kMostThreads) text += "  " + run + " --verify --trace trace.json\n";
+  return text + "  mpirun --oversubscribe -n " + std::to_string(plan.layout.world) + " " + run +
+         " --backend mpi --verify\n";
+}
+
+void plan(Options o, const Context& context) {
+  PlanRequest& request = o.request;
+  o.job.phase = phase_from(o.phase, "--phase");
+  o.job.dtype = dtype_from(o.dtype, "--dtype");
+  o.job.recompute = recompute_from(o.recompute, "--recompute");
+  o.job.sequence_parallel = sequence_parallel_from(o.sequence_parallel, "--sequence-parallel");
+  request.job = o.job;
+  request.model = read_hf_config(read_text_file(o.model), o.model);
+  request.routing = routing_from(o.routing);
+  request.topology = read_topology_file(o.cluster);
+  if (o.gpus < 0) throw InvalidInput("--gpus", std::to_string(o.gpus), "a positive number of GPUs");
+  if (o.gpus > 0) request.topology = resize_hosts(request.topology, o.gpus, &request.topology_note);
+  if (!request.topology_note.empty()) say("note: " + request.topology_note);
+
+  const auto found = make_plan(request);
+  if (!found) throw Failure("infeasible: " + found.error().message());
+  const std::string json = write_plan(*found);
+  OutputFiles files;
+  if (!o.output.empty()) files.add("-o", o.output, json);
+  std::string text = context.format == Format::json ? json : explain_text(*found);
+  if (!o.output.empty() && context.format == Format::text) text += next_commands(*found, context.program, o.output);
+  files.commit();
+  print(text);
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("plan", "Choose layout and algorithm for a cluster and a model");
+  auto o = std::make_shared<Options>();
+  command->add_option("--cluster", o->cluster, "topomoe.cluster/1 JSON, or an NCCL topology XML")
+      ->required()
+      ->option_text("FILE");
+  command->add_option("--model", o->model, "config.json of Hugging Face, or topomoe.model/1")
+      ->required()
+      ->option_text("FILE");
+  command->add_option("-o,--output", o->output, "Where plan.json goes")->option_text("FILE");
+  command->add_option("--gpus", o->gpus, "Fewer: whole hosts in order; more: hosts and fabric grow")->option_text("N");
+
+  const auto list = [&](const char* name, std::vector<std::string>& into, const char* help) {
+    command->add_option(name, into, help)->allow_extra_args(false)->delimiter(',')->option_text("DIM=N[,DIM=N]");
+  };
+  list("--fix", o->request.fix, "Fix a dimension: tp, ep, etp, pp, cp, dp (repeatable)");
+  list("--max", o->request.max, "Bound a dimension (repeatable)");
+  command->add_option("--split", o->request.split, "Only this token split")->option_text("sliced|replicated");
+  command->add_option("--transport", o->request.transport, "Only this transport")->option_text("NAME");
+  command->add_option("--chunks", o->request.chunks, "Only this number of chunks")->option_text("N");
+  command->add_option("--memory-GiB", o->request.memory_GiB, "Of one GPU; default: what the cluster says")
+      ->option_text("GIB");
+
+  command->add_option("--phase", o->phase, "Default train")->option_text("train|prefill|decode");
+  command->add_option("--sequence", o->job.sequence, "Tokens of a sequence, default 4096")->option_text("N");
+  command->add_option("--micro-batch", o->job.micro_batch, "Sequences per data-parallel rank, default 1")
+      ->option_text("N");
+  command->add_option("--global-batch", o->job.global_batch, "Sequences of a step, default 256")->option_text("N");
+  command->add_option("--dtype", o->dtype, "Of weights and activations, default bf16")->option_text("bf16|f32");
+  command->add_option("--recompute", o->recompute, "Default none")->option_text("none|selective|full");
+  command->add_option("--sequence-parallel", o->sequence_parallel, "Default auto: on where TP > 1 in training")
+      ->option_text("auto|off|on");
+  command->add_option("--routing", o->routing, "How often experts are chosen, default uniform")
+      ->option_text("uniform|zipf:S|FILE");
+  add_format_option(*command, context);
+  command->callback([o, &context] { plan(*o, context); });
+}
+
+}  // namespace topomoe::cli

@@ -1,0 +1,250 @@
+// topomoe run plan.json: the plan's MoE layer on ranks, verified, predicted against measured.
+//
+// inproc: ranks are threads of this process. mpi: this process is one rank of mpirun's. nccl: a GPU a rank, as
+// threads on one host, or as mpirun's processes on several.
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "cli/files.hpp"
+#include "cli/run_report.hpp"
+#include "runtime/communicator_inproc.hpp"
+#include "runtime/communicator_mpi.hpp"
+#include "runtime/communicator_nccl.hpp"
+#include "runtime/device_cpu.hpp"
+#include "runtime/device_cuda.hpp"
+#include "runtime/host_exchange.hpp"
+#include "runtime/launcher_env.hpp"
+#include "runtime/trace.hpp"
+#include "topology/read_file.hpp"
+#include "topomoe/error.hpp"
+#include "topomoe/topology.hpp"
+
+namespace topomoe::cli {
+namespace {
+
+struct Options {
+  std::string plan, backend = "inproc", cluster, shrink = "auto", trace;
+  bool verify = false;
+  int repeat = 1;
+  std::uint64_t seed = 1;
+};
+
+// The plan's cluster and the one at hand must be the same.
+void check_fingerprint(const Plan& plan, const Topology& topology, const std::string& where) {
+  const Topology sized =
+      topology.gpu_count() == plan.topology.gpus ? topology : resize_hosts(topology, plan.topology.gpus, nullptr);
+  const std::string here = fingerprint(sized);
+  if (here != plan.topology.fingerprint)
+    throw Failure("fingerprint of " + where + ": " + here + ", but the plan was made for " + plan.topology.fingerprint +
+                  " (" + plan.topology.name + "): plan again for this cluster, or leave --cluster out to rehearse");
+}
+
+void check_executable(const Plan& plan) {
+  if (!plan.model.gated_ffn)
+    throw Failure("model: " + plan.model.name +
+                  " has experts without a gate: only SwiGLU experts are executed; the plan itself is usable");
+  for (std::size_t e = 0; e < plan.expert_owners.size(); ++e) {
+    const auto owner = static_cast<std::size_t>(plan.expert_owners[e]);
+    const auto ep = plan.layout.ep, experts = plan.model.experts;
+    if (static_cast<std::int64_t>(e) < part_begin(experts, ep, static_cast<int>(owner)) ||
+        static_cast<std::int64_t>(e) >= part_begin(experts, ep, static_cast<int>(owner) + 1))
+      throw Failure("expert_owners: expert " + std::to_string(e) + " on rank " + std::to_string(owner) +
+                    ": only experts in order over the EP group are executed");
+  }
+}
+
+// Chosen sizes take a quarter of what is free, and at most the default: the same run on every machine that is large
+// enough. Sizes that a user insists on may take most of it.
+Budget budget_for(double free_bytes) {
+  Budget budget;
+  budget.memory_bytes = std::min(budget.memory_bytes, 0.25 * free_bytes);
+  budget.memory_limit_bytes = 0.8 * free_bytes;
+  return budget;
+}
+
+double free_bytes_here() {
+  const long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  return pages > 0 && page > 0 ? static_cast<double>(pages) * static_cast<double>(page) : 4.0 * (1 << 30);
+}
+
+RehearsalRequest request_for(const Plan& plan, const Options& o, Budget budget) {
+  SizeRequest size = size_request_from(o.shrink, "--shrink");
+  if (o.repeat < 1 || o.repeat > 1000) throw InvalidInput("--repeat", std::to_string(o.repeat), "1 to 1000");
+  return {.size = choose_size(plan, size, budget), .seed = o.seed, .repeat = o.repeat, .verify = o.verify};
+}
+
+void announce(const RunInfo& info) {
+  if (info.rehearsal) say("note: no --cluster: this is a rehearsal on this machine, not on the plan's cluster");
+  for (const std::string& what : info.skipped) say("note: not executed in this run: " + what);
+}
+
+void deliver(const Plan& plan, const Options& o, const Context& context, const RunInfo& info,
+             const RehearsalRequest& request, const RehearsalReport& report) {
+  OutputFiles files;
+  if (!o.trace.empty()) files.add("--trace", o.trace, write_trace(plan, report));
+  const std::string text = context.format == Format::json ? report_json(plan, info, request, report)
+                                                          : report_text(plan, info, request, report);
+  files.commit();
+  print(text);
+  if (!report.bytes_agree())
+    throw Failure("bytes: predicted and measured differ: see the table; please report it with the plan");
+  if (!report.values_agree()) throw Failure("values: beyond the bound: see the table; please report it with the plan");
+}
+
+void run_threads(const Plan& plan, const Options& o, const Context& context, RunInfo info) {
+  const int world = plan.layout.world;
+  if (world > kMostThreads)
+    throw InvalidInput("ranks", std::to_string(world),
+                       "inproc runs at most " + std::to_string(kMostThreads) + "; plan with --gpus " +
+                           std::to_string(kMostThreads) + " or fewer, or use --backend mpi");
+  const RehearsalRequest request = request_for(plan, o, budget_for(free_bytes_here()));
+  info.device = make_cpu_device()->name();
+  announce(info);
+  std::optional<RehearsalReport> report;
+  run_inproc(world, [&](Communicator& c) {
+    const auto device = make_cpu_device();
+    if (auto mine = rehearse(plan, request, c, *device)) report = std::move(mine);
+  });
+  deliver(plan, o, context, info, request, *report);
+}
+
+// The rest of a run once this process is a rank: any error ends the whole job, as others would wait for us.
+void run_as_rank(const Plan& plan, const Options& o, const Context& context, RunInfo info, Communicator& c,
+                 Device& device) {
+  std::optional<RehearsalReport> report;
+  RehearsalRequest request;
+  try {
+    double least = free_bytes_here();
+    for (const auto& one : HostExchange(c).gather_on_all("agree on memory", {least})) least = std::min(least, one[0]);
+    request = request_for(plan, o, budget_for(least));
+    info.device = device.name();
+    if (c.rank() == 0) announce(info);
+    report = rehearse(plan, request, c, device);
+  } catch (const InvalidInput&) {
+    throw;  // alike on all ranks
+  } catch (const std::exception& e) {
+    c.abort(e.what());
+    throw;
+  }
+  if (report) deliver(plan, o, context, info, request, *report);
+}
+
+struct Loaded {
+  Plan plan;
+  RunInfo info;
+};
+
+Loaded load(const Options& o) {
+  Loaded out;
+  out.plan = read_plan(read_text_file(o.plan), o.plan);
+  out.info.backend = o.backend, out.info.skipped = unexecuted(out.plan),
+  out.info.rehearsal = o.cluster.empty() && o.backend != "nccl";
+  check_executable(out.plan);
+  if (!o.cluster.empty()) check_fingerprint(out.plan, read_topology_file(o.cluster), o.cluster);
+  if (o.cluster.empty() && o.backend == "nccl") check_fingerprint(out.plan, discover_live(), "this machine");
+  return out;
+}
+
+void require_ranks(const Plan& plan, const Options& o, int ranks) {
+  const std::string world = std::to_string(plan.layout.world);
+  if (ranks != plan.layout.world)
+    throw InvalidInput("ranks", std::to_string(ranks),
+                       "the plan has " + world + "; launch it as: mpirun --oversubscribe -n " + world +
+                           " topomoe run " + o.plan + " --backend " + o.backend);
+}
+
+// Reads the inputs as one of several ranks. Where some rank cannot, all say so and none waits for it; only the
+// first of those that fail speaks.
+Loaded load_together(const Options& o, Context& context, Communicator& c) {
+  HostExchange host(c);
+  std::optional<Loaded> mine;
+  std::exception_ptr failure;
+  try {
+    mine = load(o);
+    require_ranks(mine->plan, o, c.size());
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  const auto failed = host.gather_on_all("read the plan", {failure ? 1.0 : 0.0});
+  const auto first = std::find_if(failed.begin(), failed.end(), [](const auto& f) { return f[0] != 0; });
+  if (first == failed.end()) return std::move(*mine);
+  context.silent = first - failed.begin() != c.rank();
+  if (failure) std::rethrow_exception(failure);
+  throw InvalidInput("plan", "unreadable on another rank", "give all ranks the same files");
+}
+
+void run_gpu_threads(const Options& o, const Context& context) {
+  const Loaded loaded = load(o);
+  const Plan& plan = loaded.plan;
+  const RehearsalRequest request = request_for(plan, o, budget_for(free_bytes_here()));
+  RunInfo info = loaded.info;
+  info.device = make_cuda_device(plan.layout.world - 1)->name();  // throws unless there is a GPU for every rank
+  announce(info);
+  std::optional<RehearsalReport> report;
+  run_inproc(plan.layout.world, [&](Communicator& rendezvous) {
+    const auto device = make_cuda_device(rendezvous.rank());
+    const auto nccl = make_nccl_communicator(*device, rendezvous.rank(), rendezvous.size(), broadcast_over(rendezvous));
+    if (auto mine = rehearse(plan, request, *nccl, *device)) report = std::move(mine);
+  });
+  deliver(plan, o, context, info, request, *report);
+}
+
+void run(const Options& o, Context& context, const LauncherRank& launched) {
+  if (o.backend == "inproc") {
+    const Loaded loaded = load(o);
+    run_threads(loaded.plan, o, context, loaded.info);
+    return;
+  }
+  if (o.backend == "nccl" && launched.size == 1) {
+    run_gpu_threads(o, context);
+    return;
+  }
+  const auto mpi = make_mpi_communicator();
+  context.silent = mpi->rank() != 0;
+  const Loaded loaded = load_together(o, context, *mpi);
+  if (o.backend == "mpi") {
+    run_as_rank(loaded.plan, o, context, loaded.info, *mpi, *make_cpu_device());
+    return;
+  }
+  try {
+    const auto device = make_cuda_device(std::max(0, launched.local_rank));
+    const auto nccl = make_nccl_communicator(*device, mpi->rank(), mpi->size(), broadcast_over(*mpi));
+    run_as_rank(loaded.plan, o, context, loaded.info, *nccl, *device);
+  } catch (const MissingEnvironment& e) {
+    mpi->abort(e.what());  // the others may have what we lack
+    throw;
+  }
+}
+
+}  // namespace
+
+void add_run_command(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("run", "Execute a plan's MoE layer on ranks, and compare");
+  auto o = std::make_shared<Options>();
+  command->add_option("plan", o->plan, "A plan.json of `topomoe plan`")->required()->option_text("PLAN");
+  command->add_option("--backend", o->backend, "Ranks are threads (default), mpirun's processes, or GPUs")
+      ->check(CLI::IsMember({"inproc", "mpi", "nccl"}))
+      ->option_text("inproc|mpi|nccl");
+  command->add_option("--cluster", o->cluster, "Insist that the plan was made for this cluster")->option_text("FILE");
+  command->add_option("--shrink", o->shrink, "Scale tensors down (default auto: until they fit)")
+      ->option_text("auto|none|hidden=N,ffn=N,tokens=N");
+  command->add_flag("--verify", o->verify, "Check outputs and gradients against double precision");
+  command->add_option("--trace", o->trace, "Write a trace for ui.perfetto.dev")->option_text("FILE");
+  command->add_option("--repeat", o->repeat, "Run it so often, default 1")->option_text("N");
+  command->add_option("--seed", o->seed, "Of weights and tokens, default 1")->option_text("N");
+  add_format_option(*command, context);
+  command->callback([o, &context] {
+    // Read before MPI starts, which sets variables of its own.
+    const LauncherRank launched = o->backend == "nccl" ? read_launcher_env(process_environment()) : LauncherRank{};
+    std::unique_ptr<MpiSession> session;
+    if (o->backend == "mpi" || launched.size > 1) session = std::make_unique<MpiSession>();
+    run(*o, context, launched);
+  });
+}
+
+}  // namespace topomoe::cli

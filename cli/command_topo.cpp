@@ -1,0 +1,45 @@
+// topomoe topo show FILE|--live: what a cluster is.
+
+#include <memory>
+
+#include "cli/commands.hpp"
+#include "cli/files.hpp"
+#include "topomoe/error.hpp"
+#include "topomoe/topology.hpp"
+
+namespace topomoe::cli {
+namespace {
+
+struct Options {
+  std::string file, svg, dot;
+  bool live = false;
+};
+
+void show(const Options& o, const Context& context) {
+  if (o.live != o.file.empty())
+    throw InvalidInput("topo show", o.live ? o.file + " and --live" : "no file",
+                       "name one cluster.json or NCCL XML, or use --live for this machine");
+  const Topology topology = o.live ? discover_live() : read_topology_file(o.file);
+  OutputFiles files;
+  if (!o.svg.empty()) files.add("--svg", o.svg, write_svg(topology));
+  if (!o.dot.empty()) files.add("--dot", o.dot, write_dot(topology));
+  const std::string text = context.format == Format::json ? show_json(topology) : show_text(topology);
+  files.commit();
+  print(text.empty() || text.back() == '\n' ? text : text + "\n");
+}
+
+}  // namespace
+
+void add_topo_command(CLI::App& app, Context& context) {
+  CLI::App* topo = app.add_subcommand("topo", "What a cluster is")->require_subcommand(1);
+  CLI::App* command = topo->add_subcommand("show", "Devices, links, rates and their sources");
+  auto o = std::make_shared<Options>();
+  command->add_option("file", o->file, "topomoe.cluster/1 JSON, or an NCCL topology XML")->option_text("FILE");
+  command->add_flag("--live", o->live, "This machine, through hwloc and, where there are GPUs, NCCL");
+  command->add_option("--svg", o->svg, "Write a drawing")->option_text("FILE");
+  command->add_option("--dot", o->dot, "Write it for Graphviz")->option_text("FILE");
+  add_format_option(*command, context);
+  command->callback([o, &context] { show(*o, context); });
+}
+
+}  // namespace topomoe::cli

@@ -1,0 +1,99 @@
+// topo show, plan, explain: results, files, and that the same question has the same answer to the byte.
+
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/command.hpp"
+
+namespace topomoe::testing {
+namespace {
+
+using nlohmann::json;
+
+TEST_F(Command, Plan_Twice_IsTheSameToTheByte) {
+  plan_small("a.json");
+  plan_small("b.json");
+  EXPECT_GT(read("a.json").size(), 1000U);
+  EXPECT_EQ(read("a.json"), read("b.json"));
+  EXPECT_EQ(files(), (std::vector<std::string>{"a.json", "b.json"}));
+}
+
+TEST_F(Command, Explain_AsJson_WritesThePlanThatItRead) {
+  plan_small();
+  const Said said = topomoe("explain plan.json --format json");
+  ASSERT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(said.out, read("plan.json"));
+}
+
+TEST_F(Command, Explain_SaysWhatPlanSaid) {
+  const Said planned =
+      topomoe("plan --cluster $clusters/quickstart-2xh100.json --model $models/mixtral-8x7b.json -o plan.json");
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  const std::string explained = topomoe("explain plan.json").out;
+  EXPECT_EQ(planned.out.substr(0, explained.size()), explained);
+  EXPECT_NE(planned.out.find("topomoe run plan.json --verify", explained.size()), std::string::npos);
+  for (const char* word : {"layout", "TP", "EP", "bottleneck", "memory", "rejected"})
+    EXPECT_NE(planned.out.find(word), std::string::npos) << word;
+}
+
+TEST_F(Command, Plan_AsJson_IsThePlanOnStdout) {
+  const Said said =
+      topomoe("plan --cluster $clusters/quickstart-2xh100.json --model $models/mixtral-8x7b.json --format json");
+  ASSERT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(json::parse(said.out).at("schema"), "topomoe.plan/1");
+}
+
+TEST_F(Command, Plan_ForOtherGpus_SaysWhatItDidToTheCluster) {
+  const Said said = topomoe(
+      "plan --cluster $clusters/quickstart-2xh100.json --model $models/mixtral-8x7b.json --gpus 32 -o plan.json");
+  ASSERT_EQ(said.code, 0) << said.err;
+  expect_one_line(said.err, {"note", "32"});
+}
+
+TEST_F(Command, Plan_FixedDimensions_AreKept) {
+  for (const char* fix : {"--fix tp=8 --fix ep=2,etp=8", "--fix tp=8,ep=2,etp=8"}) {
+    const Said said =
+        topomoe("plan --cluster $clusters/quickstart-2xh100.json --model $models/mixtral-8x7b.json --format json " +
+                std::string(fix));
+    ASSERT_EQ(said.code, 0) << said.err;
+    const json layout = json::parse(said.out).at("layout");
+    EXPECT_EQ(layout.at("tp"), 8);
+    EXPECT_EQ(layout.at("ep"), 2);
+    EXPECT_EQ(layout.at("etp"), 8);
+  }
+}
+
+TEST_F(Command, TopoShow_DrawsAndDescribes) {
+  const Said text = topomoe("topo show $clusters/quickstart-2xh100.json --svg t.svg --dot t.dot");
+  ASSERT_EQ(text.code, 0) << text.err;
+  EXPECT_NE(read("t.svg").find("<svg"), std::string::npos);
+  EXPECT_NE(read("t.dot").find("graph"), std::string::npos);
+  const Said as_json = topomoe("topo show $clusters/quickstart-2xh100.json --format json");
+  ASSERT_EQ(as_json.code, 0) << as_json.err;
+  EXPECT_TRUE(json::parse(as_json.out).is_object());
+}
+
+TEST_F(Command, TopoShow_ThisMachine_Works) {
+  const Said said = topomoe("topo show --live");
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_FALSE(said.out.empty());
+}
+
+TEST_F(Command, Version_ListsTheLibraries) {
+  const Said text = topomoe("--version");
+  ASSERT_EQ(text.code, 0) << text.err;
+  for (const char* name : {"topomoe 0.", "CUDA", "NCCL", "MPI", "oneDNN", "hwloc", "fmt"})
+    EXPECT_NE(text.out.find(name), std::string::npos) << name;
+  EXPECT_TRUE(json::parse(topomoe("--version --format json").out).at("libraries").contains("hwloc"));
+}
+
+TEST_F(Command, Help_GoesToStdout) {
+  for (const char* command : {"--help", "plan --help", "run --help", "topo show --help"}) {
+    const Said said = topomoe(command);
+    EXPECT_EQ(said.code, 0) << command;
+    EXPECT_NE(said.out.find("--format"), std::string::npos) << command;
+    EXPECT_EQ(said.err, "");
+  }
+}
+
+}  // namespace
+}  // namespace topomoe::testing

@@ -1,0 +1,143 @@
+// run: plans executed on ranks of this machine, verified, counted, traced.
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/command.hpp"
+
+namespace topomoe::testing {
+namespace {
+
+using nlohmann::json;
+
+// Small enough for sanitizers.
+const std::string kSmall = " --shrink hidden=32,ffn=64,tokens=40 ";
+
+struct RunCommand : Command {
+  json run(const std::string& arguments) {
+    const Said said = topomoe("run " + arguments + " --verify --format json" + kSmall);
+    EXPECT_EQ(said.code, 0) << said.err << said.out;
+    return said.code == 0 ? json::parse(said.out) : json();
+  }
+  static double between(const json& run) {
+    return run.at("payload").at("measured").at("between_nodes_bytes").get<double>();
+  }
+};
+
+TEST_F(RunCommand, Plan_OnThreads_IsVerifiedAndItsBytesArePredicted) {
+  plan_small();
+  const json r = run("plan.json");
+  EXPECT_EQ(r.at("ranks"), 16);
+  EXPECT_TRUE(r.at("bytes_agree").get<bool>());
+  EXPECT_EQ(r.at("payload").at("predicted"), r.at("payload").at("measured"));
+  ASSERT_EQ(r.at("verified").size(), 6U);
+  for (const auto& [name, deviation] : r.at("verified").items())
+    EXPECT_LE(deviation.get<double>(), r.at("bound").get<double>()) << name;
+}
+
+// TP=8, EP=2 on two nodes: each of 8 TP ranks sends every token to the other node, or 1/8 of them each.
+TEST_F(RunCommand, Sliced_PutsAnEighthOfReplicatedBetweenNodes) {
+  const std::string layout = "--dtype f32 --fix tp=8,ep=2,etp=8 --sequence-parallel off --transport flat ";
+  plan_small("replicated.json", layout + "--split replicated --chunks 1");
+  plan_small("sliced.json", layout + "--split sliced --chunks 4");
+  const double replicated = between(run("replicated.json")), sliced = between(run("sliced.json"));
+  EXPECT_GT(sliced, 0);
+  EXPECT_EQ(replicated, 8 * sliced);
+}
+
+TEST_F(RunCommand, Plan_WithItsCluster_IsNoRehearsal) {
+  plan_small();
+  EXPECT_FALSE(run("plan.json --cluster $clusters/quickstart-2xh100.json").at("rehearsal").get<bool>());
+  EXPECT_TRUE(run("plan.json").at("rehearsal").get<bool>());
+}
+
+TEST_F(RunCommand, Plan_ResizedByGpus_MatchesTheFileItCameFrom) {
+  plan_small("plan.json", "--gpus 8 --memory-GiB 160");
+  EXPECT_EQ(run("plan.json --cluster $clusters/quickstart-2xh100.json").at("ranks"), 8);
+}
+
+// A process a rank, a thread a lane, a slice a step; slices of one lane do not overlap (Perfetto would misplace them).
+TEST_F(RunCommand, Trace_HasARowForEveryStep) {
+  plan_small();
+  run("plan.json --trace trace.json");
+  const json trace = json::parse(read("trace.json")), plan = json::parse(read("plan.json"));
+  const auto steps = plan.at("schedule").at("forward").size() + plan.at("schedule").at("backward").size();
+  std::map<int, std::size_t> slices;
+  std::map<int, std::string> processes;
+  std::map<std::pair<int, int>, double> end;
+  std::map<std::pair<int, int>, std::string> lanes;
+  for (const json& e : trace.at("traceEvents")) {
+    const int rank = e.at("pid");
+    if (e.at("ph") == "M") {
+      if (e.at("name") == "process_name") processes[rank] = e.at("args").at("name");
+      if (e.at("name") == "thread_name") lanes[{rank, e.at("tid")}] = e.at("args").at("name");
+      continue;
+    }
+    ASSERT_EQ(e.at("ph"), "X");
+    ++slices[rank];
+    for (const char* key : {"predicted_us", "bytes", "metadata_bytes", "chunk", "kind"})
+      EXPECT_TRUE(e.at("args").contains(key)) << key;
+    double& last = end[{rank, e.at("tid")}];
+    EXPECT_GE(e.at("ts").get<double>(), last - 1e-6);
+    EXPECT_GE(e.at("dur").get<double>(), 0.0);
+    last = e.at("ts").get<double>() + e.at("dur").get<double>();
+  }
+  ASSERT_EQ(slices.size(), 16U);
+  for (const auto& [rank, count] : slices) EXPECT_EQ(count, steps) << "rank " << rank;
+  EXPECT_EQ(processes.size(), 16U);
+  EXPECT_EQ(lanes.size(), 64U);
+}
+
+TEST_F(RunCommand, WhatIsNotExecuted_IsNamed) {
+  const Said planned = topomoe(
+      "plan --cluster $clusters/h100-2x8.json --model $models/deepseek-v3.json --phase prefill --gpus 32 --sequence "
+      "1024"
+      " --global-batch 32 --dtype bf16 -o plan.json");
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  const Said said = topomoe("run plan.json" + kSmall);
+  EXPECT_EQ(said.code, 0) << said.err;
+  for (const char* word : {"not executed", "shared experts", "sigmoid", "group-limited"})
+    EXPECT_NE(said.err.find(word), std::string::npos) << word;
+}
+
+TEST_F(RunCommand, Repeat_ReportsEachRun) {
+  plan_small();
+  EXPECT_EQ(run("plan.json --repeat 3").at("measured_us").size(), 3U);
+}
+
+#ifdef TOPOMOE_MPIEXEC
+struct MpiRun : RunCommand {
+  // More ranks than cores, as root, on this machine alone. Open MPI's own leaks are not ours to report.
+  Said mpirun(int ranks, const std::string& arguments) {
+    return shell(
+        "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 "
+        "OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl=self,vader,tcp OMPI_MCA_btl_vader_single_copy_mechanism=none "
+        "ASAN_OPTIONS=detect_leaks=0 " TOPOMOE_MPIEXEC " -n " +
+        std::to_string(ranks) + " \"" TOPOMOE_BINARY "\" " + arguments);
+  }
+};
+
+TEST_F(MpiRun, Plan_On16Processes_IsVerified) {
+  plan_small();
+  const Said said = mpirun(16, "run plan.json --backend mpi --verify --format json --trace trace.json" + kSmall);
+  ASSERT_EQ(said.code, 0) << said.err << said.out;
+  const json r = json::parse(said.out);  // one rank speaks
+  EXPECT_TRUE(r.at("bytes_agree").get<bool>());
+  EXPECT_EQ(r.at("verified").size(), 6U);
+  EXPECT_FALSE(json::parse(read("trace.json")).at("traceEvents").empty());
+  // Threads and processes draw the same tokens and send the same bytes.
+  EXPECT_EQ(run("plan.json").at("payload"), r.at("payload"));
+}
+
+TEST_F(MpiRun, OtherRankCount_IsRefusedOnce) {
+  plan_small();
+  const Said said = mpirun(2, "run plan.json --backend mpi");
+  EXPECT_EQ(said.code, 2);
+  const auto first = said.err.find("topomoe: ranks: 2: the plan has 16");
+  EXPECT_NE(first, std::string::npos) << said.err;
+  EXPECT_EQ(said.err.find("topomoe: ", first + 1), std::string::npos) << said.err;
+}
+#endif
+
+}  // namespace
+}  // namespace topomoe::testing
