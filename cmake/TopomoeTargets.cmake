@@ -8,7 +8,7 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
 # Designated initialisers leave out what is default on purpose. GCC 12 is wrong about std::string and moved
 # optionals once it inlines them (its bugs 105651 and 105562).
-set(TOPOMOE_WARNINGS -Wall -Wextra -Wno-missing-field-initializers -Wno-maybe-uninitialized -Wno-restrict -Wno-array-bounds -Wno-stringop-overflow -Wpedantic -Wshadow -Wconversion -Wsign-conversion
+set(TOPOMOE_WARNINGS -Wall -Wextra -Wno-missing-field-initializers -Wno-maybe-uninitialized -Wno-restrict -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread -Wpedantic -Wshadow -Wconversion -Wsign-conversion
     -Wnon-virtual-dtor -Woverloaded-virtual -Werror)
 
 function(topomoe_compile_options target)
