@@ -85,7 +85,7 @@ void Executor::run(const std::vector<Step>& steps, bool backward) {
       for (const int before : s.after) {
         const EventPtr& event = events[static_cast<std::size_t>(before)];
         // Steps that read on the host wait on the host, with a deadline; the others let their lane wait.
-        if (event && s.phase == StepPhase::metadata) event->wait(deadline());
+        if (event && (s.kind == StepKind::index || s.kind == StepKind::route)) event->wait(deadline());
         else c_.device.wait(s.lane, event, deadline());
       }
       look(i);

@@ -151,7 +151,7 @@ struct Step {
   std::string name;
   StepKind kind = StepKind::copy;
   StepPhase phase = StepPhase::forward;
-  int chunk = -1;  // -1: the whole layer
+  int chunk = -1;  // the first, of a step that serves several; -1: the whole layer
   Lane lane = Lane::compute;
   Role group = Role::ep;      // of communication
   bool metadata = false;      // bytes counted apart from payload
