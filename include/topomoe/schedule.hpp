@@ -129,7 +129,7 @@ enum class StepKind : std::uint8_t {
   exchange,         // in: view to peer                  out: view from peer
   all_gather,       // in: my view                       out: view from peer
   ordered_sum,      // in: blocks                        out: their sum in block order
-  expert_forward,   // in: x                             out: y, gate, up
+  expert_forward,   // in: x                             out: y, gate, up, act
   expert_dgrad,     // in: dy, gate, up                  out: dx, act, dgate, dup
   expert_wgrad,     // in: x, dy, act, dgate, dup        out: the weights' gradients
   partial_combine,  // in: packed rows [, weights]       out: rows       P^T, in the node

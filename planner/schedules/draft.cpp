@@ -43,7 +43,11 @@ int LayerDraft::map(std::string name, View from, View to, View of_ids) {
   return static_cast<int>(schedule_.maps.size()) - 1;
 }
 
-void LayerDraft::step(double slot, Step s) { pass_->push_back({slot, std::move(s)}); }
+void LayerDraft::step(double slot, Step s) {
+  // Steps that both passes share say `forward`.
+  if (pass_ == &backward_ && s.phase == StepPhase::forward) s.phase = StepPhase::dgrad;
+  pass_->push_back({slot, std::move(s)});
+}
 
 int LayerDraft::rows(std::string name, Symbol symbol, Chunks chunks, RankSet sources, RankSet dests, Order order,
                      Storage storage) {

@@ -111,7 +111,8 @@ struct NodeDedup {
   // The way back of chunk c: sum in the node, cross, sum at the source into `to`.
   void way_back(double slot, const Cargo& g, StepPhase phase, int c, int landed_rows, View to) {
     const auto i = static_cast<std::size_t>(c);
-    const int fan = fanned(g, c), relay = relayed(g, c), home = leaving(g, c);
+    const Cargo back{g.tag + "back ", g.columns, g.element};  // the same rows, in memory of their own
+    const int fan = fanned(back, c), relay = relayed(back, c), home = leaving(back, c);
     add(slot, g.tag + "collect", StepKind::exchange, phase, c, Lane::intra_node, Role::node,
         from_source(landed_rows, d.one(c), peer({Role::rail})), to_dest(fan, peer()), -1, g.metadata());
     add(slot + 1, g.tag + "sum in node", StepKind::partial_combine, phase, c, Lane::copy, Role::node, whole(fan),
