@@ -9,10 +9,12 @@ Algorithm best_for(const FlipContext& c, const Layout& layout, int gpus_per_node
   const RankGroups groups(layout, gpus_per_node);
   LayerPricer pricer(c.traffic, c.machine, groups, c.widths, c.popularity, tokens);
   Algorithm best;
+  double best_ms = 0;
   for (const Algorithm& a : list_algorithms(groups, c.options)) {
     const double injected = a.split == TokenSplit::sliced ? tokens / layout.tp : tokens;
     Algorithm b = best_chunks(a, pricer, c.schedules, layout, injected, c.options, priced);
-    if (best.transport.empty() || b.time_s < best.time_s) best = std::move(b);
+    const double ms = step_time(c.costs, b.time_s, b.idle_s).total_ms();
+    if (best.transport.empty() || ms < best_ms) best = std::move(b), best_ms = ms;
   }
   return best;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "planner/algorithm_choice.hpp"
+#include "planner/step_time.hpp"
 
 namespace topomoe {
 
@@ -16,6 +17,7 @@ struct FlipContext {
   const std::vector<double>& popularity;
   ScheduleCache& schedules;
   const AlgorithmOptions& options;
+  const LayoutCosts& costs;  // of the layout: algorithms are compared by what they make of a whole step
 };
 
 // The first changes of split or transport, and of "in chunks" to "in one piece".

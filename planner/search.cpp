@@ -281,7 +281,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   for (std::size_t i = 1; i < priced.size() && plan.rejected.size() < 3; ++i)
     plan.rejected.push_back({name(priced[i].layout), name(priced[i].algorithm), priced[i].time.total_ms(),
                              priced[i].memory_GiB, why_slower(priced[i], chosen)});
-  plan.flips = find_flips({s.traffic, s.machine, s.widths(chosen.layout), s.popularity, s.schedules, s.options},
+  plan.flips = find_flips({s.traffic, s.machine, s.widths(chosen.layout), s.popularity, s.schedules, s.options, chosen.costs},
                           chosen.layout, s.gpus_per_node(), chosen.algorithm, s.tokens(chosen.layout), s.priced);
   plan.schedules_priced = s.priced;
   return plan;

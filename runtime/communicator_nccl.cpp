@@ -232,7 +232,8 @@ class NcclCommunicator final : public Communicator {
     channel.lane = info.lane;
     if (info.memory == MemorySpace::cuda) {
       transfer(channel, sends, receives, stream, step);
-      return channel.last = std::make_shared<NcclEvent>(state_, device_.record(info.lane), rank(), step, total);
+      channel.last = device_.record(info.lane);
+      return std::make_shared<NcclEvent>(state_, channel.last, rank(), step, total);
     }
     return staged(channel, sends, receives, info, stream, step, total);
   }
