@@ -149,7 +149,6 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
   const auto gradient = [](const Tensor& t) { return decode(t.read(), DType::f32); };
   router_grad_ = gradient(d_router), gate_grad_ = gradient(d_gate), up_grad_ = gradient(d_up),
   down_grad_ = gradient(d_down);
-  device_.set_progress({});
 }
 
 // To rank 0, as numbers: names and kinds are in the schedule that all have.

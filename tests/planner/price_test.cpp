@@ -187,6 +187,23 @@ TEST(Price, RatesRaised_BoundNeverGrows) {
   }
 }
 
+TEST(ExpectedCounts, AnySkew_ATokenReachesAnExpertOnceAtMost) {
+  for (const double skew : {0.0, 0.5, 1.0, 2.0, 4.0})
+    for (const int k : {1, 2, 4, 8}) {
+      RoutingProfile profile{RoutingProfile::Kind::zipf, skew, {}, "zipf"};
+      const RankGroups groups(make_layout(4, 1, 1, 1, 1, 4), 2);
+      const ExpectedCounts counts(groups, expert_popularity(profile, 8), k, 100, 100);
+      double sum = 0;
+      for (int e = 0; e < 8; ++e) {
+        const double rows = counts.count(Symbol::pairs, 0, 0, e);
+        EXPECT_LE(rows, 100 * (1 + 1e-12)) << "skew " << skew << " k " << k;
+        sum += rows;
+      }
+      EXPECT_NEAR(sum, 100.0 * k, 1e-6);
+      for (int rank = 0; rank < 4; ++rank) EXPECT_LE(counts.count(Symbol::rank_tokens, 0, 0, rank), 100);
+    }
+}
+
 TEST(Price, SlicedUnderTp_MovesOneOverTpBetweenNodes) {
   // TP 8, EP 2 over two hosts: replicated sends each token 8 times between hosts, sliced once.
   std::mt19937 random(1);

@@ -122,6 +122,32 @@ TEST(Planner, RestrictedAlgorithm_IsUsed) {
   EXPECT_EQ(plan->schedule.chunks, 3);
 }
 
+TEST(Planner, PartOfANvl72Rack_IsOneNode) {
+  auto request = shipped("gb200-nvl72", "mixtral-8x7b");
+  request.topology = resize_hosts(request.topology, 64, nullptr);
+  const auto plan = make_plan(request);
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->topology.gpus_per_node, 64);
+}
+
+TEST(Planner, FullRecompute_TakesLongerAndLessMemory) {
+  auto request = shipped("h100-2x8", "mixtral-8x7b");
+  request.fix = {"tp=2", "pp=2", "ep=8", "etp=1"};
+  const auto kept = make_plan(request);
+  request.job.recompute = Recompute::full;
+  const auto again = make_plan(request);
+  ASSERT_TRUE(kept && again);
+  EXPECT_GT(again->time.moe_ms, 1.2 * kept->time.moe_ms);
+  EXPECT_LT(total_GiB(*again), total_GiB(*kept));
+}
+
+TEST(Planner, MoeShardsLayout_IsRefusedByNameUntilGatherIsBuilt) {
+  auto request = shipped("h100-2x8", "mixtral-8x7b");
+  request.fix = {"tp=1", "etp=8", "ep=1"};
+  const auto plan = make_plan(request);
+  ASSERT_FALSE(plan);
+}
+
 TEST(Planner, AllShippedClustersAndModels_PlanOrSayWhyNot) {
   for (const char* cluster : {"dgx-a100", "a800-2x8", "dgx-h100", "hgx-h200", "dgx-b200", "gb200-nvl72", "l40s-8x-pcie", "h100-16x8"})
     for (const char* model : {"mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v3", "monta-2x70b", "switch-base-16"})
