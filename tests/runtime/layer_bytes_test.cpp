@@ -68,7 +68,7 @@ void expect_bytes(const LayerCase& c, std::string_view transport, TokenSplit spl
   const LayerResult actual = run_layer(c, schedule);
 
   const TrafficMatrix expected =
-      expect_traffic(c, reference.ids, sliced, transport == "flat" ? Way::flat : Way::node_dedup, chunks);
+      expect_traffic(c, reference.ids, sliced, way_of(transport), chunks);
   expect_same_bytes(actual.sent_forward, expected.forward, "forward");
   expect_same_bytes(actual.sent_backward, expected.backward, "backward");
 
@@ -121,7 +121,7 @@ TEST_P(LayerBytes, EverySplitAndTransport_EqualsCountByTokens) {
   Draw draw(static_cast<std::uint64_t>(f.tp * 100 + f.ep * 10 + (f.etp > 1 ? 1 : 0)) + 5000);
   const bool sp = f.tp > 1 && draw.coin();
   const DrawnCase drawn = draw_case(f, sp, draw.of({DType::f32, DType::bf16}), 16, draw);
-  for (const std::string_view transport : {"flat", "node_dedup"})
+  for (const std::string_view transport : transport_names())
     for (const auto split : {TokenSplit::replicated, TokenSplit::sliced}) {
       if (!applies(transport, drawn.c.layout, drawn.c.gpus_per_node)) continue;
       const int chunks = draw.of({1, 2, 3, 4});

@@ -51,7 +51,7 @@ TEST_P(LayerContract, F32EverySplitTransportAndChunking_MatchesReference) {
     if (sp && GetParam().tp == 1) continue;
     const DrawnCase drawn = draw_case(GetParam(), sp, DType::f32, kRanks, draw_);
     const LayerCase& c = drawn.c;
-    for (const std::string_view transport : {"flat", "node_dedup"}) {
+    for (const std::string_view transport : transport_names()) {
       if (!applies(transport, c.layout, c.gpus_per_node)) continue;
       // Two chunk counts a split; the other two with the other kind of holding tokens, or in the next fold.
       const bool even = draw_.coin();
@@ -69,7 +69,7 @@ TEST_P(LayerContract, F32EverySplitTransportAndChunking_MatchesReference) {
 TEST_P(LayerContract, Bf16_MatchesReference) {
   const bool sp = GetParam().tp > 1 && draw_.coin();
   const DrawnCase drawn = draw_case(GetParam(), sp, DType::bf16, kRanks, draw_);
-  for (const std::string_view transport : {"flat", "node_dedup"}) {
+  for (const std::string_view transport : transport_names()) {
     if (!applies(transport, drawn.c.layout, drawn.c.gpus_per_node)) continue;
     const int n = draw_.of({1, 2, 3, 8});
     const auto split = draw_.of({TokenSplit::replicated, TokenSplit::sliced});

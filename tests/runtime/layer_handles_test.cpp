@@ -167,7 +167,7 @@ TEST(LayerEdges, NobodyHasTokens_EveryScheduleRunsAndAddsNothing) {
   for (const bool sp : {false, true})
     for (const auto split : {TokenSplit::replicated, TokenSplit::sliced}) {
       LayerCase c{.layout = layout(4, 2, 1, 4, sp), .gpus_per_node = 2, .tokens = {0}};
-      for (const std::string_view transport : {"flat", "node_dedup"}) {
+      for (const std::string_view transport : transport_names()) {
         const LayerResult r = run_layer(c, build_schedule(transport, request(c.layout, split, 3)));
         for (const auto& output : r.output) EXPECT_TRUE(output.empty());
         for (const Values* g : {&r.grads.router, &r.grads.gate, &r.grads.up, &r.grads.down})
@@ -179,7 +179,7 @@ TEST(LayerEdges, NobodyHasTokens_EveryScheduleRunsAndAddsNothing) {
 // A dense layer in disguise: one rank, one expert. Nothing is sent.
 TEST(LayerEdges, OneRankOneExpert_SendsNothing) {
   LayerCase c{.layout = layout(1, 1, 1, 1), .gpus_per_node = 1, .shape = {8, 4, 1, 1, true}, .tokens = {5}};
-  for (const std::string_view transport : {"flat", "node_dedup"}) {
+  for (const std::string_view transport : transport_names()) {
     const LayerResult r = run_layer(c, build_schedule(transport, request(c.layout, TokenSplit::sliced, 2)));
     EXPECT_EQ(r.sent_forward[0][0], Traffic{});
     EXPECT_EQ(r.sent_backward[0][0], Traffic{});

@@ -278,7 +278,7 @@ TEST_P(ScheduleFlow, EverySchedule_ReadsWhatIsThereAndNeverHangs) {
   const FlowCase flow = draw_flow(f, sp, draw);
   const LayerCase& c = flow.c;
   const RankGroups groups(c.layout, c.gpus_per_node);
-  for (const std::string_view transport : {"flat", "node_dedup"})
+  for (const std::string_view transport : transport_names())
     for (const auto split : {TokenSplit::replicated, TokenSplit::sliced}) {
       if (!applies(transport, c.layout, c.gpus_per_node)) continue;
       const int n = draw.of({1, 2, 3, 4});

@@ -1,6 +1,8 @@
 #include "tests/support/drawn_counts.hpp"
 
 #include <set>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace topomoe::testing {
@@ -212,6 +214,12 @@ struct TrafficCount {
 };
 
 }  // namespace
+
+Way way_of(std::string_view transport) {
+  if (transport == "flat") return Way::flat;
+  if (transport == "node_dedup") return Way::node_dedup;
+  throw std::logic_error("tests/support/drawn_counts: nobody counts the bytes of " + std::string(transport));
+}
 
 TrafficMatrix expect_traffic(const LayerCase& c, const Ids& held, bool sliced, Way way, int chunks) {
   TrafficCount count(c, held, sliced, chunks);

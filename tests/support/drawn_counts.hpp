@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "tests/support/layer_world.hpp"
@@ -44,7 +45,9 @@ class DrawnCounts final : public CountSource {
   Ids injected_;
 };
 
+// How the bytes of a transport are counted from ids alone: a new transport adds a Way and its row in way_of().
 enum class Way : std::uint8_t { flat, node_dedup };
+Way way_of(std::string_view transport);  // throws std::logic_error for one that nobody counts yet
 
 struct TrafficMatrix {
   std::vector<std::vector<Traffic>> forward, backward;  // [from][to]; messages are not counted

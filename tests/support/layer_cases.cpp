@@ -83,8 +83,15 @@ Layout layout(int world, int tp, int etp, int ep, bool sequence_parallel, Expert
   return l;
 }
 
+std::vector<std::string_view> transport_names() {
+  std::vector<std::string_view> names;
+  for (const Transport& t : transports()) names.push_back(t.name);
+  return names;
+}
+
 bool applies(std::string_view transport, const Layout& l, int gpus_per_node) {
-  return transport == "flat" || (l.etp == 1 && even_nodes(l, gpus_per_node));
+  const Transport& t = find_transport(transport);
+  return t.refuses(request(l, TokenSplit::sliced, 1)).empty() && (!t.needs_even_nodes || even_nodes(l, gpus_per_node));
 }
 
 }  // namespace topomoe::testing

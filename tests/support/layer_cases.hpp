@@ -46,6 +46,8 @@ DrawnCase draw_case(const Fold& f, bool sequence_parallel, DType dtype, int rank
 ScheduleRequest request(const Layout& l, TokenSplit split, int chunks, int pieces = 0);
 Layout layout(int world, int tp, int etp, int ep, bool sequence_parallel = false,
               ExpertOrder order = ExpertOrder::ep_inner);
+// Names of all transports: tests run every row of the table.
+std::vector<std::string_view> transport_names();
 bool applies(std::string_view transport, const Layout& l, int gpus_per_node);
 
 }  // namespace topomoe::testing
