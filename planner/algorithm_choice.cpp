@@ -41,7 +41,8 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
   return out;
 }
 
-void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout, const AlgorithmOptions& options) {
+void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
+           const AlgorithmOptions& options) {
   const Schedule& s = cache.get(a.transport, request_for(layout, a));
   const PredictedPass forward = pricer.price(s, false);
   a.time_s = forward.time_us * 1e-6;

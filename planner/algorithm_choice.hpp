@@ -47,7 +47,8 @@ class ScheduleCache {
 std::vector<Algorithm> list_algorithms(const RankGroups& groups, const AlgorithmOptions& options);
 ScheduleRequest request_for(const Layout& layout, const Algorithm& a);
 // Fills in the times.
-void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout, const AlgorithmOptions& options);
+void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
+           const AlgorithmOptions& options);
 // The best n and r for the split and transport of `a`; `priced` is increased by the number of timelines run.
 Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
                       double tokens_injected, const AlgorithmOptions& options, std::int64_t& priced);

@@ -230,7 +230,8 @@ double injected_tokens(const Schedule& s, const Layout& layout, double of_tp_gro
 LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
   const Layout& layout = groups_.layout();
   const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
-  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held, injected_tokens(s, layout, tokens_));
+  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
+                                injected_tokens(s, layout, tokens_));
   counts_ = &expected;
   // Chunks of one step are alike: their traffic is routed once, with the bytes of all.
   struct Traffic {

@@ -133,10 +133,10 @@ Plan describe(Search& s, const Candidate& c) {
   p.topology = {r.topology.name,   fingerprint(r.topology), r.topology.host_count(), r.topology.gpu_count(),
                 s.gpus_per_node(), r.topology_note,         r.topology.warnings};
   if (r.model.router_groups > 1)
-    p.topology.warnings.push_back(
-        fmt::format("routing: the router may reach {} of {} expert groups; priced as if it could reach all, so distinct nodes a "
-                    "token (node_dedup's traffic) are overestimated",
-                    r.model.router_topk_groups, r.model.router_groups));
+    p.topology.warnings.push_back(fmt::format(
+        "routing: the router may reach {} of {} expert groups; priced as if it could reach all, so distinct nodes a "
+        "token (node_dedup's traffic) are overestimated",
+        r.model.router_topk_groups, r.model.router_groups));
   p.model = r.model, p.job = r.job, p.routing = r.routing, p.layout = c.layout;
   for (int rank = 0; rank < c.layout.world; ++rank)
     p.ranks.push_back({"host" + std::to_string(r.topology.host_of(rank)), r.topology.bus_id(rank)});
@@ -281,8 +281,9 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   for (std::size_t i = 1; i < priced.size() && plan.rejected.size() < 3; ++i)
     plan.rejected.push_back({name(priced[i].layout), name(priced[i].algorithm), priced[i].time.total_ms(),
                              priced[i].memory_GiB, why_slower(priced[i], chosen)});
-  plan.flips = find_flips({s.traffic, s.machine, s.widths(chosen.layout), s.popularity, s.schedules, s.options, chosen.costs},
-                          chosen.layout, s.gpus_per_node(), chosen.algorithm, s.tokens(chosen.layout), s.priced);
+  plan.flips =
+      find_flips({s.traffic, s.machine, s.widths(chosen.layout), s.popularity, s.schedules, s.options, chosen.costs},
+                 chosen.layout, s.gpus_per_node(), chosen.algorithm, s.tokens(chosen.layout), s.priced);
   plan.schedules_priced = s.priced;
   return plan;
 }

@@ -52,7 +52,8 @@ GroupLoad TrafficModel::weighted(const RankGroups& groups, Role role, int rank, 
   return out;
 }
 
-void TrafficModel::add(LinkLoads& loads, const RankGroups& groups, Role role, int rank, const PairWeight& weight) const {
+void TrafficModel::add(LinkLoads& loads, const RankGroups& groups, Role role, int rank,
+                       const PairWeight& weight) const {
   const auto [first, end] = neighbourhood(router_.topology(), groups, rank);
   for (int r = first; r < end; ++r)
     for (const int peer : groups.members(role, r)) {
@@ -83,7 +84,8 @@ const GroupLoad& TrafficModel::ring(const RankGroups& groups, Role role, int ran
     if (next != r) loads.add(r, next, 1);
     if (previous != r && (previous < first || previous >= end)) loads.add(previous, r, 1);
   }
-  for (const ClassLoad& c : loads.by_class()) out.classes.push_back({c.klass, c.name, c.max_bytes, c.GBps_per_direction});
+  for (const ClassLoad& c : loads.by_class())
+    out.classes.push_back({c.klass, c.name, c.max_bytes, c.GBps_per_direction});
   return known_rings_.emplace(key, std::move(out)).first->second;
 }
 

@@ -40,8 +40,8 @@ struct Posted {
 struct Hub {
   explicit Hub(int size) : bells(static_cast<std::size_t>(size)) {}
 
-  std::vector<Bell> bells;  // by rank
-  std::mutex mutex;         // guards all below
+  std::vector<Bell> bells;                                                  // by rank
+  std::mutex mutex;                                                         // guards all below
   std::map<std::tuple<int, int, int>, std::deque<Posted>> sends, receives;  // by channel, source, target
   std::string aborted;
   int copying = 0;  // transfers being copied right now; abort waits for them, as buffers die after it
@@ -77,7 +77,8 @@ struct Hub {
     std::string failure;
     if (send.bytes != receive.bytes) {
       failure = "rank " + std::to_string(send.owner) + " sends " + std::to_string(send.bytes) + " bytes (" + send.step +
-                "), rank " + std::to_string(receive.owner) + " expects " + std::to_string(receive.bytes) + " (" + receive.step + ")";
+                "), rank " + std::to_string(receive.owner) + " expects " + std::to_string(receive.bytes) + " (" +
+                receive.step + ")";
     } else {
       std::memcpy(receive.target, send.source, send.bytes);
     }
@@ -111,7 +112,8 @@ class InprocEvent final : public Event {
       // Abort rings every bell, so the reason is seen at once.
       if (const std::string why = aborted(); !why.empty()) throw TransportError(rank_, -1, step_, bytes_, why);
       if (bell().rung.wait_until(lock, deadline) == std::cv_status::timeout && pending_->remaining > 0)
-        throw TransportError(rank_, -1, step_, bytes_, std::to_string(pending_->remaining) + " transfers still missing at the deadline");
+        throw TransportError(rank_, -1, step_, bytes_,
+                             std::to_string(pending_->remaining) + " transfers still missing at the deadline");
     }
     if (!pending_->failure.empty()) throw TransportError(rank_, -1, step_, bytes_, pending_->failure);
   }
@@ -140,7 +142,8 @@ class InprocCommunicator final : public Communicator {
   EventPtr exchange(ChannelId channel, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                     const ExchangeInfo& info) override {
     if (info.memory != MemorySpace::host)
-      throw InvalidInput("exchange " + std::string(info.step), "GPU memory", "ranks that are threads move host memory: take the cpu device");
+      throw InvalidInput("exchange " + std::string(info.step), "GPU memory",
+                         "ranks that are threads move host memory: take the cpu device");
     const auto& members = channels_.at(static_cast<std::size_t>(channel));
     auto pending = std::make_shared<Pending>();
     double total = 0;

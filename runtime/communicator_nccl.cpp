@@ -153,7 +153,8 @@ class NcclEvent final : public Event {
   }
   void wait(Clock::time_point deadline) override {
     while (!poll()) {
-      if (Clock::now() > deadline) throw TransportError(rank_, -1, step_, bytes_, "the GPU did not finish it by the deadline");
+      if (Clock::now() > deadline)
+        throw TransportError(rank_, -1, step_, bytes_, "the GPU did not finish it by the deadline");
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
   }

@@ -19,15 +19,16 @@ RankCounts::RankCounts(const Schedule& schedule, const RankGroups& groups, int m
 
 int RankCounts::owner(int expert) const {
   if (expert < 0 || expert >= experts_)
-    throw std::logic_error("topomoe bug: schedule " + schedule_.name + ": rank " + std::to_string(me_) + " met expert " +
-                           std::to_string(expert) + " of " + std::to_string(experts_));
+    throw std::logic_error("topomoe bug: schedule " + schedule_.name + ": rank " + std::to_string(me_) +
+                           " met expert " + std::to_string(expert) + " of " + std::to_string(experts_));
   return owners_[static_cast<std::size_t>(expert)];
 }
 
 std::int64_t RankCounts::held(int source) const {
   const auto it = held_.find(source);
   if (it == held_.end())
-    throw std::logic_error("topomoe bug: rank " + std::to_string(me_) + " does not know the tokens of rank " + std::to_string(source));
+    throw std::logic_error("topomoe bug: rank " + std::to_string(me_) + " does not know the tokens of rank " +
+                           std::to_string(source));
   return it->second;
 }
 
@@ -56,7 +57,8 @@ std::size_t RankCounts::width(Symbol symbol) const {
 
 std::size_t RankCounts::column(Symbol symbol, int index) const {
   if (symbol == Symbol::pairs) return static_cast<std::size_t>(index);
-  return static_cast<std::size_t>(symbol == Symbol::rank_tokens ? groups_.index_in(Role::ep, index) : groups_.node_index(index));
+  return static_cast<std::size_t>(symbol == Symbol::rank_tokens ? groups_.index_in(Role::ep, index)
+                                                                : groups_.node_index(index));
 }
 
 std::vector<std::int64_t>& RankCounts::of(Table& t, Symbol symbol) {
@@ -67,7 +69,8 @@ RankCounts::Table& RankCounts::table(int source) {
   Table& t = tables_[source];
   if (t.pairs.empty()) {
     const auto chunks = static_cast<std::size_t>(schedule_.chunks);
-    for (const Symbol s : {Symbol::pairs, Symbol::rank_tokens, Symbol::node_tokens}) of(t, s).assign(chunks * width(s), -1);
+    for (const Symbol s : {Symbol::pairs, Symbol::rank_tokens, Symbol::node_tokens})
+      of(t, s).assign(chunks * width(s), -1);
   }
   return t;
 }
@@ -76,14 +79,14 @@ double RankCounts::count(Symbol symbol, int chunk, int source, int index) const 
   if (symbol == Symbol::held) return static_cast<double>(held(source));
   if (symbol == Symbol::tokens) return static_cast<double>(tokens(chunk, source));
   const auto it = tables_.find(source);
-  const std::int64_t n =
-      it == tables_.end()
-          ? -1
-          : of(const_cast<Table&>(it->second), symbol)[static_cast<std::size_t>(chunk) * width(symbol) + column(symbol, index)];
+  const std::int64_t n = it == tables_.end()
+                             ? -1
+                             : of(const_cast<Table&>(it->second),
+                                  symbol)[static_cast<std::size_t>(chunk) * width(symbol) + column(symbol, index)];
   if (n < 0)
-    throw std::logic_error("topomoe bug: schedule " + schedule_.name + ": rank " + std::to_string(me_) + " does not know " +
-                           std::string(name(symbol)) + "[" + std::to_string(chunk) + "][" + std::to_string(source) + "][" +
-                           std::to_string(index) + "]");
+    throw std::logic_error("topomoe bug: schedule " + schedule_.name + ": rank " + std::to_string(me_) +
+                           " does not know " + std::string(name(symbol)) + "[" + std::to_string(chunk) + "][" +
+                           std::to_string(source) + "][" + std::to_string(index) + "]");
   return static_cast<double>(n);
 }
 
@@ -92,7 +95,8 @@ void RankCounts::set_routing(std::span<const std::int32_t> ids, int top_k) {
   for (int c = 0; c < schedule_.chunks; ++c) rows += tokens(c, me_);
   TOPOMOE_ASSERT(ids.size() == static_cast<std::size_t>(rows * top_k));
   Table& t = table(me_);
-  for (const Symbol s : {Symbol::pairs, Symbol::rank_tokens, Symbol::node_tokens}) std::fill(of(t, s).begin(), of(t, s).end(), 0);
+  for (const Symbol s : {Symbol::pairs, Symbol::rank_tokens, Symbol::node_tokens})
+    std::fill(of(t, s).begin(), of(t, s).end(), 0);
   std::vector<std::size_t> ranks, nodes;
   std::size_t row = 0;
   for (int c = 0; c < schedule_.chunks; ++c) {
@@ -149,7 +153,8 @@ std::size_t RankCounts::write(const CountSlice& slice, int me, int peer, std::sp
     if (slice.symbol == Symbol::held) {
       held_[source] = n;
     } else {
-      of(table(source), slice.symbol)[static_cast<std::size_t>(c) * width(slice.symbol) + column(slice.symbol, index)] = n;
+      of(table(source), slice.symbol)[static_cast<std::size_t>(c) * width(slice.symbol) + column(slice.symbol, index)] =
+          n;
     }
   });
   return used;

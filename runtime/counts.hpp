@@ -32,7 +32,7 @@ class RankCounts final : public CountSource {
   int owner(int expert) const;
 
  private:
-  struct Table {  // of one source
+  struct Table {                                                // of one source
     std::vector<std::int64_t> pairs, rank_tokens, node_tokens;  // [chunk][expert | EP member | node], -1: unknown
   };
   std::int64_t tokens(int chunk, int source) const;
@@ -47,7 +47,7 @@ class RankCounts final : public CountSource {
   const Schedule& schedule_;
   const RankGroups& groups_;
   int me_, experts_, nodes_;
-  std::vector<int> owners_;        // by expert
+  std::vector<int> owners_;  // by expert
   std::map<int, std::int64_t> held_;
   std::map<int, Table> tables_;
 };

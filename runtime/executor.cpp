@@ -15,7 +15,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 template <class T>
-T* as(std::byte* p) { return reinterpret_cast<T*>(p); }
+T* as(std::byte* p) {
+  return reinterpret_cast<T*>(p);
+}
 
 int root_of(const Schedule& s, int buffer) {
   const int alias = s.buffers[static_cast<std::size_t>(buffer)].alias;
@@ -24,7 +26,8 @@ int root_of(const Schedule& s, int buffer) {
 
 }  // namespace
 
-Executor::Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights, const LayerGradients* gradients)
+Executor::Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
+                   const LayerGradients* gradients)
     : c_(context), state_(state), weights_(weights), gradients_(gradients) {}
 
 std::int64_t Executor::shard() const { return c_.shape.ffn / c_.groups.layout().etp; }
@@ -50,8 +53,10 @@ std::byte* Executor::memory_of(int id) {
   if (!memory) {
     View all;
     all.buffer = root;
-    const auto rows = static_cast<std::size_t>(resolve(c_.schedule, all, c_.groups, state_.counts, c_.rank, c_.rank).rows);
-    memory = c_.device.allocate(std::max<std::size_t>(1, rows * static_cast<std::size_t>(columns(b)) * size_of(dtype(b))));
+    const auto rows =
+        static_cast<std::size_t>(resolve(c_.schedule, all, c_.groups, state_.counts, c_.rank, c_.rank).rows);
+    memory =
+        c_.device.allocate(std::max<std::size_t>(1, rows * static_cast<std::size_t>(columns(b)) * size_of(dtype(b))));
   }
   return memory.get();
 }
@@ -60,7 +65,8 @@ Executor::Span Executor::at(const View& view, int peer) {
   const Buffer& b = buffer(view);
   const RowRange range = resolve(c_.schedule, view, c_.groups, state_.counts, c_.rank, peer < 0 ? c_.rank : peer);
   const std::size_t row_bytes = static_cast<std::size_t>(columns(b)) * size_of(dtype(b));
-  return {memory_of(view.buffer) + static_cast<std::size_t>(range.offset) * row_bytes, static_cast<std::int64_t>(range.rows), row_bytes};
+  return {memory_of(view.buffer) + static_cast<std::size_t>(range.offset) * row_bytes,
+          static_cast<std::int64_t>(range.rows), row_bytes};
 }
 
 void Executor::run(const std::vector<Step>& steps, bool backward) {
@@ -85,8 +91,10 @@ void Executor::run(const std::vector<Step>& steps, bool backward) {
       for (const int before : s.after) {
         const EventPtr& event = events[static_cast<std::size_t>(before)];
         // Steps that read on the host wait on the host, with a deadline; the others let their lane wait.
-        if (event && (s.kind == StepKind::index || s.kind == StepKind::route)) event->wait(deadline());
-        else c_.device.wait(s.lane, event, deadline());
+        if (event && (s.kind == StepKind::index || s.kind == StepKind::route))
+          event->wait(deadline());
+        else
+          c_.device.wait(s.lane, event, deadline());
       }
       look(i);
       StepTrace t{.name = s.name, .kind = s.kind, .lane = s.lane, .backward = backward, .chunk = s.chunk};
@@ -139,10 +147,17 @@ void Executor::issue(const Step& s, StepTrace& trace, EventPtr& event) {
 
 void Executor::route(const Step& s) {
   const Span tokens = at(s.in[0]), ids = at(s.out[0]);
-  c_.device.router(s.lane, {.tokens = tokens.data, .weight = weights_.router, .probabilities = as<float>(at(s.out[2]).data),
-                            .ids = as<std::int32_t>(ids.data), .weights = as<float>(at(s.out[1]).data), .rows = tokens.rows,
-                            .hidden = c_.shape.hidden, .experts = c_.shape.experts, .k = c_.shape.top_k,
-                            .renormalize = c_.shape.renormalize, .dtype = c_.shape.dtype});
+  c_.device.router(s.lane, {.tokens = tokens.data,
+                            .weight = weights_.router,
+                            .probabilities = as<float>(at(s.out[2]).data),
+                            .ids = as<std::int32_t>(ids.data),
+                            .weights = as<float>(at(s.out[1]).data),
+                            .rows = tokens.rows,
+                            .hidden = c_.shape.hidden,
+                            .experts = c_.shape.experts,
+                            .k = c_.shape.top_k,
+                            .renormalize = c_.shape.renormalize,
+                            .dtype = c_.shape.dtype});
   std::vector<std::int32_t> host(static_cast<std::size_t>(tokens.rows * c_.shape.top_k));
   c_.device.to_host(s.lane, host.data(), ids.data, ids.bytes());
   state_.counts.set_routing(host, c_.shape.top_k);
@@ -168,7 +183,8 @@ void Executor::counts_exchange(const Step& s, StepTrace& trace) {
     trace.metadata_bytes += static_cast<double>(sends.back().bytes);
   }
   // Everything after this is sized by it, so the host waits here.
-  c_.communicator.exchange(c_.channels.at(s.group), sends, receives, {.step = s.name, .lane = s.lane, .metadata = true})
+  c_.communicator
+      .exchange(c_.channels.at(s.group), sends, receives, {.step = s.name, .lane = s.lane, .metadata = true})
       ->wait(deadline());
   for (std::size_t i = 0; i < members.size(); ++i) {
     std::span<const std::int32_t> rest = received[i];
@@ -203,21 +219,33 @@ void Executor::pack(const Step& s) {
   const Buffer& b = buffer(s.out[0]);
   DeviceMemory factors;
   if (s.weights.buffer >= 0) {
-    factors = temporaries_.emplace_back(c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(out.rows) * sizeof(float))));
-    c_.device.gather_rows(s.lane, {.out = factors.get(), .in = at(s.weights).data, .source_row = as<std::int32_t>(m.source_factor.get()),
-                                   .rows = out.rows, .columns = 1, .dtype = DType::f32});
+    factors = temporaries_.emplace_back(
+        c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(out.rows) * sizeof(float))));
+    c_.device.gather_rows(s.lane, {.out = factors.get(),
+                                   .in = at(s.weights).data,
+                                   .source_row = as<std::int32_t>(m.source_factor.get()),
+                                   .rows = out.rows,
+                                   .columns = 1,
+                                   .dtype = DType::f32});
   }
-  c_.device.gather_rows(s.lane, {.out = out.data, .in = in.data, .source_row = as<std::int32_t>(m.source_row.get()),
-                                 .scale = factors ? as<float>(factors.get()) : nullptr, .rows = out.rows, .columns = columns(b),
+  c_.device.gather_rows(s.lane, {.out = out.data,
+                                 .in = in.data,
+                                 .source_row = as<std::int32_t>(m.source_row.get()),
+                                 .scale = factors ? as<float>(factors.get()) : nullptr,
+                                 .rows = out.rows,
+                                 .columns = columns(b),
                                  .dtype = dtype(b)});
 }
 
 void Executor::repack(const Step& s) {
   const Span in = at(s.in[0]), out = at(s.out[0]);
   const DeviceMap& m = state_.maps.at(s.map);
-  c_.device.gather_rows(s.lane, {.out = out.data, .in = in.data,
-                                 .source_row = as<std::int32_t>((s.transpose ? m.position : m.source_row).get()), .rows = out.rows,
-                                 .columns = columns(buffer(s.out[0])), .dtype = dtype(buffer(s.out[0]))});
+  c_.device.gather_rows(s.lane, {.out = out.data,
+                                 .in = in.data,
+                                 .source_row = as<std::int32_t>((s.transpose ? m.position : m.source_row).get()),
+                                 .rows = out.rows,
+                                 .columns = columns(buffer(s.out[0])),
+                                 .dtype = dtype(buffer(s.out[0]))});
 }
 
 EventPtr Executor::exchange(const Step& s, StepTrace& trace) {
@@ -235,14 +263,19 @@ EventPtr Executor::exchange(const Step& s, StepTrace& trace) {
     receives.push_back({static_cast<int>(i), in.data, in.bytes()});
     (s.metadata ? trace.metadata_bytes : trace.payload_bytes) += static_cast<double>(out.bytes());
   }
-  return c_.communicator.exchange(c_.channels.at(s.group), sends, receives,
-                                  {.step = s.name, .lane = s.lane, .metadata = s.metadata, .memory = c_.device.memory_space()});
+  return c_.communicator.exchange(
+      c_.channels.at(s.group), sends, receives,
+      {.step = s.name, .lane = s.lane, .metadata = s.metadata, .memory = c_.device.memory_space()});
 }
 
 void Executor::ordered_sum(const Step& s) {
   const Span out = at(s.out[0]);
-  c_.device.ordered_sum(s.lane, {.out = out.data, .in = at(s.in[0]).data, .rows = out.rows, .columns = columns(buffer(s.out[0])),
-                                 .blocks = c_.groups.size(s.group), .dtype = dtype(buffer(s.out[0]))});
+  c_.device.ordered_sum(s.lane, {.out = out.data,
+                                 .in = at(s.in[0]).data,
+                                 .rows = out.rows,
+                                 .columns = columns(buffer(s.out[0])),
+                                 .blocks = c_.groups.size(s.group),
+                                 .dtype = dtype(buffer(s.out[0]))});
 }
 
 // First row of each local expert, and the end.
@@ -263,18 +296,48 @@ void Executor::experts(const Step& s) {
   for (const View& v : s.out) out.push_back(at(v).data);
   const std::int64_t hidden = c_.shape.hidden, ffn = shard();
   if (s.kind == StepKind::expert_forward) {
-    c_.device.grouped_ffn(s.lane, {.in = in[0], .out = out[0], .gate = out[1], .up = out[2], .act = out[3], .w_gate = weights_.gate,
-                                   .w_up = weights_.up, .w_down = weights_.down, .offsets = offsets, .hidden = hidden, .ffn = ffn,
+    c_.device.grouped_ffn(s.lane, {.in = in[0],
+                                   .out = out[0],
+                                   .gate = out[1],
+                                   .up = out[2],
+                                   .act = out[3],
+                                   .w_gate = weights_.gate,
+                                   .w_up = weights_.up,
+                                   .w_down = weights_.down,
+                                   .offsets = offsets,
+                                   .hidden = hidden,
+                                   .ffn = ffn,
                                    .dtype = c_.shape.dtype});
   } else if (s.kind == StepKind::expert_dgrad) {
-    c_.device.grouped_ffn_dgrad(s.lane, {.out_grad = in[0], .in_grad = out[0], .gate = in[1], .up = in[2], .gate_grad = out[2],
-                                         .up_grad = out[3], .act = out[1], .w_gate = weights_.gate, .w_up = weights_.up,
-                                         .w_down = weights_.down, .offsets = offsets, .hidden = hidden, .ffn = ffn, .dtype = c_.shape.dtype});
+    c_.device.grouped_ffn_dgrad(s.lane, {.out_grad = in[0],
+                                         .in_grad = out[0],
+                                         .gate = in[1],
+                                         .up = in[2],
+                                         .gate_grad = out[2],
+                                         .up_grad = out[3],
+                                         .act = out[1],
+                                         .w_gate = weights_.gate,
+                                         .w_up = weights_.up,
+                                         .w_down = weights_.down,
+                                         .offsets = offsets,
+                                         .hidden = hidden,
+                                         .ffn = ffn,
+                                         .dtype = c_.shape.dtype});
   } else if (gradients_ != nullptr && gradients_->gate != nullptr) {
     const float scale = s.shared_by_tp ? 1.0F / static_cast<float>(c_.groups.layout().tp) : 1.0F;
-    c_.device.grouped_ffn_wgrad(s.lane, {.in = in[0], .out_grad = in[1], .act = in[2], .gate_grad = in[3], .up_grad = in[4],
-                                         .w_gate_grad = gradients_->gate, .w_up_grad = gradients_->up, .w_down_grad = gradients_->down,
-                                         .scale = scale, .offsets = offsets, .hidden = hidden, .ffn = ffn, .dtype = c_.shape.dtype});
+    c_.device.grouped_ffn_wgrad(s.lane, {.in = in[0],
+                                         .out_grad = in[1],
+                                         .act = in[2],
+                                         .gate_grad = in[3],
+                                         .up_grad = in[4],
+                                         .w_gate_grad = gradients_->gate,
+                                         .w_up_grad = gradients_->up,
+                                         .w_down_grad = gradients_->down,
+                                         .scale = scale,
+                                         .offsets = offsets,
+                                         .hidden = hidden,
+                                         .ffn = ffn,
+                                         .dtype = c_.shape.dtype});
   }
 }
 
@@ -282,15 +345,27 @@ void Executor::combine(const Step& s) {
   const Span in = at(s.in[0]), out = at(s.out[0]);
   const DeviceMap& m = state_.maps.at(s.map);
   const float* weight = s.weights.buffer >= 0 ? as<float>(at(s.weights).data) : nullptr;
-  c_.device.sum_rows(s.lane, {.out = out.data, .in = in.data, .position = as<std::int32_t>(m.position.get()), .weight = weight,
-                              .rows = out.rows, .columns = columns(buffer(s.out[0])), .k = m.host.slots, .dtype = dtype(buffer(s.out[0]))});
+  c_.device.sum_rows(s.lane, {.out = out.data,
+                              .in = in.data,
+                              .position = as<std::int32_t>(m.position.get()),
+                              .weight = weight,
+                              .rows = out.rows,
+                              .columns = columns(buffer(s.out[0])),
+                              .k = m.host.slots,
+                              .dtype = dtype(buffer(s.out[0]))});
 }
 
 void Executor::weight_grad(const Step& s) {
   const Span a = at(s.in[0]), b = at(s.in[1]), out = at(s.out[0]);
   const DeviceMap& m = state_.maps.at(s.map);
-  c_.device.row_dots(s.lane, {.out = as<float>(out.data), .a = a.data, .b = b.data, .position = as<std::int32_t>(m.position.get()),
-                              .rows = out.rows, .columns = c_.shape.hidden, .k = m.host.slots, .dtype = c_.shape.dtype});
+  c_.device.row_dots(s.lane, {.out = as<float>(out.data),
+                              .a = a.data,
+                              .b = b.data,
+                              .position = as<std::int32_t>(m.position.get()),
+                              .rows = out.rows,
+                              .columns = c_.shape.hidden,
+                              .k = m.host.slots,
+                              .dtype = c_.shape.dtype});
 }
 
 void Executor::route_backward(const Step& s) {
@@ -299,11 +374,20 @@ void Executor::route_backward(const Step& s) {
   const DeviceMemory scratch = temporaries_.emplace_back(
       c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(tokens.rows) * experts * sizeof(float))));
   c_.device.router_backward(
-      s.lane, {.tokens = tokens.data, .weight = weights_.router, .probabilities = as<float>(at(s.in[3]).data),
-               .ids = as<std::int32_t>(at(s.in[2]).data), .weight_grads = as<float>(at(s.in[1]).data), .logit_grads = as<float>(scratch.get()),
-               .token_grads = at(s.out[0]).data, .weight_grad = gradients_ ? gradients_->router : nullptr,
-               .weight_grad_scale = s.shared_by_tp ? 1.0F / static_cast<float>(c_.groups.layout().tp) : 1.0F, .rows = tokens.rows,
-               .hidden = c_.shape.hidden, .experts = c_.shape.experts, .k = c_.shape.top_k, .renormalize = c_.shape.renormalize,
+      s.lane, {.tokens = tokens.data,
+               .weight = weights_.router,
+               .probabilities = as<float>(at(s.in[3]).data),
+               .ids = as<std::int32_t>(at(s.in[2]).data),
+               .weight_grads = as<float>(at(s.in[1]).data),
+               .logit_grads = as<float>(scratch.get()),
+               .token_grads = at(s.out[0]).data,
+               .weight_grad = gradients_ ? gradients_->router : nullptr,
+               .weight_grad_scale = s.shared_by_tp ? 1.0F / static_cast<float>(c_.groups.layout().tp) : 1.0F,
+               .rows = tokens.rows,
+               .hidden = c_.shape.hidden,
+               .experts = c_.shape.experts,
+               .k = c_.shape.top_k,
+               .renormalize = c_.shape.renormalize,
                .dtype = c_.shape.dtype});
 }
 

@@ -39,16 +39,18 @@ struct DeviceMap {
 
 // Memory and counts of one forward, and of its backward.
 struct PassState {
-  PassState(const ExecutorContext& context) : counts(context.schedule, context.groups, context.rank, context.shape.experts) {}
+  PassState(const ExecutorContext& context)
+      : counts(context.schedule, context.groups, context.rank, context.shape.experts) {}
   RankCounts counts;
-  std::map<int, DeviceMemory> memory;    // by buffer that is not an alias
-  std::map<int, std::byte*> caller;      // the caller's tensors
-  std::map<int, DeviceMap> maps;         // by map
+  std::map<int, DeviceMemory> memory;  // by buffer that is not an alias
+  std::map<int, std::byte*> caller;    // the caller's tensors
+  std::map<int, DeviceMap> maps;       // by map
 };
 
 class Executor {
  public:
-  Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights, const LayerGradients* gradients);
+  Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
+           const LayerGradients* gradients);
 
   // Runs one pass to its end; buffers of Storage::pass are freed. Throws after aborting the communicator.
   void run(const std::vector<Step>& steps, bool backward);

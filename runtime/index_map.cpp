@@ -17,8 +17,8 @@ Key key(int chunk, int source, int dest, int expert) {
 }
 
 // Segments of the view's buffer that lie in the view, rows counted from the view's start.
-std::vector<Segment> segments_in(const Schedule& schedule, const View& view, const RankGroups& groups, const RankCounts& counts,
-                                 int me) {
+std::vector<Segment> segments_in(const Schedule& schedule, const View& view, const RankGroups& groups,
+                                 const RankCounts& counts, int me) {
   const Buffer& b = schedule.buffers[static_cast<std::size_t>(view.buffer)];
   const RowRange range = resolve(schedule, view, groups, counts, me, me);
   std::vector<Segment> inside;
@@ -32,8 +32,8 @@ std::vector<Segment> segments_in(const Schedule& schedule, const View& view, con
 
 }  // namespace
 
-HostMap build_map(const Schedule& schedule, const IndexMap& map, const RankGroups& groups, const RankCounts& counts, int me,
-                  std::span<const std::int32_t> ids, int slots) {
+HostMap build_map(const Schedule& schedule, const IndexMap& map, const RankGroups& groups, const RankCounts& counts,
+                  int me, std::span<const std::int32_t> ids, int slots) {
   const Buffer& target = schedule.buffers[static_cast<std::size_t>(map.to.buffer)];
   const bool by_ids = map.ids.buffer >= 0;
   const auto from = segments_in(schedule, map.from, groups, counts, me);
@@ -55,8 +55,8 @@ HostMap build_map(const Schedule& schedule, const IndexMap& map, const RankGroup
   const auto place = [&](Key k, std::size_t row, std::size_t slot) {
     const auto it = places.find(k);
     if (it == places.end() || it->second.rows < 1)
-      throw std::logic_error("topomoe bug: schedule " + schedule.name + ", map " + map.name + ": ids and counts disagree on rank " +
-                             std::to_string(me));
+      throw std::logic_error("topomoe bug: schedule " + schedule.name + ", map " + map.name +
+                             ": ids and counts disagree on rank " + std::to_string(me));
     const auto at = static_cast<std::size_t>(it->second.offset);
     it->second.offset += 1, it->second.rows -= 1, ++placed;
     const std::size_t factor = row * static_cast<std::size_t>(out.slots) + slot;
@@ -78,7 +78,8 @@ HostMap build_map(const Schedule& schedule, const IndexMap& map, const RankGroup
     for (const int member : groups.members(Role::ep, me)) {
       int dest = -1;
       for (const int d : dests)
-        if (target.symbol == Symbol::node_tokens ? groups.node_index(d) == groups.node_index(member) : d == member) dest = d;
+        if (target.symbol == Symbol::node_tokens ? groups.node_index(d) == groups.node_index(member) : d == member)
+          dest = d;
       stands_for[member] = dest;
     }
     std::vector<int> reached;
@@ -101,8 +102,9 @@ HostMap build_map(const Schedule& schedule, const IndexMap& map, const RankGroup
       }
   }
   if (placed != to_rows)
-    throw std::logic_error("topomoe bug: schedule " + schedule.name + ", map " + map.name + ": " + std::to_string(placed) +
-                           " rows placed of " + std::to_string(to_rows) + " on rank " + std::to_string(me));
+    throw std::logic_error("topomoe bug: schedule " + schedule.name + ", map " + map.name + ": " +
+                           std::to_string(placed) + " rows placed of " + std::to_string(to_rows) + " on rank " +
+                           std::to_string(me));
   return out;
 }
 

@@ -20,7 +20,7 @@ struct HostMap {
 
 // ids: [from rows, slots], the experts of each row; ignored by maps that go by counts.
 // Throws std::logic_error when ids and counts disagree.
-HostMap build_map(const Schedule& schedule, const IndexMap& map, const RankGroups& groups, const RankCounts& counts, int me,
-                  std::span<const std::int32_t> ids, int slots);
+HostMap build_map(const Schedule& schedule, const IndexMap& map, const RankGroups& groups, const RankCounts& counts,
+                  int me, std::span<const std::int32_t> ids, int slots);
 
 }  // namespace topomoe

@@ -24,8 +24,8 @@ struct MoeLayer::Impl {
   ExecutorContext context;
   std::vector<StepTrace> trace;
 
-  Impl(Schedule s, const Layout& layout, int gpus_per_node, const LayerShape& layer_shape, Communicator& communicator, Device& device,
-       std::chrono::milliseconds deadline)
+  Impl(Schedule s, const Layout& layout, int gpus_per_node, const LayerShape& layer_shape, Communicator& communicator,
+       Device& device, std::chrono::milliseconds deadline)
       : schedule(std::move(s)),
         shape(layer_shape),
         groups(layout, gpus_per_node),
@@ -34,7 +34,8 @@ struct MoeLayer::Impl {
   // The caller's tensor is the buffer of that name which is not an alias.
   int boundary(const std::string& name) const {
     for (std::size_t i = 0; i < schedule.buffers.size(); ++i)
-      if (schedule.buffers[i].name == name && schedule.buffers[i].storage == Storage::caller && schedule.buffers[i].alias < 0)
+      if (schedule.buffers[i].name == name && schedule.buffers[i].storage == Storage::caller &&
+          schedule.buffers[i].alias < 0)
         return static_cast<int>(i);
     throw InvalidInput("schedule", schedule.name, "has no buffer " + name + " of the caller's");
   }
@@ -44,11 +45,13 @@ namespace {
 
 // A schedule that was built for another kind of layout would run, and return something else.
 void require_fit(const Schedule& s, const Layout& l) {
-  if (const auto violations = check(s); !violations.empty()) throw InvalidInput("schedule " + s.name, violations.front(), "plan again");
+  if (const auto violations = check(s); !violations.empty())
+    throw InvalidInput("schedule " + s.name, violations.front(), "plan again");
   bool sums_shards = false;
   for (const Step& step : s.forward) sums_shards |= step.group == Role::etp && step.kind == StepKind::ordered_sum;
   const auto refuse = [&](const std::string& built_for) {
-    throw InvalidInput("schedule", s.name, "it was built for " + built_for + ", the layout is " + name(l) + ": plan again for it");
+    throw InvalidInput("schedule", s.name,
+                       "it was built for " + built_for + ", the layout is " + name(l) + ": plan again for it");
   };
   if (sums_shards != (l.etp > 1)) refuse(sums_shards ? "sharded experts" : "whole experts");
   if (s.intake == Intake::tp_slice && (l.tp == 1 || l.sequence_parallel)) refuse("tokens that a TP group holds alike");
@@ -57,15 +60,17 @@ void require_fit(const Schedule& s, const Layout& l) {
 
 }  // namespace
 
-MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator, Device& device,
-                   std::chrono::milliseconds deadline) {
+MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
+                   Device& device, std::chrono::milliseconds deadline) {
   check(layout, shape.experts);
   if (communicator.size() != layout.world)
-    throw InvalidInput("communicator", std::to_string(communicator.size()) + " ranks", "the layout has " + std::to_string(layout.world));
+    throw InvalidInput("communicator", std::to_string(communicator.size()) + " ranks",
+                       "the layout has " + std::to_string(layout.world));
   if (gpus_per_node < 1) throw InvalidInput("gpus_per_node", std::to_string(gpus_per_node), "at least 1");
   if (shape.hidden < 1) throw InvalidInput("shape.hidden", std::to_string(shape.hidden), "at least 1");
   if (shape.ffn < 1 || shape.ffn % layout.etp != 0)
-    throw InvalidInput("shape.ffn", std::to_string(shape.ffn), "a positive multiple of ETP " + std::to_string(layout.etp));
+    throw InvalidInput("shape.ffn", std::to_string(shape.ffn),
+                       "a positive multiple of ETP " + std::to_string(layout.etp));
   const int most_k = std::min(shape.experts, kernels::kMaxTopK);
   if (shape.top_k < 1 || shape.top_k > most_k)
     throw InvalidInput("shape.top_k", std::to_string(shape.top_k), "1 to " + std::to_string(most_k));
@@ -73,10 +78,13 @@ MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerSha
   impl_ = std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, shape, communicator, device, deadline);
   for (const auto* steps : {&impl_->schedule.forward, &impl_->schedule.backward})
     for (const Step& s : *steps) {
-      const bool communicates = s.kind == StepKind::exchange || s.kind == StepKind::all_gather || s.kind == StepKind::counts_exchange;
+      const bool communicates =
+          s.kind == StepKind::exchange || s.kind == StepKind::all_gather || s.kind == StepKind::counts_exchange;
       if (communicates && (s.group == Role::node || s.group == Role::rail) && !even_nodes(layout, gpus_per_node))
-        throw InvalidInput("gpus_per_node", std::to_string(gpus_per_node),
-                           impl_->schedule.name + " needs equally many ranks of an EP group on each of its nodes: plan again for this node size");
+        throw InvalidInput(
+            "gpus_per_node", std::to_string(gpus_per_node),
+            impl_->schedule.name +
+                " needs equally many ranks of an EP group on each of its nodes: plan again for this node size");
       if (communicates && !impl_->channels.contains(s.group))
         impl_->channels[s.group] = communicator.open_channel(impl_->groups.members(s.group, communicator.rank()));
     }
@@ -102,8 +110,8 @@ MoeLayer::Handle MoeLayer::forward(const void* tokens, std::int64_t rows, void* 
   return handle;
 }
 
-void MoeLayer::backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
-                        const LayerGradients& gradients) {
+void MoeLayer::backward(Handle& handle, const void* output_gradients, void* token_gradients,
+                        const LayerWeights& weights, const LayerGradients& gradients) {
   PassState& pass = handle.state_->pass;
   pass.caller[impl_->boundary("dy")] = static_cast<std::byte*>(const_cast<void*>(output_gradients));
   pass.caller[impl_->boundary("dx")] = static_cast<std::byte*>(token_gradients);

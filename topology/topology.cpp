@@ -87,9 +87,8 @@ int Topology::gpus_in_node(int node) const {
 bool Topology::uniform() const {
   // One node may be a part of a domain: 64 GPUs of an NVL72 rack are all there is.
   const bool full = host_count() % hosts_per_domain == 0 || host_count() < hosts_per_domain;
-  return full && std::all_of(groups.begin(), groups.end(), [&](const HostGroup& group) {
-           return group.template_index == groups[0].template_index;
-         });
+  return full && std::all_of(groups.begin(), groups.end(),
+                             [&](const HostGroup& group) { return group.template_index == groups[0].template_index; });
 }
 
 int Topology::leaf_count() const {

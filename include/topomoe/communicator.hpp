@@ -2,8 +2,11 @@
 // memory, several machines), nccl (GPU memory, streams). Backends are thin: there is one operation,
 // a nonblocking exchange over a channel, from which every collective of a Schedule is made.
 //
-// Contract, proven by tests/runtime/communicator_conformance: exchanges on one channel are matched in
-// the order in which each rank starts them; channels are independent; starting never blocks on a peer.
+// Contract, proven by the conformance suite of tests/runtime: exchanges on one channel are matched in the
+// order in which each rank starts them; channels are independent; starting never blocks on a peer. What
+// each backend must prove for itself: deadlines, abort, wrong sizes.
+// Spans and names are read during the call only; data pointers until the event. An event must not outlive
+// its communicator. Not thread-safe: a rank calls its communicator from one thread.
 #pragma once
 
 #include <cstddef>
@@ -57,8 +60,9 @@ class Communicator {
 
   // Drives outstanding exchanges; never blocks. Called from inside host kernels.
   virtual void progress() = 0;
+  // Waits at most as long as the backend was told when it was made (30 s by default, inproc: until an abort).
   virtual void barrier() = 0;
-  // Unblocks every rank: their waits throw TransportError with this reason. noexcept: called on failure.
+  // Every rank's waits throw TransportError with this reason, or the process ends (MPI). noexcept: called on failure.
   virtual void abort(const std::string& why) noexcept = 0;
 };
 

@@ -25,8 +25,10 @@ void plan(benchmark::State& state) {
   r.job.recompute = Recompute::full;
   for (auto _ : state) {
     const auto p = make_plan(r);
-    if (!p) state.SkipWithError(p.error().message().c_str());
-    else state.counters["layouts"] = static_cast<double>(p->layouts_enumerated);
+    if (!p)
+      state.SkipWithError(p.error().message().c_str());
+    else
+      state.counters["layouts"] = static_cast<double>(p->layouts_enumerated);
   }
 }
 BENCHMARK(plan)->Arg(16)->Arg(256)->Arg(8192)->Unit(benchmark::kMillisecond);

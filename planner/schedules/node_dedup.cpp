@@ -198,8 +198,8 @@ Schedule build_node_dedup(const ScheduleRequest& request) {
     const int slot = d.piece(p).end - 1 + 2;
     const int dout =
         d.rows("dexpert_out." + std::to_string(p), Symbol::pairs, d.piece(p), me({Role::ep}), me(), Order::by_expert);
-    f.add(slot, "b spread", StepKind::pack, StepPhase::dgrad, d.piece(p).begin, Lane::copy, Role::ep, whole(landed), whole(dout),
-          f.expert_maps[i], false, whole(f.expert_weights[i]));
+    f.add(slot, "b spread", StepKind::pack, StepPhase::dgrad, d.piece(p).begin, Lane::copy, Role::ep, whole(landed),
+          whole(dout), f.expert_maps[i], false, whole(f.expert_weights[i]));
     const int factors = f.landed(weight_grad, p);
     d.step(slot, {.name = "weight grads." + std::to_string(p),
                   .kind = StepKind::weight_grad,
@@ -211,8 +211,8 @@ Schedule build_node_dedup(const ScheduleRequest& request) {
                   .map = f.expert_maps[i]});
     const int din = d.expert_backward(slot, slot + 1, p, f.expert_in[i], dout);
     const int summed = f.landed({"b summed ", row.columns, row.element}, p);
-    f.add(slot, "b sum on rank", StepKind::partial_combine, StepPhase::dgrad, d.piece(p).begin, Lane::copy, Role::ep, whole(din),
-          whole(summed), f.expert_maps[i], false);
+    f.add(slot, "b sum on rank", StepKind::partial_combine, StepPhase::dgrad, d.piece(p).begin, Lane::copy, Role::ep,
+          whole(din), whole(summed), f.expert_maps[i], false);
     for (int c = d.piece(p).begin; c < d.piece(p).end; ++c) {
       f.way_back(slot + 1, grad, StepPhase::dgrad, c, summed, d.mine(d.dx, c));
       f.way_back(slot + 1, weight_grad, StepPhase::dgrad, c, factors, d.mine(d.weight_grads, c));

@@ -70,11 +70,17 @@ Draw draw(std::mt19937& random) {
     const int experts = 32, k = 1 + static_cast<int>(random() % 4);
     d.widths = {1024, 2048.0 / etp, experts, static_cast<double>(k), 2, 3};
     RoutingProfile profile;
-    if (random() % 2) profile = {RoutingProfile::Kind::zipf, 0.2 + 0.1 * static_cast<double>(random() % 10), {}, "zipf"};
+    if (random() % 2)
+      profile = {RoutingProfile::Kind::zipf, 0.2 + 0.1 * static_cast<double>(random() % 10), {}, "zipf"};
     d.popularity = expert_popularity(profile, experts);
     d.tokens = 64 << random() % 8;
     const int n = 1 + static_cast<int>(random() % 4);
-    ScheduleRequest request{random() % 2 ? TokenSplit::sliced : TokenSplit::replicated, tp, etp, ep, d.layout.sequence_parallel, n,
+    ScheduleRequest request{random() % 2 ? TokenSplit::sliced : TokenSplit::replicated,
+                            tp,
+                            etp,
+                            ep,
+                            d.layout.sequence_parallel,
+                            n,
                             random() % 2 ? n : 1};
     const bool two_level = etp == 1 && even_nodes(d.layout, d.topology.gpus_per_node()) &&
                            nodes_spanned(d.layout, 0, d.topology.gpus_per_node()) > 1 && random() % 2;
@@ -112,7 +118,8 @@ double link_load_bound_s(const Draw& d, bool backward) {
   for (const Step& s : backward ? d.schedule.backward : d.schedule.forward) {
     if (s.kind != StepKind::exchange && s.kind != StepKind::all_gather) continue;
     const Buffer& b = d.schedule.buffers[static_cast<std::size_t>(s.in[0].buffer)];
-    const double width = (b.columns == Columns::hidden ? d.widths.hidden : d.widths.top_k) * (b.element == Element::payload ? 2 : 4);
+    const double width =
+        (b.columns == Columns::hidden ? d.widths.hidden : d.widths.top_k) * (b.element == Element::payload ? 2 : 4);
     const double fraction = b.symbol == Symbol::held ? 1 : 1.0 / d.schedule.chunks;
     for (int rank = 0; rank < d.layout.world; ++rank)
       for (const int peer : groups.members(s.group, rank)) {
@@ -207,8 +214,16 @@ TEST(ExpectedCounts, AnySkew_ATokenReachesAnExpertOnceAtMost) {
 TEST(Price, SlicedUnderTp_MovesOneOverTpBetweenNodes) {
   // TP 8, EP 2 over two hosts: replicated sends each token 8 times between hosts, sliced once.
   std::mt19937 random(1);
-  HostShape shape{.kind = "nvswitch", .gpus = 8, .numa_nodes = 2, .gpus_per_pci_switch = 1, .nics = 8, .nvlink = rate(450, 0.5),
-                  .pcie = rate(64, 0.5), .c2c = {}, .cpu_interconnect = rate(64, 0.5), .nic = rate(50, 1)};
+  HostShape shape{.kind = "nvswitch",
+                  .gpus = 8,
+                  .numa_nodes = 2,
+                  .gpus_per_pci_switch = 1,
+                  .nics = 8,
+                  .nvlink = rate(450, 0.5),
+                  .pcie = rate(64, 0.5),
+                  .c2c = {},
+                  .cpu_interconnect = rate(64, 0.5),
+                  .nic = rate(50, 1)};
   Topology t;
   t.name = "two";
   t.templates = {build_host(shape, {"test", 80, 2000, 300, 600, 60, 108, Source::assumed, "test"}, "host")};
@@ -220,7 +235,8 @@ TEST(Price, SlicedUnderTp_MovesOneOverTpBetweenNodes) {
     double bytes = 0;
     const auto p = price(d, t, false);
     for (std::size_t i = 0; i < p.steps.size(); ++i)
-      if (d.schedule.forward[i].group == Role::ep && d.schedule.forward[i].kind == StepKind::exchange) bytes += p.steps[i].bytes;
+      if (d.schedule.forward[i].group == Role::ep && d.schedule.forward[i].kind == StepKind::exchange)
+        bytes += p.steps[i].bytes;
     return bytes;
   };
   EXPECT_DOUBLE_EQ(out_of_node(TokenSplit::replicated), 8 * out_of_node(TokenSplit::sliced));

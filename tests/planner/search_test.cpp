@@ -24,7 +24,8 @@ PlanRequest shipped(const std::string& cluster, const std::string& model) {
 }
 
 double total_GiB(const Plan& p) {
-  return std::accumulate(p.memory_GiB.begin(), p.memory_GiB.end(), 0.0, [](double a, const auto& b) { return a + b.second; });
+  return std::accumulate(p.memory_GiB.begin(), p.memory_GiB.end(), 0.0,
+                         [](double a, const auto& b) { return a + b.second; });
 }
 
 TEST(Planner, Mixtral8x7bOn16H100_FitsAndExplainsItself) {
@@ -149,7 +150,8 @@ TEST(Planner, MoeShardsLayout_IsRefusedByNameUntilGatherIsBuilt) {
 }
 
 TEST(Planner, AllShippedClustersAndModels_PlanOrSayWhyNot) {
-  for (const char* cluster : {"dgx-a100", "a800-2x8", "dgx-h100", "hgx-h200", "dgx-b200", "gb200-nvl72", "l40s-8x-pcie", "h100-16x8"})
+  for (const char* cluster :
+       {"dgx-a100", "a800-2x8", "dgx-h100", "hgx-h200", "dgx-b200", "gb200-nvl72", "l40s-8x-pcie", "h100-16x8"})
     for (const char* model : {"mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v3", "monta-2x70b", "switch-base-16"})
       for (const Phase phase : {Phase::train, Phase::prefill, Phase::decode}) {
         SCOPED_TRACE(std::string(cluster) + " " + model);

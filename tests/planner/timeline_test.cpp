@@ -73,7 +73,9 @@ TEST(Timeline, EmptyTasks_TakeNoTimeButOrder) {
 // Laws, on random task sets.
 TEST(Timeline, RandomTasks_NeverBeatAnyBound) {
   std::mt19937 random(7);
-  const auto uniform = [&](double low, double high) { return low + (high - low) * static_cast<double>(random()) / 4294967296.0; };
+  const auto uniform = [&](double low, double high) {
+    return low + (high - low) * static_cast<double>(random()) / 4294967296.0;
+  };
   for (int round = 0; round < 300; ++round) {
     const int resources = 1 + static_cast<int>(random() % 4), n = 1 + static_cast<int>(random() % 20);
     std::vector<Task> tasks;

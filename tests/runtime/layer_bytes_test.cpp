@@ -67,8 +67,7 @@ void expect_bytes(const LayerCase& c, std::string_view transport, TokenSplit spl
   const ExpectedResult reference = expect_layer(c);
   const LayerResult actual = run_layer(c, schedule);
 
-  const TrafficMatrix expected =
-      expect_traffic(c, reference.ids, sliced, way_of(transport), chunks);
+  const TrafficMatrix expected = expect_traffic(c, reference.ids, sliced, way_of(transport), chunks);
   expect_same_bytes(actual.sent_forward, expected.forward, "forward");
   expect_same_bytes(actual.sent_backward, expected.backward, "backward");
 
