@@ -72,8 +72,12 @@ TEST_F(Command, TopoShow_DrawsAndDescribes) {
   EXPECT_TRUE(json::parse(as_json.out).is_object());
 }
 
+// libpciaccess, which hwloc loads and unloads, leaks; LeakSanitizer cannot name what is unloaded. The same discovery
+// is checked for leaks of ours in topology_test, with that library kept.
 TEST_F(Command, TopoShow_ThisMachine_Works) {
+  setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
   const Said said = topomoe("topo show --live");
+  unsetenv("ASAN_OPTIONS");
   EXPECT_EQ(said.code, 0) << said.err;
   EXPECT_FALSE(said.out.empty());
 }
