@@ -1,5 +1,6 @@
 // topo show, plan, explain: results, files, and that the same question has the same answer to the byte.
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "tests/cli/command.hpp"
