@@ -1,5 +1,6 @@
 // topomoe plan: from a cluster and a model to plan.json, and why.
 
+#include <charconv>
 #include <filesystem>
 #include <memory>
 
@@ -17,7 +18,7 @@ struct Options {
   std::string cluster, model, output;
   int gpus = 0;
   Job job;
-  std::string phase{to_string(job.phase)}, dtype{to_string(job.dtype)}, recompute{to_string(job.recompute)};
+  std::string phase{to_string(job.phase)}, dtype{to_string(job.dtype)}, recompute = "auto", micro_batch = "auto";
   std::string sequence_parallel{to_string(job.sequence_parallel)}, routing = "uniform";
   PlanRequest request;
 };
@@ -40,6 +41,14 @@ RoutingProfile routing_from(const std::string& text) {
   return profile;
 }
 
+int positive_from(const char* flag, const std::string& text) {
+  int value = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || rest != text.data() + text.size() || value < 1)
+    throw InvalidInput(flag, text, "a positive integer, or auto");
+  return value;
+}
+
 // What a user types next. Ranks beyond what threads carry go to mpirun.
 std::string next_commands(const Plan& plan, const std::string& program, const std::string& path) {
   std::string text = "\nnext\n  " + program + " explain " + path + "\n";
@@ -51,8 +60,10 @@ std::string next_commands(const Plan& plan, const std::string& program, const st
 
 void plan(Options o, const Context& context) {
   PlanRequest& request = o.request;
+  o.job.micro_batch = 0;
   o.job.phase = phase_from(o.phase, "--phase");
   o.job.dtype = dtype_from(o.dtype, "--dtype");
+  if (o.micro_batch != "auto") o.job.micro_batch = positive_from("--micro-batch", o.micro_batch);
   o.job.recompute = recompute_from(o.recompute, "--recompute");
   o.job.sequence_parallel = sequence_parallel_from(o.sequence_parallel, "--sequence-parallel");
   request.job = o.job;
@@ -91,8 +102,10 @@ void add_plan_command(CLI::App& app, Context& context) {
   const auto list = [&](const char* name, std::vector<std::string>& into, const char* help) {
     command->add_option(name, into, help)->allow_extra_args(false)->delimiter(',')->option_text("DIM=N[,DIM=N]");
   };
-  list("--fix", o->request.fix, "Fix a dimension: tp, ep, etp, pp, cp, dp (repeatable)");
+  list("--fix", o->request.fix, "Fix a dimension: tp, ep, etp, pp, vpp, cp, dp, edp, mbs (repeatable)");
   list("--max", o->request.max, "Bound a dimension (repeatable)");
+  command->add_option("--target", o->request.target, "Only what this stack can run, default any")
+      ->option_text("any|megatron|deepspeed");
   command->add_option("--split", o->request.split, "Only this token split")->option_text("sliced|replicated");
   command->add_option("--transport", o->request.transport, "Only this transport")->option_text("NAME");
   command->add_option("--chunks", o->request.chunks, "Only this number of chunks")->option_text("N");
@@ -101,11 +114,11 @@ void add_plan_command(CLI::App& app, Context& context) {
 
   command->add_option("--phase", o->phase, "Default train")->option_text("train|prefill|decode");
   command->add_option("--sequence", o->job.sequence, "Tokens of a sequence, default 4096")->option_text("N");
-  command->add_option("--micro-batch", o->job.micro_batch, "Sequences per data-parallel rank, default 1")
-      ->option_text("N");
+  command->add_option("--micro-batch", o->micro_batch, "Sequences per data-parallel rank, default auto: chosen")
+      ->option_text("auto|N");
   command->add_option("--global-batch", o->job.global_batch, "Sequences of a step, default 256")->option_text("N");
   command->add_option("--dtype", o->dtype, "Of weights and activations, default bf16")->option_text("bf16|f32");
-  command->add_option("--recompute", o->recompute, "Default none")->option_text("none|selective|full");
+  command->add_option("--recompute", o->recompute, "Default auto: chosen")->option_text("auto|none|selective|full");
   command->add_option("--sequence-parallel", o->sequence_parallel, "Default auto: on where TP > 1 in training")
       ->option_text("auto|off|on");
   command->add_option("--routing", o->routing, "How often experts are chosen, default uniform")

@@ -41,23 +41,26 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
   return out;
 }
 
+double injected(const Layout& layout, TokenSplit split, double tokens_of_tp_group) {
+  return split == TokenSplit::sliced ? tokens_of_tp_group / layout.tp : tokens_of_tp_group;
+}
+
 void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
            const AlgorithmOptions& options) {
   const Schedule& s = cache.get(a.transport, request_for(layout, a));
   const PredictedPass forward = pricer.price(s, false);
-  a.time_s = forward.time_us * 1e-6;
-  a.bound_s = forward.bound_us * 1e-6;
-  a.idle_s = 0;
+  a.forward_s = forward.time_us * 1e-6;
+  a.forward_bound_s = forward.bound_us * 1e-6;
+  a.backward_s = a.backward_bound_s = a.idle_s = 0;
   if (!options.train) return;
-  if (options.recompute) a.time_s *= 2, a.bound_s *= 2;
   const PredictedPass backward = pricer.price(s, true);
-  a.time_s += backward.time_us * 1e-6;
-  a.bound_s += backward.bound_us * 1e-6;
+  a.backward_s = backward.time_us * 1e-6;
+  a.backward_bound_s = backward.bound_us * 1e-6;
   a.idle_s = pricer.last_inter_node_idle_s();
 }
 
 Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
-                      double tokens_injected, const AlgorithmOptions& options, std::int64_t& priced) {
+                      double tokens_injected, double forwards, const AlgorithmOptions& options, std::int64_t& priced) {
   constexpr int kChunks[] = {1, 2, 3, 4, 6, 8, 12, 16};
   Algorithm best;
   bool found = false;
@@ -65,7 +68,7 @@ Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, co
     a.chunks = chunks, a.pieces = pieces;
     price(a, pricer, cache, layout, options);
     ++priced;
-    const bool better = !found || a.time_s < best.time_s * (1 - 1e-9);
+    const bool better = !found || a.time_s(forwards) < best.time_s(forwards) * (1 - 1e-9);
     if (better) best = a, found = true;
     return better;
   };

@@ -5,7 +5,6 @@
 // row are slower.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -19,16 +18,17 @@ struct AlgorithmOptions {
   std::string split, transport;  // restrict; empty: all
   int chunks = 0;                // 0: any
   bool train = true;             // backward too
-  bool recompute = false;        // the forward twice, the second time before the backward
 };
 
 struct Algorithm {
   TokenSplit split = TokenSplit::sliced;
   std::string transport;
   int chunks = 1, pieces = 1;
-  double time_s = 0;   // forward (+ backward)
-  double bound_s = 0;  // resource bound of the same
-  double idle_s = 0;   // of the inter-node lane in the last pass
+  double forward_s = 0, backward_s = 0;              // on the timeline
+  double forward_bound_s = 0, backward_bound_s = 0;  // that no number of chunks can beat
+  double idle_s = 0;                                 // of the inter-node lane in the backward
+  // A MoE layer of a micro-batch whose forward runs so often.
+  double time_s(double forwards) const { return forwards * forward_s + backward_s; }
 };
 
 // "sliced flat n=4" and so on, as Schedule::name.
@@ -46,11 +46,13 @@ class ScheduleCache {
 // Splits and transports that apply to the layout, each at n = 1.
 std::vector<Algorithm> list_algorithms(const RankGroups& groups, const AlgorithmOptions& options);
 ScheduleRequest request_for(const Layout& layout, const Algorithm& a);
+// Tokens that a rank sends into the exchange, of those that its TP group holds.
+double injected(const Layout& layout, TokenSplit split, double tokens_of_tp_group);
 // Fills in the times.
 void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
            const AlgorithmOptions& options);
 // The best n and r for the split and transport of `a`; `priced` is increased by the number of timelines run.
 Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
-                      double tokens_injected, const AlgorithmOptions& options, std::int64_t& priced);
+                      double tokens_injected, double forwards, const AlgorithmOptions& options, std::int64_t& priced);
 
 }  // namespace topomoe

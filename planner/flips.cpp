@@ -1,43 +1,52 @@
 #include "planner/flips.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace topomoe {
 namespace {
 
-Algorithm best_for(const FlipContext& c, const Layout& layout, int gpus_per_node, double tokens, std::int64_t& priced) {
-  const RankGroups groups(layout, gpus_per_node);
-  LayerPricer pricer(c.traffic, c.machine, groups, c.widths, c.popularity, tokens);
+Algorithm best_for(Search& s, const Candidate& c, double tokens) {
+  // Shorter sequences make the other parts of a step shorter too, and gradients harder to hide.
+  Job job = c.job;
+  job.sequence = std::max(1, static_cast<int>(std::lround(tokens * c.layout.cp / job.micro_batch)));
+  const Model& m = s.request.model;
+  const StepCosts costs =
+      job.phase == Phase::decode
+          ? c.costs
+          : step_costs(m, job, c.layout, stage_classes(m, c.layout),
+                       topomoe::layer_costs(m, job, c.layout, s.machine, s.traffic), s.machine, s.traffic);
+  const double forwards = c.costs.moe_forwards;
   Algorithm best;
   double best_ms = 0;
-  for (const Algorithm& a : list_algorithms(groups, c.options)) {
-    const double injected = a.split == TokenSplit::sliced ? tokens / layout.tp : tokens;
-    Algorithm b = best_chunks(a, pricer, c.schedules, layout, injected, c.options, priced);
-    const double ms = step_time(c.costs, b.time_s, b.idle_s).total_ms();
-    if (best.transport.empty() || ms < best_ms) best = std::move(b), best_ms = ms;
+  for (std::size_t i = 0; i < s.prices.in_one_chunk(c.layout, tokens).size(); ++i) {
+    const Algorithm& a = s.prices.refined(c.layout, tokens, i, forwards);
+    const double ms = step_time(costs, {a.forward_s, a.backward_s, a.idle_s}).total_ms();
+    if (best.transport.empty() || ms < best_ms) best = a, best_ms = ms;
   }
   return best;
 }
 
 }  // namespace
 
-std::vector<Flip> find_flips(const FlipContext& c, const Layout& layout, int gpus_per_node, const Algorithm& chosen,
-                             double tokens, std::int64_t& priced) {
+std::vector<Flip> find_flips(Search& s, const Candidate& c) {
+  const Algorithm& chosen = c.algorithm;
+  const double tokens = s.tokens(c.job, c.layout);
   const auto same_way = [&](const Algorithm& a) { return a.split == chosen.split && a.transport == chosen.transport; };
   const auto same_cut = [&](const Algorithm& a) { return !same_way(a) || a.chunks > 1; };
   std::vector<Flip> flips;
   const auto bisect = [&](double low, double high, auto same) {  // same holds at high, not at low
     while (std::floor(high) - std::floor(low) > 1) {
       const double middle = std::floor((low + high) / 2);
-      (same(best_for(c, layout, gpus_per_node, middle, priced)) ? high : low) = middle;
+      (same(best_for(s, c, middle)) ? high : low) = middle;
     }
-    const Algorithm below = best_for(c, layout, gpus_per_node, low, priced);
+    const Algorithm below = best_for(s, c, low);
     flips.push_back({"tokens per rank", std::ceil(high), name(below)});
   };
-  bool cut_seen = chosen.chunks == 1 || c.options.chunks > 0;
+  bool cut_seen = chosen.chunks == 1 || s.options.chunks > 0;
   double high = tokens;
   for (double low = std::floor(tokens / 2); low >= 1; low = std::floor(low / 2)) {
-    const Algorithm a = best_for(c, layout, gpus_per_node, low, priced);
+    const Algorithm a = best_for(s, c, low);
     if (!cut_seen && !same_cut(a)) bisect(low, high, same_cut), cut_seen = true;
     if (!same_way(a)) {
       bisect(low, high, same_way);

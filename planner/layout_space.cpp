@@ -15,10 +15,35 @@ namespace topomoe {
 namespace {
 
 constexpr std::array<std::string_view, 7> kDimensions = {"tp", "cp", "dp", "pp", "etp", "ep", "edp"};
+constexpr std::array<std::string_view, 9> kKeys = {"tp", "cp", "dp", "pp", "etp", "ep", "edp", "vpp", "mbs"};
+constexpr int kLeastTokensOfCp =
+    1024;  // of one sequence on a rank: below, attention has nothing to hide its ring behind
 
 int value_of_dimension(const Layout& l, std::string_view key) {
   const int values[] = {l.tp, l.cp, l.dp, l.pp, l.etp, l.ep, l.edp};
   return values[std::find(kDimensions.begin(), kDimensions.end(), key) - kDimensions.begin()];
+}
+bool is_dimension(std::string_view key) {
+  return std::find(kDimensions.begin(), kDimensions.end(), key) != kDimensions.end();
+}
+
+int fixed_or(const LayoutConstraints& c, const char* key, int otherwise) {
+  const auto found = c.fix.find(key);
+  return found != c.fix.end() ? found->second : otherwise;
+}
+int at_most(const LayoutConstraints& c, const char* key, int otherwise) {
+  const auto found = c.max.find(key);
+  return found != c.max.end() ? std::min(found->second, otherwise) : otherwise;
+}
+// The least micro-batch that the request allows.
+int least_micro_batch(const Job& job, const LayoutConstraints& c) {
+  return fixed_or(c, "mbs", std::max(1, job.micro_batch));
+}
+// Interleaved 1F1B: the same number of layers in every virtual stage, and micro-batches in groups of pp.
+bool interleaves(const Model& m, const Job& job, const Layout& l, int vpp, int micro_batch) {
+  if (vpp == 1) return true;
+  const long long batches = job.global_batch / (1LL * l.dp * micro_batch);
+  return l.pp > 1 && job.phase == Phase::train && m.layers % (1LL * l.pp * vpp) == 0 && batches % l.pp == 0;
 }
 
 std::vector<int> divisors(int n) {
@@ -77,18 +102,35 @@ struct Search {
   }
 
   void run() {
-    const int cp = choices("cp", {1})[0];
     for (const int tp : choices("tp", divisors(world)))
-      for (const int pp : choices("pp", divisors(world))) {
-        rule = 0;
-        if (!attention_fits(tp, cp, pp)) continue;
-        const int rules_of_attention = rule;
-        for (const int etp : choices("etp", tp == 1 ? std::vector<int>{1} : std::vector<int>{1, tp}))
-          for (const int ep : choices("ep", divisors(model.experts))) {
-            rule = rules_of_attention;
-            add_expert_side(tp, cp, pp, etp, ep);
-          }
-      }
+      for (const int cp : choices("cp", context_cuts()))
+        for (const int pp : choices("pp", divisors(world))) {
+          rule = 0;
+          if (!attention_fits(tp, cp, pp)) continue;
+          const int rules_of_attention = rule;
+          for (const int etp : choices("etp", expert_cuts(tp)))
+            for (const int ep : choices("ep", etp == 1 || etp == tp ? divisors(model.experts) : std::vector<int>{1})) {
+              rule = rules_of_attention;
+              add_expert_side(tp, cp, pp, etp, ep);
+            }
+        }
+  }
+
+  std::vector<int> context_cuts() const {
+    std::vector<int> out{1};
+    if (job.phase == Phase::decode || model.encoder_only || !constraints.target.context_parallel) return out;
+    for (const int cp : divisors(world))
+      if (cp > 1 && job.sequence % (2 * cp) == 0 && job.sequence / cp >= kLeastTokensOfCp) out.push_back(cp);
+    return out;
+  }
+  std::vector<int> expert_cuts(int tp) const {
+    std::vector<int> out{1};
+    if (tp > 1) out.push_back(tp);
+    if (constraints.target.sharded_experts)  // MoEShard: over a node or an even part of it
+      for (const int etp : divisors(std::min(world, gpus_per_node)))
+        if (etp > 1 && etp != tp) out.push_back(etp);
+    std::sort(out.begin(), out.end());
+    return out;
   }
 
   bool attention_fits(int tp, int cp, int pp) {
@@ -100,10 +142,12 @@ struct Search {
     const TargetLimits& target = constraints.target;
     const int slowest = (model.layers + pp - 1) / pp;
     const bool sp = sequence_parallel(job, tp);
-    const int cut = job.phase == Phase::decode ? job.micro_batch : job.sequence / cp;
+    const int mbs = least_micro_batch(job, constraints), vpp = fixed_or(constraints, "vpp", 1);
+    const int cut = job.phase == Phase::decode ? mbs : job.sequence / cp;
     return require(tp <= gpus_per_node && (world <= gpus_per_node || gpus_per_node % tp == 0),
                    [&] { return fmt::format("tp = {} does not lie within a node of {} GPUs", tp, gpus_per_node); }) &&
-           require(model.heads % tp == 0 && (model.kv_heads % tp == 0 || tp % model.kv_heads == 0),
+           require(model.heads % tp == 0 &&
+                       (model.kv_heads % tp == 0 || (!target.kv_heads_divide && tp % model.kv_heads == 0)),
                    [&] {
                      return fmt::format("tp = {} does not divide {} heads and {} KV heads", tp, model.heads,
                                         model.kv_heads);
@@ -126,11 +170,23 @@ struct Search {
                                         job.phase == Phase::decode ? cut : job.sequence, cp,
                                         sp ? fmt::format(" and tp = {} (sequence parallel)", tp) : "");
                    }) &&
+           require(sp || tp == 1 || !target.needs_sequence_parallel || job.phase != Phase::train,
+                   [&] {
+                     return fmt::format("target {} trains MoE layers with tp = {} only with sequence parallelism",
+                                        target.name, tp);
+                   }) &&
            within_constraints(l, {"tp", "cp", "pp", "dp"}) &&
-           require(ignore_batch || job.global_batch % (1LL * l.dp * job.micro_batch) == 0, [&] {
-             return fmt::format(
-                 "global_batch = {} is not a multiple of dp * micro_batch = {} * {} (tp = {}, cp = {}, pp = {})",
-                 job.global_batch, l.dp, job.micro_batch, tp, cp, pp);
+           require(
+               ignore_batch || job.global_batch % (1LL * l.dp * mbs) == 0,
+               [&] {
+                 return fmt::format(
+                     "global_batch = {} is not a multiple of dp * micro_batch = {} * {} (tp = {}, cp = {}, pp = {})",
+                     job.global_batch, l.dp, mbs, tp, cp, pp);
+               }) &&
+           require(vpp == 1 || (target.virtual_stages && interleaves(model, job, l, vpp, mbs)), [&] {
+             return fmt::format("vpp = {} does not interleave {} layers over pp = {} with {} micro-batches{}", vpp,
+                                model.layers, pp, job.global_batch / (1LL * l.dp * mbs),
+                                target.virtual_stages ? "" : " on target " + target.name);
            });
   }
 
@@ -166,6 +222,7 @@ std::string nearest_fix(const Search& failed) {
   };
   for (const bool fix : {true, false})
     for (const auto& [key, asked] : fix ? failed.constraints.fix : failed.constraints.max) {
+      if (!is_dimension(key)) continue;
       LayoutConstraints relaxed = failed.constraints;
       (fix ? relaxed.fix : relaxed.max).erase(key);
       std::optional<int> nearest;
@@ -178,7 +235,7 @@ std::string nearest_fix(const Search& failed) {
   const long long wanted = failed.job.global_batch;
   long long batch = 0;
   for (const Layout& l : retry(failed.world, failed.constraints, true)) {
-    const long long unit = 1LL * l.dp * failed.job.micro_batch;
+    const long long unit = 1LL * l.dp * least_micro_batch(failed.job, failed.constraints);
     const long long nearest = std::max(1LL, (wanted + unit / 2) / unit) * unit;
     if (batch == 0 || std::llabs(nearest - wanted) < std::llabs(batch - wanted)) batch = nearest;
   }
@@ -207,6 +264,7 @@ std::string nearest_fix(const Search& failed) {
     std::string change;
     double distance = 0;
     const auto compare = [&](const std::string& key, int asked, bool fixed) {
+      if (!is_dimension(key)) return;
       const int value = value_of_dimension(l, key);
       if (value == asked || (!fixed && value < asked)) return;
       distance += std::abs(std::log(1.0 * value / asked));
@@ -226,9 +284,9 @@ void parse_into(std::map<std::string, int>& out, const std::vector<std::string>&
       throw InvalidInput(flag, text.empty() ? "empty" : std::string(text), "must read like tp=8");
     const std::string key(text.substr(0, equals));
     const std::string_view number = text.substr(equals + 1);
-    if (std::find(kDimensions.begin(), kDimensions.end(), key) == kDimensions.end()) {
+    if (std::find(kKeys.begin(), kKeys.end(), key) == kKeys.end()) {
       throw InvalidInput(flag, std::string(text),
-                         fmt::format("unknown key \"{}\"; known: {}", key, fmt::join(kDimensions, ", ")));
+                         fmt::format("unknown key \"{}\"; known: {}", key, fmt::join(kKeys, ", ")));
     }
     int value = 0;
     const auto [rest, error] = std::from_chars(number.data(), number.data() + number.size(), value);
@@ -251,8 +309,19 @@ void parse_into(std::map<std::string, int>& out, const std::vector<std::string>&
 TargetLimits target_limits(std::string_view name) {
   // Megatron builds expert groups with EP inside EDP. DeepSpeed's MoE has both orders
   // (use_data_before_expert_parallelism); that it has neither PP nor CP beside MoE is assumed.
-  const std::array<TargetLimits, 3> table = {
-      {{"any", true, true, true}, {"megatron", false, true, true}, {"deepspeed", true, false, false}}};
+  const std::array<TargetLimits, 3> table = {{{},
+                                              {.name = "megatron",
+                                               .edp_inner = false,
+                                               .kv_heads_divide = true,
+                                               .needs_sequence_parallel = true,
+                                               .sharded_experts = false,
+                                               .chunked = false},
+                                              {.name = "deepspeed",
+                                               .pipeline = false,
+                                               .context_parallel = false,
+                                               .virtual_stages = false,
+                                               .sharded_experts = false,
+                                               .chunked = false}}};
   std::string known;
   for (const TargetLimits& target : table) {
     if (target.name == name) return target;
@@ -273,16 +342,45 @@ Expected<std::vector<Layout>, Infeasible> enumerate_layouts(int world, int gpus_
   if (world < 1) throw InvalidInput("world", std::to_string(world), "must be a positive number of GPUs");
   if (gpus_per_node < 1) throw InvalidInput("gpus_per_node", std::to_string(gpus_per_node), "must be positive");
   check(model);
-  check(job);
+  check_request(job);
   for (const auto* given : {&constraints.fix, &constraints.max})
     for (const auto& [key, value] : *given)
-      if (value < 1 || std::find(kDimensions.begin(), kDimensions.end(), key) == kDimensions.end())
+      if (value < 1 || std::find(kKeys.begin(), kKeys.end(), key) == kKeys.end())
         throw InvalidInput("constraint", fmt::format("{}={}", key, value),
-                           fmt::format("must be a positive value of one of {}", fmt::join(kDimensions, ", ")));
+                           fmt::format("must be a positive value of one of {}", fmt::join(kKeys, ", ")));
+  if (const auto mbs = constraints.fix.find("mbs");
+      mbs != constraints.fix.end() && job.micro_batch > 0 && mbs->second != job.micro_batch)
+    throw InvalidInput("constraint", fmt::format("mbs={}", mbs->second),
+                       fmt::format("the job's micro-batch is {}: give one of them", job.micro_batch));
   Search search{world, gpus_per_node, model, job, constraints, false, {}, -1, "", 0};
   search.run();
   if (!search.found.empty()) return std::move(search.found);
   return Infeasible{search.binding, nearest_fix(search)};
+}
+
+std::vector<Variant> variants(const Layout& l, const Model& m, const Job& job, const LayoutConstraints& c) {
+  const bool train = job.phase == Phase::train;
+  std::vector<int> batches;
+  const long long share = job.global_batch / l.dp;  // of a data-parallel rank
+  const int least = least_micro_batch(job, c);
+  const bool open = job.micro_batch == 0 && c.fix.count("mbs") == 0;
+  for (long long b = least; b <= (open ? std::min<long long>(share, at_most(c, "mbs", 1 << 20)) : least); b *= 2)
+    if (share % b == 0) batches.push_back(static_cast<int>(b));
+  std::vector<Recompute> recomputes{job.recompute};
+  if (job.recompute == Recompute::automatic) {
+    recomputes = {Recompute::none};
+    if (train) recomputes.insert(recomputes.end(), {Recompute::selective, Recompute::full});
+  }
+  std::vector<int> stages{fixed_or(c, "vpp", 1)};
+  if (c.fix.count("vpp") == 0 && l.pp > 1 && train && c.target.virtual_stages && m.layers % l.pp == 0)
+    for (const int v : divisors(m.layers / l.pp))
+      if (v > 1 && v <= at_most(c, "vpp", m.layers)) stages.push_back(v);
+  std::vector<Variant> out;
+  for (const int b : batches)
+    for (const int v : stages)
+      if (interleaves(m, job, l, v, b))
+        for (const Recompute r : recomputes) out.push_back({v, b, r});
+  return out;
 }
 
 }  // namespace topomoe

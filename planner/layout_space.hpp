@@ -1,9 +1,10 @@
 // Which layouts of a model fit a number of GPUs at all: divisibility, nodes and batch; not memory, not time.
 //
 // TP divides heads and lies within a node, PP cuts layers so that no stage exceeds the mean by over 10 %
-// (61 and 94 layers have no useful divisors), DP divides the batch, ETP is 1 or TP (any, if fixed, where
-// EP is 1: MoEShard), EP divides experts; DP and EDP follow. CP is 1 unless fixed, VPP is 1. Where EP and
-// EDP both exceed 1, both expert orders are listed.
+// (61 and 94 layers have no useful divisors), DP divides the batch, ETP is 1 or TP (where EP is 1 also other
+// parts of a node: MoEShard), EP divides experts; DP and EDP follow. CP cuts causal sequences in 2 CP equal parts
+// (the even halves of ring attention) of at least 1,024 tokens a rank, unless fixed. Where EP and EDP both exceed
+// 1, both expert orders are listed. How a layout is run (virtual stages, micro-batch, recomputation) is a variant.
 #pragma once
 
 #include <map>
@@ -21,13 +22,18 @@ namespace topomoe {
 // What the training stack that shall run the plan can express.
 struct TargetLimits {
   std::string name = "any";
-  bool edp_inner = true;         // EP groups strided over nodes
-  bool pipeline = true;          // pp > 1
-  bool context_parallel = true;  // cp > 1
+  bool edp_inner = true;                 // EP groups strided over nodes
+  bool pipeline = true;                  // pp > 1
+  bool context_parallel = true;          // cp > 1
+  bool virtual_stages = true;            // vpp > 1
+  bool kv_heads_divide = false;          // kv_heads % tp == 0, no head held twice
+  bool needs_sequence_parallel = false;  // in training, for MoE with tp > 1
+  bool sharded_experts = true;           // MoEShard: etp > tp
+  bool chunked = true;                   // token movement in chunks beside the experts
 };
 TargetLimits target_limits(std::string_view name);  // throws InvalidInput listing the known ones
 
-// Keys are tp, cp, dp, pp, etp, ep, edp.
+// Keys are tp, cp, dp, pp, etp, ep, edp; vpp (virtual stages of a pipeline rank), mbs (micro-batch).
 struct LayoutConstraints {
   std::map<std::string, int> fix;
   std::map<std::string, int> max;
@@ -40,5 +46,16 @@ LayoutConstraints parse_constraints(const std::vector<std::string>& fix, const s
 // last candidates failed, and a change of one thing after which some layout fits.
 Expected<std::vector<Layout>, Infeasible> enumerate_layouts(int world, int gpus_per_node, const Model&, const Job&,
                                                             const LayoutConstraints& = {});
+
+// How a layout is run.
+struct Variant {
+  int vpp = 1;
+  int micro_batch = 1;
+  Recompute recompute = Recompute::none;
+};
+// Every way to run a layout that enumerate_layouts found: virtual stages that cut layers evenly (interleaving wants
+// micro-batches in multiples of pp: Megatron-LM), micro-batches 1, 2, 4, ... that divide a rank's share of the batch,
+// recomputation; each only as far as job and constraints leave it open. At least one.
+std::vector<Variant> variants(const Layout&, const Model&, const Job&, const LayoutConstraints& = {});
 
 }  // namespace topomoe

@@ -15,6 +15,9 @@ namespace topomoe {
 struct Efficiency {
   // cuBLAS BF16 on H100, median over large dense GEMMs (10^11 flop) of public tables: 0.79 of 989 TFLOP/s.
   double gemm = 0.75;
+  // Flash attention, head width 128, causal, sequences of 4K and more on H100: 0.45-0.6 of the dense rate forward,
+  // 0.4-0.5 backward (FlashAttention-2 and -3, arXiv 2307.08691 and 2407.08608, figures 4-6). From memory of those.
+  double attention = 0.5, attention_backward = 0.42;
   // Streaming kernels; STREAM-like copies reach 0.85-0.92 of HBM's datasheet rate. Assumed.
   double memory = 0.85;
   // NCCL all-to-all on 8 x H100: 324 of 450 GB/s bus bandwidth measured at large sizes.

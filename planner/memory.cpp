@@ -21,6 +21,12 @@ double sharded_attention_per_rank(const Model& m, int tp) {
 
 bool last_stage(const Layout& l, int stage) { return stage == l.pp - 1; }
 
+StageClass stage_class(const Model& m, const Layout& l, int stage) {
+  StageClass c{.stage = stage, .first = stage == 0, .last = last_stage(l, stage)};
+  for (const int layer : layers_of_stage(l, m.layers, stage)) (moe_layer(m, layer) ? c.moe : c.dense) += 1;
+  return c;
+}
+
 // What a layer's forward pass keeps for backward, in bytes on one rank, for one micro-batch.
 struct LayerActivations {
   double input = 0;  // kept under any recomputation
@@ -88,8 +94,8 @@ double dispatch_buffer_bytes(const Model& m, const Job& job, const Layout& l, co
   return sent * (1 + (l.ep > 1 ? options.skew : 1) * l.etp) * m.hidden * static_cast<double>(size_of(job.dtype));
 }
 
-void add_training(MemoryBreakdown& out, const Model& m, const Job& job, const Layout& l, const RankParameters& p,
-                  const MemoryOptions& options) {
+void add_training(MemoryBreakdown& out, const Model& m, const Job& job, const Layout& l, const StageClass& c,
+                  const RankParameters& p, const MemoryOptions& options) {
   // bf16: weights 2 B, fp32 gradients 4 B (Megatron accumulates in fp32), optimizer 12 B: fp32 master
   // weight and two Adam moments. fp32: the weight is its own master. Gradients are not sharded.
   const bool half = job.dtype == DType::bf16;
@@ -99,61 +105,72 @@ void add_training(MemoryBreakdown& out, const Model& m, const Job& job, const La
   out.optimizer = bytes(options.shard_optimizer ? state * (p.dense() / (1.0 * l.dp * l.cp) + p.routed / l.edp)
                                                 : state * parameters);
   double layers = 0, largest = 0;
-  const auto add_layer = [&](bool moe) {
+  const double mtp = c.last ? m.mtp_layers : 0;
+  const auto add_layers = [&](double count, bool moe) {
+    if (count == 0) return;
     const LayerActivations a = layer_activations(m, job, l, moe, options);
-    layers += a.bytes(job.recompute);
+    layers += count * a.bytes(job.recompute);
     // The layer in backward has everything again that was not kept.
     largest = std::max(largest, a.bytes(Recompute::none) - a.bytes(job.recompute));
   };
-  for (const int layer : layers_of_stage(l, m.layers, out.stage)) add_layer(moe_layer(m, layer));
-  const double mtp = last_stage(l, out.stage) ? m.mtp_layers : 0;
-  for (int i = 0; i < mtp; ++i) add_layer(true);
+  add_layers(c.moe + mtp, true);
+  add_layers(c.dense, false);
   out.activations = bytes(layers * micro_batches_in_flight(job, l, out.stage) + largest);
   // Logits in the job's dtype and their softmax in fp32, of one micro-batch; MTP layers make their own.
-  if (last_stage(l, out.stage) && !m.encoder_only)
+  if (c.last && !m.encoder_only)
     out.logits = bytes((1 + mtp) * tokens_per_micro_batch(job, l.cp) * m.vocab / l.tp *
                        (static_cast<double>(size_of(job.dtype)) + 4));
 }
 
-void add_inference(MemoryBreakdown& out, const Model& m, const Job& job, const Layout& l, const RankParameters& p,
-                   const MemoryOptions& options) {
+void add_inference(MemoryBreakdown& out, const Model& m, const Job& job, const Layout& l, const StageClass& c,
+                   const RankParameters& p, const MemoryOptions& options) {
   const double e = static_cast<double>(size_of(job.dtype));
   out.weights = bytes((p.dense() + p.routed) * (m.quantized_weight_bytes > 0 ? m.quantized_weight_bytes : e));
-  const auto layers = layers_of_stage(l, m.layers, out.stage);
   // All sequences of the batch stay resident, whichever micro-batch runs.
   const double per_token = kv_elements_per_token(m, l.tp);
   const double sequences = 1.0 * std::max(1, micro_batches(job, l.dp)) * job.micro_batch;
-  if (!m.encoder_only)
-    out.kv_cache = bytes(sequences * job.sequence / l.cp * per_token * e * static_cast<double>(layers.size()));
+  if (!m.encoder_only) out.kv_cache = bytes(sequences * job.sequence / l.cp * per_token * e * (c.moe + c.dense));
   double largest = 0;  // nothing is kept from layer to layer
-  for (const int layer : layers)
-    largest = std::max(largest, layer_activations(m, job, l, moe_layer(m, layer), options).bytes(Recompute::none));
+  for (const bool moe : {true, false})
+    if ((moe ? c.moe : c.dense) > 0)
+      largest = std::max(largest, layer_activations(m, job, l, moe, options).bytes(Recompute::none));
   out.activations = bytes(largest);
-  if (last_stage(l, out.stage) && !m.encoder_only)  // of the last token of each sequence
+  if (c.last && !m.encoder_only)  // of the last token of each sequence
     out.logits = bytes(1.0 * job.micro_batch * m.vocab / l.tp * 4);
 }
 
 }  // namespace
 
-RankParameters rank_parameters(const Model& m, const Layout& l, int stage) {
-  RankParameters p;
-  const auto add_layer = [&](bool moe) {
-    p.tensor_sharded += sharded_attention_per_rank(m, l.tp) + (moe ? shared_parameters(m) : dense_parameters(m)) / l.tp;
-    p.replicated += replicated_attention(m) + (moe ? router_parameters(m) : 0);
-    p.routed += moe ? m.experts * expert_parameters(m) / (1.0 * l.etp * l.ep) : 0;
-  };
-  for (const int layer : layers_of_stage(l, m.layers, stage)) add_layer(moe_layer(m, layer));
-  if (last_stage(l, stage)) {
-    for (int i = 0; i < m.mtp_layers; ++i) {
-      add_layer(true);
-      p.replicated += 2.0 * m.hidden * m.hidden;
-    }
+std::vector<StageClass> stage_classes(const Model& m, const Layout& l) {
+  std::vector<StageClass> out;
+  for (int stage = 0; stage < l.pp; ++stage) {
+    const StageClass c = stage_class(m, l, stage);
+    const auto same = std::find_if(out.begin(), out.end(), [&](const StageClass& o) {
+      return o.moe == c.moe && o.dense == c.dense && o.first == c.first && o.last == c.last;
+    });
+    if (same != out.end())
+      ++same->count;
+    else
+      out.push_back(c);
   }
+  return out;
+}
+
+RankParameters rank_parameters(const Model& m, const Layout& l, const StageClass& c) {
+  const double mtp = c.last ? m.mtp_layers : 0, moe = c.moe + mtp;
+  RankParameters p;
+  p.tensor_sharded = (moe + c.dense) * sharded_attention_per_rank(m, l.tp) +
+                     (moe * shared_parameters(m) + c.dense * dense_parameters(m)) / l.tp;
+  p.replicated =
+      (moe + c.dense) * replicated_attention(m) + moe * router_parameters(m) + mtp * 2.0 * m.hidden * m.hidden;
+  p.routed = moe * m.experts * expert_parameters(m) / (1.0 * l.etp * l.ep);
   // The last stage needs the token table again where it is tied, or embeds for MTP, unless it is stage 0 too.
-  const bool first = stage == 0, last = last_stage(l, stage);
-  const bool table = first || (last && !m.encoder_only && (m.tie_embeddings || m.mtp_layers > 0));
-  p.embedding = ((table ? embedding_parameters(m) : 0) + (last ? logits_parameters(m) : 0)) / l.tp;
+  const bool table = c.first || (c.last && !m.encoder_only && (m.tie_embeddings || m.mtp_layers > 0));
+  p.embedding = ((table ? embedding_parameters(m) : 0) + (c.last ? logits_parameters(m) : 0)) / l.tp;
   return p;
+}
+RankParameters rank_parameters(const Model& m, const Layout& l, int stage) {
+  return rank_parameters(m, l, stage_class(m, l, stage));
 }
 
 Bytes MemoryBreakdown::total() const {
@@ -177,28 +194,42 @@ double kv_elements_per_token(const Model& m, int tp) {
   return is_mla(m) ? m.kv_lora_rank + m.qk_rope_head_dim : 2 * kv_heads_per_rank(m, tp) * m.head_dim;
 }
 
-MemoryBreakdown estimate_stage_memory(const Model& m, const Job& job, const Layout& l, int stage,
-                                      const MemoryOptions& options) {
+namespace {
+
+MemoryBreakdown memory_of(const Model& m, const Job& job, const Layout& l, const StageClass& c,
+                          const MemoryOptions& options) {
   MemoryBreakdown out;
-  out.stage = stage;
-  const RankParameters parameters = rank_parameters(m, l, stage);
+  out.stage = c.stage;
+  const RankParameters parameters = rank_parameters(m, l, c);
   if (job.phase == Phase::train)
-    add_training(out, m, job, l, parameters, options);
+    add_training(out, m, job, l, c, parameters, options);
   else
-    add_inference(out, m, job, l, parameters, options);
+    add_inference(out, m, job, l, c, parameters, options);
   if (parameters.routed > 0 && l.ep * l.etp > 1)
     out.dispatch_buffers = bytes(options.layers_in_dispatch * dispatch_buffer_bytes(m, job, l, options));
   if (l.world > 1) out.comm_buffers = options.comm_buffers;
   return out;
 }
 
+}  // namespace
+
+MemoryBreakdown estimate_stage_memory(const Model& m, const Job& job, const Layout& l, int stage,
+                                      const MemoryOptions& options) {
+  return memory_of(m, job, l, stage_class(m, l, stage), options);
+}
+
 MemoryBreakdown estimate_memory(const Model& m, const Job& job, const Layout& l, const MemoryOptions& options) {
-  MemoryBreakdown worst = estimate_stage_memory(m, job, l, 0, options);
-  for (int stage = 1; stage < l.pp; ++stage) {
-    const MemoryBreakdown other = estimate_stage_memory(m, job, l, stage, options);
-    if (other.total() > worst.total()) worst = other;
+  return estimate_memory(m, job, l, stage_classes(m, l), options);
+}
+
+MemoryBreakdown estimate_memory(const Model& m, const Job& job, const Layout& l, std::span<const StageClass> classes,
+                                const MemoryOptions& options) {
+  std::optional<MemoryBreakdown> worst;
+  for (const StageClass& c : classes) {
+    const MemoryBreakdown other = memory_of(m, job, l, c, options);
+    if (!worst || other.total() > worst->total()) worst = other;
   }
-  return worst;
+  return *worst;
 }
 
 }  // namespace topomoe

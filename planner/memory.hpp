@@ -7,6 +7,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +30,15 @@ struct MemoryOptions {
   Bytes comm_buffers = GiB(1);  // NCCL's and the like. Assumed: not measured here
 };
 
+// Pipeline stages that hold the same layers count as one: `stage` is the first of them, which has most
+// micro-batches in flight.
+struct StageClass {
+  int stage = 0, count = 1;
+  int moe = 0, dense = 0;  // layers, without MTP
+  bool first = false, last = false;
+};
+std::vector<StageClass> stage_classes(const Model&, const Layout&);
+
 // Parameters that one GPU of a stage holds.
 struct RankParameters {
   double tensor_sharded = 0;  // its share of what TP cuts, embedding and logits apart
@@ -37,6 +47,7 @@ struct RankParameters {
   double embedding = 0;       // its share of token table and output matrix
   double dense() const { return tensor_sharded + replicated + embedding; }
 };
+RankParameters rank_parameters(const Model&, const Layout&, const StageClass&);
 RankParameters rank_parameters(const Model&, const Layout&, int stage);
 
 // Elements of one token's cache in one layer on one rank: K and V of its heads; under MLA the latent and the
@@ -53,5 +64,8 @@ struct MemoryBreakdown {
 MemoryBreakdown estimate_stage_memory(const Model&, const Job&, const Layout&, int stage, const MemoryOptions& = {});
 // The stage with the largest total (the first of equals).
 MemoryBreakdown estimate_memory(const Model&, const Job&, const Layout&, const MemoryOptions& = {});
+// The same where the layout's stage classes are at hand.
+MemoryBreakdown estimate_memory(const Model&, const Job&, const Layout&, std::span<const StageClass>,
+                                const MemoryOptions&);
 
 }  // namespace topomoe

@@ -5,93 +5,90 @@
 namespace topomoe {
 namespace {
 
-// Ring reduce-scatter or all-gather of `bytes` over a group of n: (n-1)/n of them cross each hop, and the rings
-// of neighbouring ranks share links.
-double ring_s(const RankGroups& groups, Role role, double bytes, const Machine& machine, TrafficModel& traffic) {
-  const int n = groups.size(role);
-  if (n < 2 || bytes <= 0) return 0;
+double sent_between_stages_s(const Model& m, const Job& job, const Layout& l, const Machine& machine,
+                             TrafficModel& traffic) {
+  if (l.pp == 1) return 0;
+  const Router& router = traffic.router();
   const Efficiency& e = machine.efficiency;
-  const GroupLoad& load = traffic.ring(groups, role, 0);
+  const double bytes = tokens_per_micro_batch(job, l.cp) / (l.sequence_parallel ? l.tp : 1) * m.hidden *
+                       static_cast<double>(size_of(job.dtype));
+  const int next = l.world / l.pp;  // the first rank of the second stage
+  const Route way = router.route(0, next);
   double slowest = 0;
-  for (const auto& c : load.classes)
-    slowest = std::max(slowest, bytes * (n - 1) / n * c.units / (c.raw_GBps * 1e9 * efficiency_of(e, c.name)));
-  return (load.outside > 0 ? e.inter_latency : e.intra_latency).value + slowest;
+  for (const int link : way.links) {
+    const LinkInfo info = router.link(link);
+    slowest = std::max(slowest, bytes / (info.GBps_per_direction * 1e9 * efficiency_of(e, info.klass)));
+  }
+  const bool outside = router.topology().node_of(0) != router.topology().node_of(next);
+  return (outside ? e.inter_latency : e.intra_latency).value + slowest;
+}
+
+double passes(const PassCost& c, const Job& job) {
+  if (job.phase != Phase::train) return c.forward_s;
+  return c.forward_s + c.backward_s +
+         (job.recompute == Recompute::full        ? c.forward_s
+          : job.recompute == Recompute::selective ? c.again_s
+                                                  : 0);
 }
 
 }  // namespace
 
-LayoutCosts layout_costs(const Model& model, const Job& job, const Layout& layout, const Machine& machine,
-                         TrafficModel& traffic) {
-  const RankGroups groups(layout, traffic.router().topology().gpus_per_node());
-  const Efficiency& e = machine.efficiency;
+StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<const StageClass> stages,
+                     const LayerCosts& layers, const Machine& machine, TrafficModel& traffic) {
   const bool train = job.phase == Phase::train;
-  const double T = tokens_per_micro_batch(job, layout.cp), b = static_cast<double>(size_of(job.dtype)), tp = layout.tp;
-  // GEMMs and their weights: forward 1x, backward 2x, full recompute 1x more.
-  const double passes = train ? (job.recompute == Recompute::full ? 4 : 3) : 1;
-  const auto roofline = [&](double flops, double bytes) {
-    return std::max(flops / (machine.flops.value * e.gemm), bytes / (machine.hbm.value * e.memory));
-  };
-  const auto linear = [&](double parameters) {
-    return roofline(2 * T * parameters / tp, parameters / tp * b) + 4 * e.launch.value;
-  };
-  // A sub-layer under TP: all-gather before and reduce-scatter after, or one all-reduce; as many bytes either way.
-  const double collective = 2 * ring_s(groups, Role::tp, T * model.hidden * b, machine, traffic);
-  const double collectives = train ? (job.recompute == Recompute::full ? 3 : 2) : 1;
-
-  LayoutCosts c;
-  const double attended = job.sequence * (model.encoder_only || job.phase == Phase::decode ? 1.0 : 0.5);
-  const double width = static_cast<double>(model.heads) * (model.head_dim + value_head_dim(model)) / tp;
-  const double kv_bytes =
-      job.phase == Phase::decode ? T * job.sequence * kv_elements_per_token(model, layout.tp) * b : 0;
-  const double scores = roofline(2 * T * attended * width, kv_bytes);
-  const double norms = 12 * T * model.hidden * b / (layout.sequence_parallel ? tp : 1) / (machine.hbm.value * e.memory);
-  c.attention_s = passes * (linear(attention_parameters(model)) + scores + norms) + collectives * collective;
-  c.dense_s = passes * linear(dense_parameters(model)) + collectives * collective;
-  if (model.shared_ffn > 0) c.shared_s = passes * linear(shared_parameters(model)) + collectives * collective;
-  if (!model.encoder_only) {
-    const double tokens = job.phase == Phase::train ? T : static_cast<double>(job.micro_batch);
-    const double parameters = static_cast<double>(model.hidden) * model.vocab;
-    c.logits_s = (train ? 3 : 1) * roofline(2 * tokens * parameters / tp, parameters / tp * b);
+  StepCosts c;
+  c.moe_forwards = train && job.recompute == Recompute::full ? 2 : 1;
+  c.micro_batches = micro_batches(job, l.dp);
+  c.fill = l.pp == 1 ? 0 : 1.0 / (train ? l.vpp : 1);
+  const double attention = passes(layers.attention, job), dense = passes(layers.dense, job),
+               shared = passes(layers.shared, job);
+  const double logits = layers.logits.forward_s + (train ? layers.logits.backward_s : 0);
+  RankParameters most;  // of the stage that reduces most
+  for (const StageClass& stage : stages) {
+    const int mtp = stage.last && train ? m.mtp_layers : 0, moe = stage.moe + mtp;
+    c.stages.push_back(
+        {stage.count, moe,
+         (moe + stage.dense) * attention + moe * shared + stage.dense * dense + (stage.last ? (1 + mtp) * logits : 0)});
+    if (!train) continue;
+    const RankParameters p = rank_parameters(m, l, stage);
+    if (p.dense() + p.routed <= most.dense() + most.routed) continue;
+    most = p;
+    c.reducing_layers = moe;
+    c.hideable_s = (moe + stage.dense) * layers.attention.backward_s;
   }
-  // Every stage in turn; the slowest is the one with most layers, MoE layers first.
-  for (int stage = 0; stage < layout.pp; ++stage) {
-    int moe = 0, dense = 0;
-    for (const int layer : layers_of_stage(layout, model.layers, stage)) (moe_layer(model, layer) ? moe : dense) += 1;
-    if (train && stage == layout.pp - 1) moe += model.mtp_layers;
-    if (moe + dense > c.moe_layers + c.dense_layers ||
-        (moe + dense == c.moe_layers + c.dense_layers && moe > c.moe_layers))
-      c.moe_layers = moe, c.dense_layers = dense;
-  }
-  c.micro_batches = micro_batches(job, layout.dp);
-  c.parallel_micro_batches = c.micro_batches + (layout.pp - 1.0) / (train ? layout.vpp : 1);
+  const double hop = sent_between_stages_s(m, job, l, machine, traffic), both = train ? 2 : 1;
+  c.between_stages_s = both * hop * (l.pp - 1 + (train && l.vpp > 1 ? 0 : c.micro_batches));
   if (train) {
-    RankParameters p;  // of the stage that reduces most
-    for (int stage = 0; stage < layout.pp; ++stage) {
-      const RankParameters q = rank_parameters(model, layout, stage);
-      if (q.dense() + q.routed > p.dense() + p.routed) p = q;
-    }
-    // fp32 gradients: reduce-scatter, then all-gather of updated weights (distributed optimizer).
-    c.gradients_s = ring_s(groups, Role::dp, p.dense() * 4, machine, traffic) +
-                    ring_s(groups, Role::dp, p.dense() * b, machine, traffic) +
-                    ring_s(groups, Role::edp, p.routed * 4, machine, traffic) +
-                    ring_s(groups, Role::edp, p.routed * b, machine, traffic);
+    const RankGroups groups(l, traffic.router().topology().gpus_per_node());
+    const double b = static_cast<double>(size_of(job.dtype));
+    // Dense gradients are summed over DP and CP; the ring of the outer of them carries the bytes.
+    const Role dense_ring = l.dp > 1 ? Role::dp : Role::cp;
+    c.gradients_s = ring_s(groups, dense_ring, most.dense() * 4, machine, traffic) +
+                    ring_s(groups, dense_ring, most.dense() * b, machine, traffic) +
+                    ring_s(groups, Role::edp, most.routed * 4, machine, traffic) +
+                    ring_s(groups, Role::edp, most.routed * b, machine, traffic);
     // Adam reads gradient, two moments and master weight and writes the last three and the weight: 30 B.
-    const double sharded = p.dense() / (layout.dp * layout.cp) + p.routed / layout.edp;
-    c.optimizer_s = 30 * sharded / (machine.hbm.value * e.memory);
+    const double sharded = most.dense() / (l.dp * l.cp) + most.routed / l.edp;
+    c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory);
   }
   return c;
 }
 
-TimeBreakdown step_time(const LayoutCosts& c, double moe_s, double idle_s) {
+TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe) {
+  const double layer = c.moe_forwards * moe.forward_s + moe.backward_s;
+  const StepCosts::Stage* slowest = nullptr;
+  double most = 0, all = 0;
+  for (const auto& s : c.stages) {
+    const double time = s.moe_layers * layer + s.rest_s;
+    all += s.count * time;
+    if (slowest == nullptr || time > most) slowest = &s, most = time;
+  }
   TimeBreakdown t;
-  const double moe = c.moe_layers * moe_s;
-  const double rest =
-      (c.moe_layers + c.dense_layers) * c.attention_s + c.dense_layers * c.dense_s + c.moe_layers * c.shared_s;
-  t.moe_ms = 1e3 * c.micro_batches * moe;
-  t.attention_ms = 1e3 * c.micro_batches * rest;
-  t.bubble_ms = 1e3 * (c.parallel_micro_batches - c.micro_batches) * (moe + rest);
-  t.gradients_ms = 1e3 * std::max(0.0, c.gradients_s - c.moe_layers * idle_s);
-  t.other_ms = 1e3 * (c.micro_batches * c.logits_s + c.optimizer_s);
+  t.moe_ms = 1e3 * c.micro_batches * slowest->moe_layers * layer;
+  t.attention_ms = 1e3 * c.micro_batches * slowest->rest_s;
+  t.bubble_ms = 1e3 * (c.fill * (all - most) + c.between_stages_s);
+  t.gradients_ms = 1e3 * std::max(0.0, c.gradients_s - c.hideable_s - c.reducing_layers * moe.idle_s);
+  t.other_ms = 1e3 * c.optimizer_s;
   return t;
 }
 

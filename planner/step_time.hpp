@@ -1,41 +1,50 @@
-// From the price of one MoE layer to the time of a training step, a prefill or a decode step.
+// From layers to a step: pipeline stages, bubbles, gradients, optimizer.
 //
-//   train   (m + (pp-1)/vpp) x stage + gradients not hidden + optimizer, m micro-batches
-//   stage   layers of the slowest stage, forward and backward (backward = 2 x forward for GEMMs; its
-//           collectives once; full recompute adds a forward)
-//   prefill (m + pp - 1) x forward of a stage;  decode: all layers once
-// Attention and dense parts by roofline: flops over peak or bytes over HBM, with the efficiencies of
-// planner/machine.hpp. TP collectives around them are not overlapped. Gradient reduction of the last
-// micro-batch fills the inter-node lane's idle time in its backward (FSMoE), the rest is exposed.
-// Ignored: pipeline point-to-point transfers, selective recompute's elementwise work, data loading.
+//   train    m times the slowest stage, and the other stages once (fill and drain), 1/vpp of them where interleaved
+//   prefill  the same, forward only;  decode: all stages in turn
+// Full recomputation runs a layer's forward once more, selective only norms, activations and MLA's up-projections.
+// Between stages each micro-batch sends its tokens on: both ways on the critical path in plain 1F1B, only while
+// filling and draining where interleaved (Megatron overlaps the rest). Gradients: fp32 reduce-scatter and
+// all-gather of weights (distributed optimizer), hidden where the last micro-batch's backward leaves the
+// inter-node lane idle (FSMoE), the rest exposed.
+// Ignored: data loading, stragglers, overlap of the weights' all-gather with the next forward.
 #pragma once
 
-#include "planner/machine.hpp"
+#include <span>
+#include <vector>
+
+#include "planner/layer_costs.hpp"
 #include "planner/memory.hpp"
-#include "planner/traffic.hpp"
-#include "topomoe/job.hpp"
-#include "topomoe/model.hpp"
 #include "topomoe/plan.hpp"
 
 namespace topomoe {
 
-// Everything of a layout that no choice of algorithm changes.
-struct LayoutCosts {
-  double attention_s = 0;  // per layer and micro-batch, forward (+ backward in training)
-  double dense_s = 0;      // FFN of a dense layer
-  double shared_s = 0;     // shared experts of a MoE layer
-  double logits_s = 0;     // last stage, per micro-batch
-  double gradients_s = 0;  // reduction of dense and expert gradients, if nothing hides it
-  double optimizer_s = 0;
-  double parallel_micro_batches = 1;  // m + bubble
+// Everything of a layout and a way to run it that no choice of algorithm changes.
+struct StepCosts {
+  struct Stage {
+    int count = 1;  // of stages alike
+    int moe_layers = 0;
+    double rest_s = 0;  // all but the MoE layers' schedules, a micro-batch, all passes
+  };
+  std::vector<Stage> stages;
+  double moe_forwards = 1;  // of a MoE layer in a micro-batch: 2 under full recomputation
   double micro_batches = 1;
-  int moe_layers = 0, dense_layers = 0;  // of the slowest stage
+  double fill = 1;              // what of a stage's time a fill and drain costs: 1/vpp; 0 without a pipeline
+  double between_stages_s = 0;  // in a step
+  double gradients_s = 0;       // reduction of dense and expert gradients, if nothing hides it
+  double hideable_s = 0;        // idle inter-node time beside the MoE layers of the stage that reduces most
+  int reducing_layers = 0;      // MoE layers of that stage
+  double optimizer_s = 0;
 };
 
-LayoutCosts layout_costs(const Model& model, const Job& job, const Layout& layout, const Machine& machine,
-                         TrafficModel& traffic);
+StepCosts step_costs(const Model& model, const Job& job, const Layout& layout, std::span<const StageClass> stages,
+                     const LayerCosts& layers, const Machine& machine, TrafficModel& traffic);
 
-// moe_s: one MoE layer, forward (+ backward in training); idle_s: inter-node idle time of one layer's backward.
-TimeBreakdown step_time(const LayoutCosts& c, double moe_s, double idle_s);
+// Of one MoE layer's schedule.
+struct MoeTimes {
+  double forward_s = 0, backward_s = 0;  // backward 0 where there is none
+  double idle_s = 0;                     // of the inter-node lane in the backward
+};
+TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe);
 
 }  // namespace topomoe

@@ -17,7 +17,8 @@ enum class Phase : std::uint8_t { train, prefill, decode };
 
 // What backward computes again instead of keeping it (planner/memory states the exact lists).
 // full: each layer from its input. selective: outputs of norms and activations, MLA up-projections.
-enum class Recompute : std::uint8_t { none, selective, full };
+// automatic: the planner chooses; in requests only, never in a plan.
+enum class Recompute : std::uint8_t { none, selective, full, automatic };
 
 // automatic: on where tp > 1 in training (Megatron demands it for MoE with TP), off otherwise.
 enum class SequenceParallel : std::uint8_t { automatic, off, on };
@@ -25,7 +26,7 @@ enum class SequenceParallel : std::uint8_t { automatic, off, on };
 struct Job {
   Phase phase = Phase::train;
   int sequence = 4096;        // tokens
-  int micro_batch = 1;        // sequences per data-parallel rank
+  int micro_batch = 1;        // sequences per data-parallel rank; 0: the planner chooses (requests only)
   int global_batch = 256;     // sequences
   DType dtype = DType::bf16;  // of weights and activations
   Recompute recompute = Recompute::none;
@@ -50,7 +51,10 @@ Recompute recompute_from(std::string_view text, std::string_view field = "recomp
 SequenceParallel sequence_parallel_from(std::string_view text, std::string_view field = "sequence_parallel");
 DType dtype_from(std::string_view text, std::string_view field = "dtype");
 
-// Throws InvalidInput("<where>: <field>", ...) unless all sizes are positive and global_batch % micro_batch == 0.
+// Throws InvalidInput("<where>: <field>", ...) unless all sizes are positive, global_batch % micro_batch == 0 and
+// nothing is left to choose.
 void check(const Job&, std::string_view where = "job");
+// The same for a job of a request, which may leave micro-batch and recomputation to the planner.
+void check_request(const Job&, std::string_view where = "job");
 
 }  // namespace topomoe

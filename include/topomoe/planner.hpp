@@ -18,13 +18,15 @@ struct PlanRequest {
   Topology topology;          // all its GPUs are used
   std::string topology_note;  // what resize_hosts said
   Model model;
-  Job job;
+  Job job;  // micro_batch 0 and recompute automatic are chosen
   RoutingProfile routing;
-  std::vector<std::string> fix, max;  // "tp=8", as on the command line
+  std::vector<std::string> fix, max;  // "tp=8", as on the command line; also vpp and mbs
+  std::string target = "any";         // only what this training stack can run: megatron, deepspeed
   double memory_GiB = 0;              // of a GPU; 0: what the topology says
   // Restrict the algorithm; empty: all. "sliced" or "replicated"; a name of transports(); 0: any n.
   std::string split, transport;
   int chunks = 0;
+  bool exhaustive = false;  // prices everything; the choice is the same
 };
 
 // The fastest plan that fits. Infeasible names the binding constraint and the smallest change that helps.

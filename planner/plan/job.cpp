@@ -8,8 +8,10 @@ namespace topomoe {
 namespace {
 constexpr NameTable<Phase, 3> kPhases = {
     {{Phase::train, "train"}, {Phase::prefill, "prefill"}, {Phase::decode, "decode"}}};
-constexpr NameTable<Recompute, 3> kRecomputes = {
-    {{Recompute::none, "none"}, {Recompute::selective, "selective"}, {Recompute::full, "full"}}};
+constexpr NameTable<Recompute, 4> kRecomputes = {{{Recompute::none, "none"},
+                                                  {Recompute::selective, "selective"},
+                                                  {Recompute::full, "full"},
+                                                  {Recompute::automatic, "auto"}}};
 constexpr NameTable<SequenceParallel, 3> kSequenceParallels = {
     {{SequenceParallel::automatic, "auto"}, {SequenceParallel::off, "off"}, {SequenceParallel::on, "on"}}};
 constexpr NameTable<DType, 2> kDTypes = {{{DType::f32, "f32"}, {DType::bf16, "bf16"}}};
@@ -47,6 +49,15 @@ void check(const Job& job, std::string_view where) {
   }
   if (!(job.capacity_factor >= 0 && job.capacity_factor <= 1e6))
     fail("capacity_factor", std::to_string(job.capacity_factor), "must be positive, or 0 to drop no token");
+  if (job.recompute == Recompute::automatic)
+    fail("recompute", "auto", "none, selective or full: only a request may leave it open");
+}
+
+void check_request(const Job& job, std::string_view where) {
+  Job decided = job;
+  if (job.micro_batch == 0) decided.micro_batch = 1;
+  if (job.recompute == Recompute::automatic) decided.recompute = Recompute::none;
+  check(decided, where);
 }
 
 ordered_json to_json(const Job& job) {

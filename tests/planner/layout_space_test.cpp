@@ -31,7 +31,10 @@ TEST(LayoutSpace, AllShippedModels_EveryLayoutHoldsItsInvariants) {
         EXPECT_LE(l.tp, 8);
         EXPECT_EQ(job.global_batch % (l.dp * job.micro_batch), 0);
         EXPECT_EQ(l.sequence_parallel, l.tp > 1);
-        EXPECT_EQ(l.cp, 1);
+        if (l.cp > 1) {
+          EXPECT_EQ(job.sequence % (2 * l.cp), 0);
+          EXPECT_GE(job.sequence / l.cp, 1024);
+        }
       }
       for (std::size_t i = 1; i < layouts->size(); ++i) EXPECT_NE((*layouts)[i - 1], (*layouts)[i]);
       EXPECT_EQ(*layouts, *enumerate_layouts(world, 8, m, job));
@@ -40,11 +43,11 @@ TEST(LayoutSpace, AllShippedModels_EveryLayoutHoldsItsInvariants) {
 }
 
 TEST(LayoutSpace, OneNodeMixtral_ByHand) {
-  // World 2, 32 layers: tp 1 pp 1 (ep 1, 2), tp 1 pp 2 (ep 1), tp 2 pp 1 with etp 1 (ep 1, 2) and etp 2
-  // (ep 1): six, none with both EP and EDP above 1.
+  // World 2, 32 layers: tp 1 pp 1 (ep 1, 2, and MoEShard: ep 1 etp 2), the same with cp 2, tp 1 pp 2 (ep 1), tp 2
+  // pp 1 with etp 1 (ep 1, 2) and etp 2 (ep 1): ten, none with both EP and EDP above 1.
   const auto layouts = enumerate_layouts(2, 8, shipped("mixtral-8x7b"), Job{});
   ASSERT_TRUE(layouts);
-  EXPECT_EQ(layouts->size(), 6u);
+  EXPECT_EQ(layouts->size(), 10u);
   EXPECT_EQ(name(layouts->front()), "TP1 CP1 DP2 PP1 | ETP1 EP1 EDP2");
   EXPECT_EQ(name(layouts->back()), "TP2 CP1 DP1 PP1 | ETP2 EP1 EDP1, SP");
 }
@@ -56,7 +59,7 @@ TEST(LayoutSpace, BothExpertOrders_WhereTheyDiffer) {
     return std::count_if(layouts->begin(), layouts->end(),
                          [](const Layout& l) { return l.expert_order == ExpertOrder::edp_inner; });
   };
-  EXPECT_EQ(count_inner(constrain({"tp=1", "pp=1", "ep=8"})), 1);
+  EXPECT_EQ(count_inner(constrain({"tp=1", "cp=1", "pp=1", "ep=8"})), 1);
   LayoutConstraints megatron = constrain({"tp=1", "pp=1", "ep=8"});
   megatron.target = target_limits("megatron");
   EXPECT_EQ(count_inner(megatron), 0);
@@ -64,7 +67,7 @@ TEST(LayoutSpace, BothExpertOrders_WhereTheyDiffer) {
 
 TEST(LayoutSpace, Constraints_AreHonoured) {
   const auto layouts =
-      enumerate_layouts(64, 8, shipped("qwen3-30b-a3b"), Job{}, constrain({"tp=4,pp=2"}, {"ep=8", "dp=8"}));
+      enumerate_layouts(64, 8, shipped("qwen3-30b-a3b"), Job{}, constrain({"tp=4,pp=2,cp=1"}, {"ep=8", "dp=8"}));
   ASSERT_TRUE(layouts);
   for (const Layout& l : *layouts) {
     EXPECT_EQ(l.tp, 4);
@@ -100,17 +103,58 @@ TEST(LayoutSpace, Infeasible_NamesConstraintAndAFixThatWorks) {
             "etp = 4 is neither 1 nor tp = 2 (and ep = 2 is not 1); ep=1 would fit instead of 2");
   EXPECT_EQ(why(16, constrain({"tp=3", "ep=7"})),
             "tp*cp*pp = 3*1*1 does not divide the 16 GPUs; no single change helps; ep=8 with tp=4 would fit");
-  EXPECT_HAS(why(64, constrain({"tp=1", "pp=1"}, {"dp=32"})), "dp is at most 32, but needs 64; ");
+  EXPECT_HAS(why(64, constrain({"tp=1", "pp=1", "cp=1"}, {"dp=32"})), "dp is at most 32, but needs 64; ");
   Job odd;
   odd.global_batch = 100;
   EXPECT_EQ(
-      why(64, constrain({"tp=1", "pp=1"}), odd),
+      why(64, constrain({"tp=1", "pp=1", "cp=1"}), odd),
       "global_batch = 100 is not a multiple of dp * micro_batch = 64 * 1 (tp = 1, cp = 1, pp = 1); pp=16 would fit "
       "instead of 1");
   odd.global_batch = 1;
   EXPECT_HAS(why(13, {}, odd), "; global_batch=13 would fit");
   // 13 is prime: TP = 13 does not divide 32 heads, PP = 13 puts 3 of 32 layers on a stage, 22 % above the mean.
   EXPECT_HAS(why(13, constrain({}, {"dp=1"}), odd), "; 16 GPUs would fit");
+}
+
+TEST(LayoutSpace, Variants_ByHand) {
+  // 56 layers over 8 stages: 7 a stage, in 1 or 7 virtual ones. A rank's share of 256 over DP 8 is 32 sequences:
+  // micro-batches of 1, 2, 4 leave 32, 16, 8 of them, multiples of 8; of 8 leave 4, which cannot interleave.
+  const Model m = shipped("mixtral-8x22b");
+  const Layout l = make_layout(128, 2, 1, 8, 1, 8);
+  Job job;
+  job.micro_batch = 0, job.recompute = Recompute::automatic;
+  std::vector<std::pair<int, int>> seen;  // micro-batch, vpp; each with three ways to recompute
+  const auto all = variants(l, m, job);
+  for (std::size_t i = 0; i < all.size(); i += 3) seen.emplace_back(all[i].micro_batch, all[i].vpp);
+  using P = std::pair<int, int>;
+  EXPECT_EQ(seen, (std::vector<P>{P{1, 1}, P{1, 7}, P{2, 1}, P{2, 7}, P{4, 1}, P{4, 7}, P{8, 1}, P{16, 1}, P{32, 1}}));
+  EXPECT_EQ(variants(l, m, job, constrain({"vpp=7", "mbs=2"})).size(), 3u);
+  job.micro_batch = 1, job.recompute = Recompute::selective;
+  EXPECT_EQ(variants(l, m, job).size(), 2u);
+  EXPECT_EQ(variants(l, m, job, constrain({}, {"vpp=2"})).size(), 1u);
+  const auto layouts = enumerate_layouts(128, 8, m, job, constrain({"vpp=5"}));
+  ASSERT_FALSE(layouts);
+  EXPECT_HAS(layouts.error().message(), "vpp = 5 does not interleave");
+}
+
+TEST(LayoutSpace, Megatron_TakesOnlyWhatItCanRun) {
+  // 4 KV heads: TP 8 would hold each twice, which Megatron refuses; MoE with TP trains only with SP.
+  const Model m = shipped("qwen3-30b-a3b");
+  LayoutConstraints c;
+  c.target = target_limits("megatron");
+  const auto layouts = enumerate_layouts(64, 8, m, Job{}, c);
+  ASSERT_TRUE(layouts);
+  for (const Layout& l : *layouts) {
+    EXPECT_EQ(m.kv_heads % l.tp, 0);
+    EXPECT_TRUE(l.etp == 1 || l.etp == l.tp);
+    EXPECT_EQ(l.expert_order, ExpertOrder::ep_inner);
+  }
+  Job job;
+  job.sequence_parallel = SequenceParallel::off;
+  c.fix = {{"tp", 2}};
+  const auto none = enumerate_layouts(64, 8, m, job, c);
+  ASSERT_FALSE(none);
+  EXPECT_HAS(none.error().message(), "only with sequence parallelism");
 }
 
 TEST(LayoutSpace, Infeasible_RandomRequests_FixIsTrue) {

@@ -142,6 +142,55 @@ TEST(Planner, FullRecompute_TakesLongerAndLessMemory) {
   EXPECT_LT(total_GiB(*again), total_GiB(*kept));
 }
 
+// Laws of the bounds: what they leave out is never what the search would have chosen.
+TEST(Planner, Pruning_NeverChangesTheChoice) {
+  int pruned = 0, planned = 0;
+  const char* clusters[] = {"h100-2x8", "a800-2x8", "dgx-h100", "l40s-8x-pcie"};
+  const char* models[] = {"mixtral-8x7b", "qwen3-30b-a3b", "switch-base-16"};
+  for (int i = 0; i < 16; ++i) {
+    auto request = shipped(clusters[i % 4], models[i / 4 % 3]);
+    request.job.micro_batch = i % 2 == 0 ? 0 : 1;
+    request.max = {"mbs=2", "cp=2"};
+    request.job.recompute = i % 5 == 0 ? Recompute::none : Recompute::automatic;
+    request.job.global_batch = 32 << (i % 3);
+    request.job.sequence = 1024 << (i % 4);
+    request.job.phase = i % 7 == 3 ? Phase::prefill : Phase::train;
+    if (i % 3 == 1) request.routing.kind = RoutingProfile::Kind::zipf, request.routing.zipf_s = 0.8;
+    SCOPED_TRACE(std::string(clusters[i % 4]) + " " + models[i / 4 % 3] + " case " + std::to_string(i));
+    const auto quick = make_plan(request);
+    request.exhaustive = true;
+    const auto all = make_plan(request);
+    ASSERT_EQ(static_cast<bool>(quick), static_cast<bool>(all));
+    if (!quick) continue;
+    ++planned;
+    pruned += quick->layouts_pruned > 0;
+    EXPECT_EQ(all->layouts_pruned, 0);
+    EXPECT_EQ(name(quick->layout), name(all->layout));
+    EXPECT_EQ(quick->job, all->job);
+    EXPECT_EQ(quick->schedule.name, all->schedule.name);
+    EXPECT_EQ(quick->time.total_ms(), all->time.total_ms());
+  }
+  EXPECT_GT(planned, 6);
+  EXPECT_GT(pruned, 6);
+}
+
+TEST(Planner, OpenJob_IsDecidedAndNoSlowerThanAnyFixedOne) {
+  auto request = shipped("h100-16x8", "mixtral-8x22b");
+  request.job.micro_batch = 0, request.job.recompute = Recompute::automatic;
+  const auto open = make_plan(request);
+  ASSERT_TRUE(open);
+  EXPECT_GE(open->job.micro_batch, 1);
+  EXPECT_NE(open->job.recompute, Recompute::automatic);
+  for (const int mbs : {1, 2, 4})
+    for (const Recompute r : {Recompute::none, Recompute::full}) {
+      request.job.micro_batch = mbs, request.job.recompute = r;
+      const auto fixed = make_plan(request);
+      if (fixed) {
+        EXPECT_LE(open->time.total_ms(), fixed->time.total_ms());
+      }
+    }
+}
+
 TEST(Planner, MoeShardsLayout_IsRefusedByNameUntilGatherIsBuilt) {
   auto request = shipped("h100-2x8", "mixtral-8x7b");
   request.fix = {"tp=1", "etp=8", "ep=1"};

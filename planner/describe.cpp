@@ -1,0 +1,67 @@
+// A chosen candidate as a Plan: everything is priced once more, in full.
+
+#include <algorithm>
+
+#include "fmt/format.h"
+#include "planner/search_state.hpp"
+
+namespace topomoe {
+namespace {
+
+void add_loads(std::vector<LinkClassLoad>& all, const std::vector<LinkClassLoad>& more) {
+  for (const LinkClassLoad& l : more) {
+    const auto row = std::find_if(all.begin(), all.end(), [&](const auto& x) { return x.link_class == l.link_class; });
+    if (row == all.end())
+      all.push_back(l);
+    else
+      row->bytes += l.bytes, row->busy_us += l.busy_us;
+  }
+}
+
+}  // namespace
+
+Plan describe(Search& s, const Candidate& c) {
+  const PlanRequest& r = s.request;
+  Plan p;
+  p.topology = {r.topology.name,   fingerprint(r.topology), r.topology.host_count(), r.topology.gpu_count(),
+                s.gpus_per_node(), r.topology_note,         r.topology.warnings};
+  if (r.model.router_groups > 1)
+    p.topology.warnings.push_back(fmt::format(
+        "routing: the router may reach {} of {} expert groups; priced as if it could reach all, so distinct nodes a "
+        "token (node_dedup's traffic) are overestimated",
+        r.model.router_topk_groups, r.model.router_groups));
+  p.model = r.model, p.job = c.job, p.routing = r.routing, p.layout = c.layout;
+  for (int rank = 0; rank < c.layout.world; ++rank)
+    p.ranks.push_back({"host" + std::to_string(r.topology.host_of(rank)), r.topology.bus_id(rank)});
+  for (int i = 0; i < c.layout.ep; ++i)
+    p.expert_owners.resize(static_cast<std::size_t>(part_begin(r.model.experts, c.layout.ep, i + 1)), i);
+  p.schedule = s.prices.schedule(c.layout, c.algorithm);
+  const RankGroups groups(c.layout, s.gpus_per_node());
+  LayerPricer pricer(s.traffic, s.machine, groups, s.prices.widths(c.layout), s.popularity, s.tokens(c.job, c.layout));
+  const auto priced = [&](bool backward) {
+    PredictedPass pass = pricer.price(p.schedule, backward);
+    const LayerPricer::Bound bound = pricer.lower_bound(p.schedule, backward);
+    pass.bound_us = bound.seconds * 1e6, pass.bound_by = bound.by;
+    return pass;
+  };
+  p.forward = priced(false);
+  add_loads(p.loads, pricer.last_loads());
+  if (s.options.train) {
+    p.backward = priced(true);
+    add_loads(p.loads, pricer.last_loads());
+  }
+  p.time = c.time;
+  p.tokens_per_rank = s.tokens(c.job, c.layout);
+  const double flops = model_flops_per_token(r.model, r.job.sequence) / (s.options.train ? 1 : 3);
+  const double all_tokens =
+      static_cast<double>(r.job.global_batch) * (r.job.phase == Phase::decode ? 1 : r.job.sequence);
+  p.model_TFLOPps_per_gpu = flops * all_tokens / (c.time.total_ms() * 1e-3) / c.layout.world * 1e-12;
+  const MemoryBreakdown memory = s.memory(c.job, c.layout, c.algorithm.split);
+  for (const auto& [bucket, size] : memory.buckets()) p.memory_GiB.emplace_back(bucket, in_GiB(size));
+  p.memory_stage = memory.stage;
+  p.memory_limit_GiB = s.limit_GiB;
+  p.source = s.machine.source;
+  return p;
+}
+
+}  // namespace topomoe

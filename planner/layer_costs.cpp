@@ -1,0 +1,125 @@
+#include "planner/layer_costs.hpp"
+
+#include <algorithm>
+
+#include "planner/memory.hpp"
+
+namespace topomoe {
+namespace {
+
+// Times of one rank's work, added up by pass.
+struct Work {
+  const Model& model;
+  const Machine& machine;
+  double element_bytes;
+  PassCost cost;
+
+  const Efficiency& e() const { return machine.efficiency; }
+  double gemm(double m, double n, double k, double extra_bytes = 0) const {
+    const double bytes = (m * n + n * k + m * k) * element_bytes + extra_bytes;
+    return std::max(2 * m * n * k / (machine.flops.value * e().gemm), bytes / (machine.hbm.value * e().memory)) +
+           e().launch.value;
+  }
+  // `rows` tokens through a matrix in x out.
+  void matrix(double rows, double in, double out, bool recomputed = false) {
+    const double forward = gemm(rows, out, in);
+    cost.forward_s += forward;
+    // The weight's gradient is added to in fp32.
+    cost.backward_s += gemm(rows, in, out) + gemm(in, out, rows, 8 * in * out);
+    if (recomputed) cost.again_s += forward;
+  }
+  void ffn(double rows, double width) {
+    if (width <= 0) return;
+    const double up = model.gated_ffn ? 2 : 1;
+    matrix(rows, model.hidden, up * width);
+    stream((up + 1) * rows * width, (2 * up + 1) * rows * width, true);
+    matrix(rows, width, model.hidden);
+  }
+  // Elements read and written.
+  void stream(double forward, double backward, bool recomputed = false) {
+    const double rate = machine.hbm.value * e().memory;
+    cost.forward_s += forward * element_bytes / rate + e().launch.value;
+    cost.backward_s += backward * element_bytes / rate + e().launch.value;
+    if (recomputed) cost.again_s += forward * element_bytes / rate;
+  }
+};
+
+}  // namespace
+
+double ring_s(const RankGroups& groups, Role role, double bytes, const Machine& machine, TrafficModel& traffic) {
+  const int n = groups.size(role);
+  if (n < 2 || bytes <= 0) return 0;
+  const Efficiency& e = machine.efficiency;
+  const GroupLoad& load = traffic.ring(groups, role, 0);
+  double slowest = 0;
+  for (const auto& c : load.classes)
+    slowest = std::max(slowest, bytes * (n - 1) / n * c.units / (c.raw_GBps * 1e9 * efficiency_of(e, c.name)));
+  return (load.outside > 0 ? e.inter_latency : e.intra_latency).value + slowest;
+}
+
+LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Machine& machine, TrafficModel& traffic) {
+  const RankGroups groups(l, traffic.router().topology().gpus_per_node());
+  const Efficiency& e = machine.efficiency;
+  const bool decode = job.phase == Phase::decode;
+  const double T = tokens_per_micro_batch(job, l.cp), b = static_cast<double>(size_of(job.dtype)), tp = l.tp;
+  const double around = T / (l.sequence_parallel ? tp : 1), heads = m.heads / tp;
+  const auto work = [&] { return Work{m, machine, b, {}}; };
+  // Around each of attention and FFN.
+  const double gathered = ring_s(groups, Role::tp, T * m.hidden * b, machine, traffic);
+  const auto add_collectives = [&](PassCost& c) { c.forward_s += 2 * gathered, c.backward_s += 2 * gathered; };
+
+  LayerCosts out;
+  {
+    Work w = work();
+    if (is_mla(m)) {
+      if (m.q_lora_rank > 0) w.matrix(around, m.hidden, m.q_lora_rank);
+      w.matrix(T, m.q_lora_rank > 0 ? m.q_lora_rank : m.hidden, heads * m.head_dim, true);
+      w.matrix(around, m.hidden, m.kv_lora_rank + m.qk_rope_head_dim);
+      w.matrix(T, m.kv_lora_rank, heads * (m.qk_nope_head_dim + m.v_head_dim), true);
+    } else {
+      w.matrix(T, m.hidden, (heads + 2 * std::max(1.0, m.kv_heads / tp)) * m.head_dim);
+    }
+    w.matrix(T, heads * value_head_dim(m), m.hidden);
+    // Two norms and two residual additions a layer, the rotary embedding of queries and keys.
+    w.stream(10 * around * m.hidden, 14 * around * m.hidden, true);
+    w.stream(2 * T * heads * m.head_dim, 2 * T * heads * m.head_dim);
+    const double attended = job.sequence * (m.encoder_only || decode ? 1.0 : 0.5);
+    const double flops = 2 * T * attended * heads * (m.head_dim + value_head_dim(m));
+    const double cache = decode ? T * job.sequence * kv_elements_per_token(m, l.tp) * b : 0;
+    const double scores =
+        std::max(flops / (machine.flops.value * e.attention), cache / (machine.hbm.value * e.memory)) + e.launch.value;
+    const double scores_backward = 2.5 * flops / (machine.flops.value * e.attention_backward) + e.launch.value;
+    w.cost.forward_s += scores, w.cost.backward_s += scores_backward;
+    if (l.cp > 1 && !decode) {
+      // Each rank's keys and values visit all others: cp-1 hops; in the backward also their gradients.
+      const double kv = 2 * T * std::max(1.0, m.kv_heads / tp) * m.head_dim * b * (is_mla(m) ? heads : 1);
+      const double ring = ring_s(groups, Role::cp, kv * l.cp, machine, traffic);
+      w.cost.forward_s += std::max(0.0, ring - scores);
+      w.cost.backward_s += std::max(0.0, 2 * ring - scores_backward);
+    }
+    add_collectives(w.cost);
+    out.attention = w.cost;
+  }
+  if (m.dense_ffn > 0) {
+    Work w = work();
+    w.ffn(T, m.dense_ffn / tp);
+    add_collectives(w.cost);
+    out.dense = w.cost;
+  }
+  if (m.shared_ffn > 0) {
+    Work w = work();
+    w.ffn(T, m.shared_ffn / tp);
+    add_collectives(w.cost);
+    out.shared = w.cost;
+  }
+  if (!m.encoder_only) {
+    Work w = work();
+    const double tokens = job.phase == Phase::train ? T : static_cast<double>(job.micro_batch);
+    w.matrix(tokens, m.hidden, m.vocab / tp);
+    w.stream(3 * tokens * m.vocab / tp, 3 * tokens * m.vocab / tp);  // softmax in fp32
+    out.logits = w.cost;
+  }
+  return out;
+}
+
+}  // namespace topomoe

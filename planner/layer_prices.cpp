@@ -1,0 +1,55 @@
+#include "planner/layer_prices.hpp"
+
+namespace topomoe {
+
+LayerPrices::LayerPrices(const Model& model, DType dtype, const Machine& machine, TrafficModel& traffic,
+                         const std::vector<double>& popularity, const AlgorithmOptions& options)
+    : model_(model), dtype_(dtype), machine_(machine), traffic_(traffic), popularity_(popularity), options_(options) {}
+
+LayerWidths LayerPrices::widths(const Layout& l) const {
+  return {static_cast<double>(model_.hidden),   static_cast<double>(model_.expert_ffn) / l.etp,
+          static_cast<double>(model_.experts),  static_cast<double>(model_.top_k),
+          static_cast<double>(size_of(dtype_)), model_.gated_ffn ? 3 : 2};
+}
+
+LayerPrices::Key LayerPrices::key(const Layout& l, double tokens) const {
+  const bool strided = l.expert_order == ExpertOrder::edp_inner && l.ep > 1;
+  return {l.tp, l.etp, l.ep, strided ? l.edp : 1, l.sequence_parallel, tokens};
+}
+
+LayerPrices::Entry& LayerPrices::entry(const Layout& layout, double tokens) {
+  const auto [at, fresh] = known_.try_emplace(key(layout, tokens));
+  Entry& e = at->second;
+  if (!fresh) return e;
+  const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
+  LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
+  e.one = list_algorithms(groups, options_);
+  for (Algorithm& a : e.one) {
+    price(a, pricer, schedules_, layout, options_);
+    ++timelines_;
+  }
+  return e;
+}
+
+const std::vector<Algorithm>& LayerPrices::in_one_chunk(const Layout& layout, double tokens) {
+  return entry(layout, tokens).one;
+}
+
+const Algorithm& LayerPrices::refined(const Layout& layout, double tokens, std::size_t algorithm, double forwards) {
+  Entry& e = entry(layout, tokens);
+  const auto [at, fresh] = e.refined.try_emplace({algorithm, forwards});
+  if (fresh) {
+    const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
+    LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
+    const Algorithm& a = e.one[algorithm];
+    at->second =
+        best_chunks(a, pricer, schedules_, layout, injected(layout, a.split, tokens), forwards, options_, timelines_);
+  }
+  return at->second;
+}
+
+const Schedule& LayerPrices::schedule(const Layout& layout, const Algorithm& a) {
+  return schedules_.get(a.transport, request_for(layout, a));
+}
+
+}  // namespace topomoe

@@ -1,0 +1,60 @@
+// What a search shares among its parts: the request, what was worked out once for all layouts, and a candidate.
+// Private to search.cpp, describe.cpp and too_large.cpp.
+#pragma once
+
+#include <map>
+#include <tuple>
+
+#include "planner/layer_prices.hpp"
+#include "planner/layout_space.hpp"
+#include "planner/memory.hpp"
+#include "planner/step_time.hpp"
+#include "topomoe/planner.hpp"
+
+namespace topomoe {
+
+// A layout and a way to run it; `job` has nothing left open.
+struct Candidate {
+  Layout layout;
+  Job job;
+  StepCosts costs;
+  Algorithm algorithm;
+  TimeBreakdown time;
+  double memory_GiB = 0;
+};
+
+struct Search {
+  explicit Search(const PlanRequest& r);
+
+  const PlanRequest& request;
+  LayoutConstraints constraints;
+  Machine machine;
+  Router router;
+  TrafficModel traffic;
+  std::vector<double> popularity;
+  AlgorithmOptions options;
+  double limit_GiB;
+  LayerPrices prices;
+
+  int gpus_per_node() const { return request.topology.gpus_per_node(); }
+  double tokens(const Job& job, const Layout& l) const { return tokens_per_micro_batch(job, l.cp); }
+  // Of the worst stage.
+  MemoryBreakdown memory(const Job& job, const Layout& l, TokenSplit split, std::span<const StageClass> stages);
+  MemoryBreakdown memory(const Job& job, const Layout& l, TokenSplit split);
+  const LayerCosts& layer_costs(const Job& job, const Layout& l);
+
+ private:
+  std::map<std::tuple<int, int, int, bool>, LayerCosts> layers_;  // by tp, cp, micro-batch, sequence parallelism
+  std::map<std::pair<int, int>, double> skews_;                   // by ep, and nothing else
+};
+
+// Every layout with every way to run it; dp, tp and so on in order of enumerate_layouts.
+std::vector<Candidate> candidates(const Search& s, const std::vector<Layout>& layouts);
+
+// The plan of a chosen candidate, without what the search knows about the others.
+Plan describe(Search& s, const Candidate& c);
+
+// Why nothing fits into memory, and the smallest change after which something does.
+Infeasible too_large(Search& s, const std::vector<Layout>& layouts);
+
+}  // namespace topomoe
