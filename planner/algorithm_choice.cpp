@@ -45,17 +45,30 @@ double injected(const Layout& layout, TokenSplit split, double tokens_of_tp_grou
   return split == TokenSplit::sliced ? tokens_of_tp_group / layout.tp : tokens_of_tp_group;
 }
 
+namespace {
+double compute_s(const std::vector<Step>& steps, const PredictedPass& pass) {
+  double sum = 0;
+  for (std::size_t i = 0; i < steps.size(); ++i)
+    if (steps[i].kind == StepKind::expert_forward || steps[i].kind == StepKind::expert_dgrad ||
+        steps[i].kind == StepKind::expert_wgrad)
+      sum += pass.steps[i].alone_us * 1e-6;
+  return sum;
+}
+}  // namespace
+
 void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
            const AlgorithmOptions& options) {
   const Schedule& s = cache.get(a.transport, request_for(layout, a));
   const PredictedPass forward = pricer.price(s, false);
   a.forward_s = forward.time_us * 1e-6;
   a.forward_bound_s = forward.bound_us * 1e-6;
+  a.forward_compute_s = compute_s(s.forward, forward);
   a.backward_s = a.backward_bound_s = a.idle_s = 0;
   if (!options.train) return;
   const PredictedPass backward = pricer.price(s, true);
   a.backward_s = backward.time_us * 1e-6;
   a.backward_bound_s = backward.bound_us * 1e-6;
+  a.backward_compute_s = compute_s(s.backward, backward);
   a.idle_s = pricer.last_inter_node_idle_s();
 }
 

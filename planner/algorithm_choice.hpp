@@ -24,9 +24,10 @@ struct Algorithm {
   TokenSplit split = TokenSplit::sliced;
   std::string transport;
   int chunks = 1, pieces = 1;
-  double forward_s = 0, backward_s = 0;              // on the timeline
-  double forward_bound_s = 0, backward_bound_s = 0;  // that no number of chunks can beat
-  double idle_s = 0;                                 // of the inter-node lane in the backward
+  double forward_s = 0, backward_s = 0;                  // on the timeline
+  double forward_bound_s = 0, backward_bound_s = 0;      // that no number of chunks can beat
+  double forward_compute_s = 0, backward_compute_s = 0;  // of the experts, alone
+  double idle_s = 0;                                     // of the inter-node lane in the backward
   // A MoE layer of a micro-batch whose forward runs so often.
   double time_s(double forwards) const { return forwards * forward_s + backward_s; }
 };

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "fmt/format.h"
-#include "planner/search_state.hpp"
+#include "planner/certainty.hpp"
 
 namespace topomoe {
 namespace {
@@ -60,7 +60,13 @@ Plan describe(Search& s, const Candidate& c) {
   for (const auto& [bucket, size] : memory.buckets()) p.memory_GiB.emplace_back(bucket, in_GiB(size));
   p.memory_stage = memory.stage;
   p.memory_limit_GiB = s.limit_GiB;
-  p.source = s.machine.source;
+  const double error = error_ms(s.machine, time_parts(s, c));
+  p.low_ms = c.time.total_ms() * c.time.total_ms() / (c.time.total_ms() + error);
+  p.high_ms = c.time.total_ms() + error;
+  const Efficiency& e = s.machine.efficiency;
+  p.rates = {{"compute and memory of a GPU", s.machine.source, e.compute_error},
+             {"links inside nodes", s.machine.source, e.node_error},
+             {"links between nodes", s.machine.source, e.between_error}};
   return p;
 }
 

@@ -73,7 +73,8 @@ std::string explain_text(const Plan& p) {
       "{:<11}{:.1f} ms = MoE {:.1f} + attention and dense {:.1f} + bubble {:.1f} + gradients {:.1f} + other {:.1f}\n",
       train ? "step" : "pass", p.time.total_ms(), p.time.moe_ms, p.time.attention_ms, p.time.bubble_ms,
       p.time.gradients_ms, p.time.other_ms);
-  fmt::format_to(out, "           {:.0f} model TFLOP/s a GPU\n", p.model_TFLOPps_per_gpu);
+  fmt::format_to(out, "           {:.1f} to {:.1f} ms as sure as its rates; {:.0f} model TFLOP/s a GPU\n", p.low_ms,
+                 p.high_ms, p.model_TFLOPps_per_gpu);
   const auto busiest =
       std::max_element(p.loads.begin(), p.loads.end(), [](auto& a, auto& b) { return a.busy_us < b.busy_us; });
   if (busiest != p.loads.end())
@@ -88,7 +89,10 @@ std::string explain_text(const Plan& p) {
                  p.memory_stage, p.memory_limit_GiB - used);
   for (const auto& [bucket, GiB] : p.memory_GiB)
     if (GiB >= 0.05) fmt::format_to(out, " {} {:.1f}", bucket, GiB);
-  fmt::format_to(out, "\nrates      {}\n", p.source);
+  fmt::format_to(out, "\n");
+  for (const RateSource& r : p.rates)
+    fmt::format_to(out, "{:<11}{}: {}, within {:.0f}%\n", &r == p.rates.data() ? "rates" : "", r.what, r.source,
+                   100 * r.error);
 
   pass_table(out, "MoE layer, forward", p.forward, p.schedule.forward);
   if (train) pass_table(out, "MoE layer, backward", p.backward, p.schedule.backward);
@@ -101,8 +105,12 @@ std::string explain_text(const Plan& p) {
                  "\nconsidered {} layouts: {} too large for memory, {} pruned by their bound; {} schedules priced\n",
                  p.layouts_enumerated, p.layouts_too_large, p.layouts_pruned, p.schedules_priced);
   for (const Rejected& r : p.rejected)
-    fmt::format_to(out, "  rejected {} | {}{}: {}\n", r.layout, r.algorithm,
+    fmt::format_to(out, "  {} {} | {}{}: {}\n", r.undecided ? "undecided" : "rejected", r.layout, r.algorithm,
                    r.time_ms > 0 ? fmt::format(", {:.1f} ms", r.time_ms) : "", r.reason);
+  if (p.pareto.size() > 1) fmt::format_to(out, "with less memory (no other is better in both)\n");
+  for (std::size_t i = 1; i < p.pareto.size(); ++i)
+    fmt::format_to(out, "  {:.1f} GiB {:.1f} ms: {} | {}\n", p.pareto[i].memory_GiB, p.pareto[i].time_ms,
+                   p.pareto[i].layout, p.pareto[i].algorithm);
   for (const Flip& f : p.flips)
     fmt::format_to(out, "with fewer than {:.0f} {} the choice would be: {}\n", f.at, f.quantity, f.instead);
   if (p.flips.empty()) fmt::format_to(out, "the algorithm stays the same down to one token per rank\n");

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "fmt/format.h"
+#include "planner/certainty.hpp"
 #include "planner/flips.hpp"
 #include "planner/search_state.hpp"
 
@@ -212,13 +213,20 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   }
   if (nearest != nullptr) {
     const Candidate& c = nearest->candidate;
-    plan.rejected.push_back({run_name(c.layout, c.job), std::string(name(nearest->split)), 0, c.memory_GiB,
+    plan.rejected.push_back({run_name(c.layout, c.job), std::string(name(nearest->split)), 0, c.memory_GiB, false,
                              fmt::format("needs {:.1f} GiB a GPU, the limit is {:.1f}", c.memory_GiB, s.limit_GiB)});
   }
   for (std::size_t i = 1; i < priced.size() && plan.rejected.size() < 3; ++i) {
     const Candidate& c = priced[i];
-    plan.rejected.push_back(
-        {run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB, why_slower(c, chosen)});
+    plan.rejected.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB,
+                             undecided(s, c, chosen), why_slower(c, chosen)});
+  }
+  // In order of time, each that needs less memory than all before.
+  double least_GiB = std::numeric_limits<double>::infinity();
+  for (const Candidate& c : priced) {
+    if (c.memory_GiB >= least_GiB * 0.999) continue;
+    least_GiB = c.memory_GiB;
+    plan.pareto.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB});
   }
   plan.flips = find_flips(s, chosen);
   plan.schedules_priced = s.prices.timelines();

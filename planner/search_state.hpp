@@ -48,9 +48,6 @@ struct Search {
   std::map<std::pair<int, int>, double> skews_;                   // by ep, and nothing else
 };
 
-// Every layout with every way to run it; dp, tp and so on in order of enumerate_layouts.
-std::vector<Candidate> candidates(const Search& s, const std::vector<Layout>& layouts);
-
 // The plan of a chosen candidate, without what the search knows about the others.
 Plan describe(Search& s, const Candidate& c);
 

@@ -68,12 +68,36 @@ struct TimeBreakdown {
   double total_ms() const { return moe_ms + attention_ms + bubble_ms + gradients_ms + other_ms; }
 };
 
+// Where a figure comes from and how far off such figures were where they could be checked (planner_accuracy):
+// 0.1 says that nine in ten lay within a factor of 1.1.
+struct RateSource {
+  std::string what;    // "exchange inside a node"
+  std::string source;  // "measured: ...", "scaled from ...", "datasheet"
+  double error = 0;
+};
+
 // Another candidate and why it lost.
 struct Rejected {
   std::string layout, algorithm;
   double time_ms = 0;  // 0 where it was never priced
   double memory_GiB = 0;
+  bool undecided = false;  // the difference is smaller than the errors of what they differ in
   std::string reason;
+};
+
+// A candidate that no other beats in both time and memory.
+struct ParetoPoint {
+  std::string layout, algorithm;
+  double time_ms = 0, memory_GiB = 0;
+};
+
+// The same search, among the best candidates, with one rate changed.
+struct Sensitivity {
+  std::string rate;  // "nic_out", "hbm", "compute", ...
+  double factor = 1;
+  double time_ms = 0;  // of the choice then
+  bool changes = false;
+  std::string layout, algorithm;  // the choice then
 };
 
 // Where the choice would change.
@@ -100,10 +124,13 @@ struct Plan {
   std::vector<std::pair<std::string, double>> memory_GiB;  // by bucket, worst stage
   int memory_stage = 0;
   double memory_limit_GiB = 0;
-  std::string source;  // of the rates: "datasheet, efficiencies assumed"
+  double low_ms = 0, high_ms = 0;  // nine steps in ten are expected between them
+  std::vector<RateSource> rates;
   std::int64_t layouts_enumerated = 0, layouts_too_large = 0, schedules_priced = 0, layouts_pruned = 0;
   std::vector<Rejected> rejected;
   std::vector<Flip> flips;
+  std::vector<ParetoPoint> pareto;  // in order of time, the choice first
+  std::vector<Sensitivity> sensitivity;
 };
 
 // plan.json as text, ending in a newline; byte-identical for equal plans.

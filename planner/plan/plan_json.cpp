@@ -48,7 +48,11 @@ ordered_json time_json(const Plan& p) {
           {"other_ms", p.time.other_ms},
           {"tokens_per_rank", p.tokens_per_rank},
           {"model_TFLOPps_per_gpu", p.model_TFLOPps_per_gpu},
-          {"rates", p.source}};
+          {"low_ms", p.low_ms},
+          {"high_ms", p.high_ms},
+          {"rates", list(p.rates, [](const RateSource& r) -> ordered_json {
+             return {{"what", r.what}, {"source", r.source}, {"error", r.error}};
+           })}};
 }
 
 ordered_json memory_json(const Plan& p) {
@@ -91,11 +95,15 @@ ordered_json plan_json(const Plan& p) {
   j["predicted_forward"] = json_of(p.forward);
   j["predicted_backward"] = json_of(p.backward);
   j["rejected"] = list(p.rejected, [](const Rejected& r) -> ordered_json {
-    return {{"layout", r.layout},
-            {"algorithm", r.algorithm},
-            {"time_ms", r.time_ms},
-            {"memory_GiB", r.memory_GiB},
-            {"reason", r.reason}};
+    return {{"layout", r.layout},         {"algorithm", r.algorithm}, {"time_ms", r.time_ms},
+            {"memory_GiB", r.memory_GiB}, {"undecided", r.undecided}, {"reason", r.reason}};
+  });
+  j["pareto"] = list(p.pareto, [](const ParetoPoint& c) -> ordered_json {
+    return {{"layout", c.layout}, {"algorithm", c.algorithm}, {"time_ms", c.time_ms}, {"memory_GiB", c.memory_GiB}};
+  });
+  j["sensitivity"] = list(p.sensitivity, [](const Sensitivity& c) -> ordered_json {
+    return {{"rate", c.rate},       {"factor", c.factor}, {"time_ms", c.time_ms},
+            {"changes", c.changes}, {"layout", c.layout}, {"algorithm", c.algorithm}};
   });
   j["flips"] = list(p.flips, [](const Flip& f) -> ordered_json {
     return {{"quantity", f.quantity}, {"at", f.at}, {"instead", f.instead}};

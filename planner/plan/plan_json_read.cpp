@@ -55,7 +55,13 @@ void time_from(ObjectReader in, Plan& p) {
             .other_ms = amount(in, "other_ms")};
   p.tokens_per_rank = amount(in, "tokens_per_rank");
   p.model_TFLOPps_per_gpu = amount(in, "model_TFLOPps_per_gpu");
-  p.source = in.text("rates");
+  p.low_ms = amount(in, "low_ms");
+  p.high_ms = amount(in, "high_ms");
+  each(in, "rates", [&](const ordered_json& j, const std::string& at) {
+    ObjectReader rate(j, at);
+    p.rates.push_back({rate.text("what"), rate.text("source"), amount(rate, "error")});
+    rate.finish();
+  });
   in.finish();
 }
 
@@ -91,10 +97,23 @@ PredictedPass pass_from(ObjectReader in) {
 }
 
 Rejected rejected_from(ObjectReader in) {
-  Rejected r{in.text("layout"), in.text("algorithm"), amount(in, "time_ms"), amount(in, "memory_GiB"),
-             in.text("reason")};
+  Rejected r{in.text("layout"),        in.text("algorithm"),    amount(in, "time_ms"),
+             amount(in, "memory_GiB"), in.boolean("undecided"), in.text("reason")};
   in.finish();
   return r;
+}
+
+ParetoPoint pareto_from(ObjectReader in) {
+  ParetoPoint c{in.text("layout"), in.text("algorithm"), amount(in, "time_ms"), amount(in, "memory_GiB")};
+  in.finish();
+  return c;
+}
+
+Sensitivity sensitivity_from(ObjectReader in) {
+  Sensitivity c{in.text("rate"),       amount(in, "factor"), amount(in, "time_ms"),
+                in.boolean("changes"), in.text("layout"),    in.text("algorithm")};
+  in.finish();
+  return c;
 }
 
 Flip flip_from(ObjectReader in) {
@@ -212,6 +231,10 @@ Plan read_plan(const std::string& text, const std::string& where) {
   p.backward = pass_from(part("predicted_backward"));
   each(in, "rejected", [&](const ordered_json& j, const std::string& at) {
     p.rejected.push_back(rejected_from({j, at}));
+  });
+  each(in, "pareto", [&](const ordered_json& j, const std::string& at) { p.pareto.push_back(pareto_from({j, at})); });
+  each(in, "sensitivity", [&](const ordered_json& j, const std::string& at) {
+    p.sensitivity.push_back(sensitivity_from({j, at}));
   });
   each(in, "flips", [&](const ordered_json& j, const std::string& at) { p.flips.push_back(flip_from({j, at})); });
   search_from(part("search"), p);

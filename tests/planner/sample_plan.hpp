@@ -47,9 +47,12 @@ inline Plan sample_plan(int n, int world = 16) {
   p.loads = {{"nic_out", "host0/nic0", 50, 1e9, 2e4}, {"nvlink", "host0/gpu0 -> nvswitch", 450, 3e9, 6666.7}};
   p.memory_GiB = {{"weights", 30.5}, {"optimizer", 20}, {"activations", 10.25}};
   p.memory_limit_GiB = 80;
-  p.source = "datasheet, efficiencies assumed";
+  p.low_ms = 100.1, p.high_ms = 150;
+  p.rates = {{"exchange between nodes", "datasheet, efficiencies assumed", 0.3}};
   p.layouts_enumerated = 120, p.layouts_too_large = 40, p.schedules_priced = 900, p.layouts_pruned = 7;
-  p.rejected = {{"TP4 CP1 DP4 PP1 | ETP4 EP4 EDP1", "sliced flat n=2", 150.5, 70, "slower by 20 %"}};
+  p.rejected = {{"TP4 CP1 DP4 PP1 | ETP4 EP4 EDP1", "sliced flat n=2", 150.5, 70, true, "slower by 20 %"}};
+  p.pareto = {{"TP8 CP1 DP2 PP1 | ETP8 EP2 EDP1", "sliced flat n=2", 126.5, 60.75}};
+  p.sensitivity = {{"nic_out", 0.8, 140.1, true, "TP4 CP1 DP4 PP1 | ETP4 EP4 EDP1", "sliced flat n=3"}};
   p.flips = {{"tokens per rank", 2048, "replicated flat n=1"}};
   return p;
 }
