@@ -1,0 +1,10 @@
+// One function a table, one file a function.
+#pragma once
+
+#include "tests/planner/accuracy/report.hpp"
+
+namespace topomoe::accuracy {
+
+void nccl(Report&);
+
+}  // namespace topomoe::accuracy
