@@ -6,5 +6,7 @@
 namespace topomoe::accuracy {
 
 void nccl(Report&);
+void gemm(Report&);
+void moe_kernel(Report&);
 
 }  // namespace topomoe::accuracy
