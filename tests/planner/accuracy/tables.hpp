@@ -1,0 +1,12 @@
+// One function a table, one file a function.
+#pragma once
+
+#include "tests/planner/accuracy/report.hpp"
+
+namespace topomoe::accuracy {
+
+void nccl(Report&);
+void gemm(Report&);
+void moe_kernel(Report&);
+
+}  // namespace topomoe::accuracy
