@@ -38,7 +38,7 @@ struct StepCosts {
 };
 
 StepCosts step_costs(const Model& model, const Job& job, const Layout& layout, std::span<const StageClass> stages,
-                     const LayerCosts& layers, const Machine& machine, TrafficModel& traffic);
+                     const LayerCosts& layers, const Machine& machine, int gpus_per_node);
 
 // Of one MoE layer's schedule.
 struct MoeTimes {
