@@ -204,11 +204,6 @@ int LayerDraft::expert_backward(double slot, double wgrad_slot, int p, int in, i
 
 namespace {
 
-int root_of(const Schedule& s, int buffer) {
-  const int alias = s.buffers[static_cast<std::size_t>(buffer)].alias;
-  return alias < 0 ? buffer : root_of(s, alias);
-}
-
 Chunks chunks_of(const Schedule& s, const View& v) {
   const Buffer& b = s.buffers[static_cast<std::size_t>(v.buffer)];
   if (b.symbol == Symbol::held) return {0, s.chunks};  // all chunks at once
