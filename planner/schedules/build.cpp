@@ -5,20 +5,15 @@
 namespace topomoe {
 namespace {
 
-// MoEShard's layouts (EP 1, any ETP) wait for the gather transport.
 std::string shards_over_tp(const ScheduleRequest& r) {
   return r.etp == 1 || r.etp == r.tp ? "" : "it needs ETP 1 or ETP = TP";
 }
 
-std::string whole_experts_only(const ScheduleRequest& r) {
-  return r.etp == 1 ? "" : "experts sharded over tensor ranks (ETP > 1) are not built for it yet";
-}
-
 // One row a transport; order is the order in which ties are broken.
 constexpr Transport kTransports[] = {
-    {"flat", "pack, exchange(EP), experts, exchange(EP), combine", build_flat, false, shards_over_tp},
+    {"flat", "pack, exchange(EP), experts, exchange(EP), combine", build_flat, false, false, shards_over_tp},
     {"node_dedup", "exchange(rail) once a node, exchange(node) once a rank, experts, sums on the way back",
-     build_node_dedup, true, whole_experts_only},
+     build_node_dedup, true, true, whole_experts_only},
 };
 
 }  // namespace
