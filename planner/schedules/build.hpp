@@ -28,6 +28,8 @@ const Transport& find_transport(std::string_view name);
 Schedule build_schedule(std::string_view transport, const ScheduleRequest& request);
 
 Schedule build_flat(const ScheduleRequest& request);
+Schedule build_two_level(const ScheduleRequest& request);
 Schedule build_node_dedup(const ScheduleRequest& request);
+Schedule build_gather(const ScheduleRequest& request);
 
 }  // namespace topomoe
