@@ -52,11 +52,8 @@ int LayerPricer::resource(const std::string& name) {
 }
 
 double LayerPricer::row_bytes(const Buffer& b) const {
-  const double width = b.columns == Columns::hidden  ? widths_.hidden
-                       : b.columns == Columns::ffn   ? widths_.ffn_shard
-                       : b.columns == Columns::top_k ? widths_.top_k
-                                                     : widths_.experts;
-  return width * (b.element == Element::payload ? widths_.element_bytes : 4);
+  return topomoe::row_bytes(
+      b, {widths_.hidden, widths_.ffn_shard, widths_.top_k, widths_.experts, widths_.element_bytes});
 }
 
 namespace {

@@ -64,7 +64,7 @@ struct RankSet {
 // Nesting of the loops that enumerate a buffer's rows, outermost first. Inside the innermost, rows
 // stand in token order, then slot order. Chunks are consecutive tokens of one source.
 enum class Order : std::uint8_t {
-  by_token,   // source, chunk                    held and tokens
+  by_token,   // source, chunk                    held and tokens, which are also by_source: chunk, source
   by_source,  // chunk, source, dest, expert      as they arrive
   by_dest,    // chunk, dest, source, expert      as they leave
   by_expert,  // dest, expert, source, chunk      as experts want them: independent of the chunking
@@ -230,6 +230,16 @@ double rows_of(const Buffer& buffer, const View& view, const RankGroups& groups,
                int peer);
 double rows_of(const Schedule& schedule, const View& view, const RankGroups& groups, const CountSource& counts, int me,
                int peer);
+
+// The buffer whose memory this one is. Alias chains must be sound: check() says whether they are.
+int root_of(const Schedule& schedule, int buffer);
+
+// What a row's width depends on: the model, the experts' shards and the job's dtype.
+struct RowWidths {
+  double hidden = 0, ffn_shard = 0, top_k = 0, experts = 0, element_bytes = 0;
+};
+double columns_of(const Buffer& buffer, const RowWidths& widths);
+double row_bytes(const Buffer& buffer, const RowWidths& widths);
 
 // [begin, end) of part `index` of `parts` of n rows: the one rule by which anything is cut evenly.
 inline std::int64_t part_begin(std::int64_t n, int parts, int index) { return n * index / parts; }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "planner/plan/schedule_rules.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -53,7 +54,6 @@ int RankGroups::node_index(int rank) const {
 namespace {
 
 bool per_expert(Symbol s) { return s == Symbol::pairs; }
-bool per_token(Symbol s) { return s == Symbol::held || s == Symbol::tokens; }
 
 struct ExpertRange {
   int begin, end;
@@ -81,8 +81,10 @@ void enumerate(const Buffer& b, std::span<const int> sources, std::span<const in
       return;
     case Order::by_source:
       for (int c = chunks.begin; c < chunks.end; ++c)
-        for (const int s : sources)
+        for (const int s : sources) {
+          if (per_token(b.symbol)) visit(c, s, -1, -1);
           for (const int d : dests) each_expert(d, [&](int e) { visit(c, s, d, e); });
+        }
       return;
     case Order::by_dest:
       for (int c = chunks.begin; c < chunks.end; ++c)
@@ -181,6 +183,26 @@ RowRange resolve(const Schedule& schedule, const View& view, const RankGroups& g
     }
   }
   return view.split ? cut(range, *view.split, groups, me, peer) : range;
+}
+
+int root_of(const Schedule& schedule, int buffer) {
+  for (int alias = buffer; alias >= 0; alias = schedule.buffers[static_cast<std::size_t>(alias)].alias) buffer = alias;
+  return buffer;
+}
+
+double columns_of(const Buffer& b, const RowWidths& widths) {
+  switch (b.columns) {
+    case Columns::hidden: return widths.hidden;
+    case Columns::ffn: return widths.ffn_shard;
+    case Columns::top_k: return widths.top_k;
+    case Columns::experts: return widths.experts;
+  }
+  return 0;
+}
+
+double row_bytes(const Buffer& b, const RowWidths& widths) {
+  constexpr double kSidecarBytes = 4;  // f32 and i32
+  return columns_of(b, widths) * (b.element == Element::payload ? widths.element_bytes : kSidecarBytes);
 }
 
 double rows_of(const Schedule& schedule, const View& view, const RankGroups& groups, const CountSource& counts, int me,

@@ -78,8 +78,10 @@ class Checker {
       say("chunks [{}, {}): must lie in [0, {})", b.chunks.begin, b.chunks.end, s_.chunks);
     ranks("sources", b.sources, false);
     ranks("dests", b.dests, false);
-    if ((b.order == Order::by_token) != per_token(b.symbol))
-      say("order: by_token is for held and tokens, and only they have it");
+    if (b.order == Order::by_token && !per_token(b.symbol)) say("order: by_token is for held and tokens");
+    if (b.order != Order::by_token && per_token(b.symbol) &&
+        !(b.symbol == Symbol::tokens && b.order == Order::by_source))
+      say("order: held is by_token, tokens are by_token or by_source");
     if (per_token(b.symbol) && b.dests != RankSet{}) say("dests: rows of tokens have none");
     const bool vector = b.columns == Columns::hidden || b.columns == Columns::ffn;
     if (vector != (b.element == Element::payload)) say("element: hidden and ffn rows are payload, sidecars are not");

@@ -75,11 +75,6 @@ bool expert_step(StepKind k) {
   return k == StepKind::expert_forward || k == StepKind::expert_dgrad || k == StepKind::expert_wgrad;
 }
 
-int root_of(const Schedule& s, int buffer) {
-  for (int alias = buffer; alias >= 0; alias = s.buffers[static_cast<std::size_t>(alias)].alias) buffer = alias;
-  return buffer;
-}
-
 Chunks chunks_of(const Schedule& s, const View& v) {
   const Buffer& b = at(s, v);
   return b.symbol == Symbol::held ? Chunks{0, s.chunks} : v.chunks.value_or(b.chunks);

@@ -31,8 +31,6 @@ const Rule& rule_of(StepKind kind);
 bool inside_layer(Role role);
 bool per_token(Symbol symbol);
 bool expert_step(StepKind kind);
-// The buffer whose memory this one is. Alias chains must be sound.
-int root_of(const Schedule& schedule, int buffer);
 // Chunks that a view covers; held rows are of all chunks at once.
 Chunks chunks_of(const Schedule& schedule, const View& view);
 bool same_rows(const Schedule& schedule, const View& a, const View& b);

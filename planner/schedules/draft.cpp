@@ -2,15 +2,22 @@
 
 #include <algorithm>
 
+#include "planner/plan/schedule_rules.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
+
+namespace {
+
+constexpr double kOpenSlot = -2, kCountsSlot = -1;
+
+}  // namespace
 
 std::string_view name(TokenSplit s) { return s == TokenSplit::sliced ? "sliced" : "replicated"; }
 
 LayerDraft::LayerDraft(const ScheduleRequest& request, std::string transport) : request_(request) {
   TOPOMOE_ASSERT(request.chunks >= 1 && request.pieces >= 1 && request.chunks % request.pieces == 0);
-  TOPOMOE_ASSERT(request.etp == 1 || request.etp == request.tp);
+  TOPOMOE_ASSERT(request.etp == 1 || request.etp == request.tp || request.ep == 1);
   schedule_.split = name(request.split);
   schedule_.name = schedule_.split + " " + transport + " n=" + std::to_string(request.chunks);
   if (request.pieces != request.chunks) schedule_.name += " r=" + std::to_string(request.pieces);
@@ -47,6 +54,47 @@ void LayerDraft::step(double slot, Step s) {
   // Steps that both passes share say `forward`.
   if (pass_ == &backward_ && s.phase == StepPhase::forward) s.phase = StepPhase::dgrad;
   pass_->push_back({slot, std::move(s)});
+}
+
+// A group that may span nodes is served by the inter-node lane, wherever its members happen to be.
+Lane LayerDraft::lane_of(Role group) const {
+  const bool wide_shards = group == Role::etp && request_.etp > request_.tp;
+  return group == Role::ep || group == Role::rail || wide_shards ? Lane::inter_node : Lane::intra_node;
+}
+
+void LayerDraft::move(double slot, StepKind kind, std::string name, int c, Role group, View in, View out, MoveBy by) {
+  const bool communicates = kind == StepKind::exchange || kind == StepKind::all_gather;
+  step(slot, {.name = std::move(name),
+              .kind = kind,
+              .phase = by.metadata && pass_ == &forward_ ? StepPhase::metadata : StepPhase::forward,
+              .chunk = c,
+              .lane = communicates ? lane_of(group) : Lane::copy,
+              .group = group,
+              .metadata = by.metadata,
+              .in = {std::move(in)},
+              .out = {std::move(out)},
+              .map = by.map,
+              .transpose = by.transpose,
+              .weights = std::move(by.weights)});
+}
+
+void LayerDraft::index(double slot, std::string name, int c, int map) {
+  step(slot, {.name = "index " + std::move(name),
+              .kind = StepKind::index,
+              .phase = StepPhase::metadata,
+              .chunk = c,
+              .metadata = true,
+              .map = map});
+}
+
+void LayerDraft::exchange_counts(std::string name, Role group, std::vector<CountSlice> slices) {
+  step(kCountsSlot, {.name = std::move(name),
+                     .kind = StepKind::counts_exchange,
+                     .phase = StepPhase::metadata,
+                     .lane = lane_of(group),
+                     .group = group,
+                     .metadata = true,
+                     .slices = std::move(slices)});
 }
 
 int LayerDraft::rows(std::string name, Symbol symbol, Chunks chunks, RankSet sources, RankSet dests, Order order,
@@ -90,18 +138,15 @@ int LayerDraft::token_buffer(const std::string& name, bool saved) {
   return buffer(std::move(tokens));
 }
 
-void LayerDraft::gather_intake(double slot, const std::string& name, int token_buffer) {
+void LayerDraft::gather_intake(const std::string& name, int token_buffer) {
   if (schedule_.intake != Intake::tp_gather) return;
   const int gathered = schedule_.buffers[static_cast<std::size_t>(token_buffer)].alias;
-  step(slot, {.name = "gather " + name,
-              .kind = StepKind::all_gather,
-              .lane = Lane::intra_node,
-              .group = Role::tp,
-              .in = {whole(gathered - 1)},
-              .out = {from_source(gathered, {0, 1}, peer())}});
+  move(kOpenSlot, StepKind::all_gather, "gather " + name, -1, Role::tp, whole(gathered - 1),
+       from_source(gathered, {0, 1}, peer()));
 }
 
-void LayerDraft::open_forward(double slot) {
+void LayerDraft::open_forward() {
+  const double slot = kOpenSlot;
   if (schedule_.intake == Intake::tp_gather) {
     step(slot, {.name = "held counts",
                 .kind = StepKind::counts_exchange,
@@ -111,7 +156,7 @@ void LayerDraft::open_forward(double slot) {
                 .metadata = true,
                 .slices = {{Symbol::held, me(), {}}}});
   }
-  gather_intake(slot, "x", x);
+  gather_intake("x", x);
   const View all = from_source(x, {0, n()}, me());
   step(slot, {.name = "route",
               .kind = StepKind::route,
@@ -122,13 +167,8 @@ void LayerDraft::open_forward(double slot) {
 void LayerDraft::deliver(double slot, int token_buffer, int c) {
   if (schedule_.intake != Intake::tp_slice) return;
   const std::string tensor = token_buffer == y ? "y" : "dx";
-  step(slot, {.name = "gather " + tensor + "." + std::to_string(c),
-              .kind = StepKind::all_gather,
-              .chunk = c,
-              .lane = Lane::intra_node,
-              .group = Role::tp,
-              .in = {mine(token_buffer, c)},
-              .out = {from_source(token_buffer, one(c), peer())}});
+  move(slot, StepKind::all_gather, numbered("gather " + tensor, c), c, Role::tp, mine(token_buffer, c),
+       from_source(token_buffer, chunk(c), peer()));
 }
 
 void LayerDraft::close_forward(double slot) {
@@ -140,9 +180,9 @@ void LayerDraft::close_forward(double slot) {
               .out = {whole(gathered - 1)}});
 }
 
-void LayerDraft::open_backward(double slot) {
-  backward();
-  gather_intake(slot, "dy", dy);
+void LayerDraft::open_backward() {
+  pass_ = &backward_;
+  gather_intake("dy", dy);
 }
 
 void LayerDraft::close_backward(double slot) {
@@ -198,22 +238,11 @@ int LayerDraft::expert_backward(double slot, double wgrad_slot, int p, int in, i
                     .phase = StepPhase::wgrad,
                     .chunk = piece(p).begin,
                     .in = {whole(in), whole(dout), whole(act), whole(dgate), whole(dup)},
-                    .shared_by_tp = !sliced() && request_.tp > 1 && !expert_sharded()});
+                    .shared_by_tp = !sliced() && request_.tp > 1 && !alike_over_etp()});
   return din;
 }
 
 namespace {
-
-int root_of(const Schedule& s, int buffer) {
-  const int alias = s.buffers[static_cast<std::size_t>(buffer)].alias;
-  return alias < 0 ? buffer : root_of(s, alias);
-}
-
-Chunks chunks_of(const Schedule& s, const View& v) {
-  const Buffer& b = s.buffers[static_cast<std::size_t>(v.buffer)];
-  if (b.symbol == Symbol::held) return {0, s.chunks};  // all chunks at once
-  return v.chunks.value_or(b.chunks);
-}
 
 // A reads what b wrote.
 bool feeds(const Schedule& s, const View& written, const View& read) {
@@ -225,8 +254,9 @@ bool feeds(const Schedule& s, const View& written, const View& read) {
 bool sized_by_counts(const Schedule& s, const Step& step) {
   for (const auto* views : {&step.in, &step.out})
     for (const View& v : *views) {
-      const Symbol symbol = s.buffers[static_cast<std::size_t>(v.buffer)].symbol;
-      if (symbol != Symbol::held && symbol != Symbol::tokens) return true;
+      const Buffer& b = s.buffers[static_cast<std::size_t>(v.buffer)];
+      // How many tokens my TP group holds is known before.
+      if (!per_token(b.symbol) || (b.sources != me() && b.sources != me({Role::tp}))) return true;
     }
   return false;
 }

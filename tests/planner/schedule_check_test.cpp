@@ -175,7 +175,7 @@ const Edit kEdits[] = {
     {"another map", 100,
      [](Schedule& s, Random& r) {
        Step& t = step_with(s, r, [](const Step& u) { return u.map >= 0; });
-       t.map = (t.map + 1) % static_cast<int>(s.maps.size());
+       t.map = (t.map + 1) % std::max(2, static_cast<int>(s.maps.size()));  // where there is only one: to none
      }},
     {"repack the other way", 100,
      [](Schedule& s, Random& r) {

@@ -96,6 +96,48 @@ TEST(LayerBits, FlatShardedExperts_SameForEverySplitChunkingAndHolder) {
   expect_same_with_and_without_sp(c, kTokensOf8, "flat");
 }
 
+TEST(LayerBits, TwoLevel_SameForEverySplitChunkingAndHolder) {
+  LayerCase c{.layout = layout(8, 2, 1, 8), .gpus_per_node = 4, .shape = {12, 6, 16, 3, true}};
+  expect_same_with_and_without_sp(c, kTokensOf8, "two_level");
+  c.layout = layout(8, 2, 2, 4), c.shape = {12, 12, 4, 3, false};
+  expect_same_with_and_without_sp(c, kTokensOf8, "two_level");
+}
+
+// The same rows by the same experts in the same order: even the weights' gradients do not tell which way they came.
+TEST(LayerBits, TwoLevel_AddsAsFlatDoes) {
+  for (const int etp : {1, 2}) {
+    LayerCase c{.layout = layout(8, 2, etp, 8 / etp),
+                .gpus_per_node = 4,
+                .shape = {12, 12, 16, 3, true},
+                .tokens = {5, 0, 7, 3}};
+    for (const auto split : {TokenSplit::replicated, TokenSplit::sliced}) {
+      SCOPED_TRACE(describe(c) + ", " + std::string(name(split)));
+      const LayerResult flat = run_layer(c, build_schedule("flat", request(c.layout, split, 2))),
+                        two_level = run_layer(c, build_schedule("two_level", request(c.layout, split, 2)));
+      expect_same_bits(two_level.output, flat.output, "output of rank");
+      expect_same_bits(two_level.token_grads, flat.token_grads, "token gradients of rank");
+      EXPECT_EQ(two_level.grads.gate, flat.grads.gate);
+      EXPECT_EQ(two_level.grads.up, flat.grads.up);
+      EXPECT_EQ(two_level.grads.down, flat.grads.down);
+    }
+  }
+}
+
+TEST(LayerBits, Gather_SameForEverySplitChunkingAndHolder) {
+  LayerCase c{.layout = layout(8, 2, 1, 8), .gpus_per_node = 4, .shape = {12, 6, 16, 3, true}};
+  expect_same_with_and_without_sp(c, kTokensOf8, "gather");
+  c.layout = layout(8, 2, 2, 4), c.shape = {12, 12, 4, 3, false};
+  expect_same_with_and_without_sp(c, kTokensOf8, "gather");
+}
+
+// Shards of all experts on every rank of an ETP group that is wider, or narrower, than the TP group.
+TEST(LayerBits, GatherOverShardsOfAllExperts_SameForEverySplitChunkingAndHolder) {
+  for (const auto& [tp, etp] : {std::pair{2, 8}, {8, 2}, {4, 4}}) {
+    LayerCase c{.layout = layout(8, tp, etp, 1), .gpus_per_node = 4, .shape = {12, 2 * etp, 4, 3, true}};
+    expect_same_with_and_without_sp(c, kTokensOf8, "gather");
+  }
+}
+
 TEST(LayerBits, NodeDedup_SameForEverySplitChunkingAndHolder) {
   LayerCase c{.layout = layout(8, 2, 1, 8), .gpus_per_node = 4, .shape = {12, 6, 16, 3, true}};
   expect_same_with_and_without_sp(c, kTokensOf8, "node_dedup");

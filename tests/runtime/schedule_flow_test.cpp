@@ -179,8 +179,9 @@ class Flow {
     if (pass_ == 2) return true;
     for (const auto* views : {&step.in, &step.out})
       for (const View& v : *views) {
-        const Symbol symbol = s_.buffers[at(v.buffer)].symbol;
-        if (symbol == Symbol::held || symbol == Symbol::tokens) continue;
+        const Buffer& b = s_.buffers[at(v.buffer)];
+        const bool of_tp_group = b.sources == me() || b.sources == me({Role::tp});
+        if ((b.symbol == Symbol::held || b.symbol == Symbol::tokens) && of_tp_group) continue;
         for (Index i = 0; i < steps.size(); ++i)
           if (steps[i].kind == StepKind::counts_exchange && !done.contains(static_cast<int>(i))) return false;
       }

@@ -31,6 +31,25 @@ int Places::relay(int rank, int on_node) const {
   return -1;
 }
 
+std::vector<int> Places::ep_group(int rank) const {
+  std::vector<int> out;
+  for (int i = 0; i < l.ep; ++i) out.push_back(ep_member(rank, i));
+  return out;
+}
+
+std::vector<int> Places::on_node(int rank) const {
+  std::vector<int> out;
+  for (const int member : ep_group(rank))
+    if (node(member) == node(rank)) out.push_back(member);
+  return out;
+}
+
+std::vector<int> Places::on_rail(int rank) const {
+  std::set<int> out;
+  for (const int member : ep_group(rank)) out.insert(relay(rank, node(member)));
+  return {out.begin(), out.end()};
+}
+
 Places places(const LayerCase& c) { return {c.layout, c.gpus_per_node, c.shape.experts}; }
 
 int part_size(int total, int parts, int index) { return total * (index + 1) / parts - total * index / parts; }
@@ -139,20 +158,29 @@ struct TrafficCount {
       });
   }
 
-  void flat() {
+  // k rows a token; in two levels they pass the member of my node with the owner's index on its own.
+  void pairs(bool two_level) {
     const int local = c.shape.experts / c.layout.ep;
     // Rows that arrive at a rank, by chunk.
     std::vector<std::vector<int>> arrived(at(c.layout.world), std::vector<int>(at(chunks)));
     for (int rank = 0; rank < c.layout.world; ++rank) {
-      for (int i = 0; i < c.layout.ep; ++i) metadata(out.forward, rank, p.ep_member(rank, i), 4.0 * chunks * local);
+      const auto nodes = static_cast<int>(p.on_rail(rank).size()), in_node = static_cast<int>(p.on_node(rank).size());
+      if (two_level) {
+        for (const int peer : p.on_node(rank)) metadata(out.forward, rank, peer, 4.0 * chunks * nodes * local);
+        for (const int peer : p.on_rail(rank)) metadata(out.forward, rank, peer, 4.0 * chunks * in_node * local);
+      } else {
+        for (const int peer : p.ep_group(rank)) metadata(out.forward, rank, peer, 4.0 * chunks * local);
+      }
       for (int token = 0; token < tokens_of(injected, rank); ++token)
         for (int slot = 0; slot < k; ++slot) {
           const int owner = p.owner(rank, injected[at(rank)][at(token * k + slot)]);
+          const int relay = two_level ? p.relay(owner, p.node(rank)) : rank;
           ++arrived[at(owner)][at(chunk_of(rank, token))];
-          for (Matrix* pass : {&out.forward, &out.backward}) {
-            payload(*pass, rank, owner, row);  // x and dy there
-            payload(*pass, owner, rank, row);  // y and dx back
-          }
+          for (const auto& [from, to] : {std::pair{rank, relay}, {relay, owner}})
+            for (Matrix* pass : {&out.forward, &out.backward}) {
+              payload(*pass, from, to, row);  // x and dy there
+              payload(*pass, to, from, row);  // y and dx back
+            }
         }
     }
     if (c.layout.etp == 1) return;
@@ -172,6 +200,58 @@ struct TrafficCount {
             }
           }
       });
+  }
+
+  // Whose tokens each rank has, before a gather over `group`: it passes them all on to each member, and gets sums
+  // of as many back.
+  using Sources = std::vector<std::vector<int>>;
+  template <class Group>
+  void gather_over(Sources& has, double experts_of_peer, const Group& group) {
+    const Sources before = has;
+    const bool own_tokens = !sliced && c.layout.sequence_parallel && t > 1;  // of each member of a TP group
+    for (int rank = 0; rank < c.layout.world; ++rank) {
+      has[at(rank)].clear();
+      const auto& mine = before[at(rank)];
+      double tokens = 0;
+      for (const int source : mine) tokens += tokens_of(injected, source);
+      for (const int peer : group(rank)) {
+        has[at(rank)].insert(has[at(rank)].end(), before[at(peer)].begin(), before[at(peer)].end());
+        for (Matrix* pass : {&out.forward, &out.backward}) {
+          payload(*pass, rank, peer, row * tokens);
+          payload(*pass, peer, rank, row * tokens);
+        }
+        metadata(out.forward, rank, peer, 8.0 * k * tokens);   // ids and weights
+        metadata(out.backward, peer, rank, 4.0 * k * tokens);  // gradients of weights
+        metadata(out.forward, rank, peer,
+                 4.0 * static_cast<double>(mine.size()) * ((own_tokens ? t : 1) + chunks * experts_of_peer));
+      }
+    }
+  }
+
+  void gather() {
+    const int etp = c.layout.etp, local = c.shape.experts / c.layout.ep;
+    const bool alike = etp > 1 && etp == t && !sliced;  // the ETP group is a TP group that injects the same tokens
+    Sources has;
+    for (int rank = 0; rank < c.layout.world; ++rank) has.push_back({rank});
+    gather_over(has, static_cast<double>(p.on_node(0).size()) * local, [&](int rank) { return p.on_rail(rank); });
+    gather_over(has, local, [&](int rank) { return p.on_node(rank); });
+    const auto shards = [&](int rank) {
+      std::vector<int> group;
+      for (int i = 0; i < etp; ++i) group.push_back(rank - rank % etp + i);
+      return group;
+    };
+    if (!alike) return gather_over(has, local, shards);
+    for (int rank = 0; rank < c.layout.world; ++rank)
+      for (int chunk = 0; chunk < chunks; ++chunk) {
+        int tokens = 0;
+        for (const int source : has[at(rank)]) tokens += part_size(tokens_of(injected, source), chunks, chunk);
+        for (const int peer : shards(rank)) {  // reduce-scatter, then all-gather, of slices
+          const int rows = part_size(tokens, t, peer % t) + part_size(tokens, t, rank % t);
+          payload(out.forward, rank, peer, row * rows);
+          payload(out.backward, rank, peer, row * rows);
+          metadata(out.backward, rank, peer, 4.0 * k * rows);
+        }
+      }
   }
 
   void node_dedup() {
@@ -217,17 +297,20 @@ struct TrafficCount {
 
 Way way_of(std::string_view transport) {
   if (transport == "flat") return Way::flat;
+  if (transport == "two_level") return Way::two_level;
   if (transport == "node_dedup") return Way::node_dedup;
+  if (transport == "gather") return Way::gather;
   throw std::logic_error("tests/support/drawn_counts: nobody counts the bytes of " + std::string(transport));
 }
 
 TrafficMatrix expect_traffic(const LayerCase& c, const Ids& held, bool sliced, Way way, int chunks) {
   TrafficCount count(c, held, sliced, chunks);
   count.around();
-  if (way == Way::flat) {
-    count.flat();
-  } else {
-    count.node_dedup();
+  switch (way) {
+    case Way::flat: count.pairs(false); break;
+    case Way::two_level: count.pairs(true); break;
+    case Way::node_dedup: count.node_dedup(); break;
+    case Way::gather: count.gather(); break;
   }
   return std::move(count.out);
 }

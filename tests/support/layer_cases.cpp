@@ -19,6 +19,9 @@ std::vector<Fold> folds(int ranks) {
     for (int ep = 1; ep <= 8; ++ep)
       for (const int etp : tp == 1 ? std::vector{1} : std::vector{1, tp})
         if (std::lcm(tp, etp * ep) <= ranks) all.push_back({tp, ep, etp});
+  for (int tp = 1; tp <= 8; ++tp)  // MoEShard
+    for (const int etp : {2, 3, 4, 8})
+      if (etp != tp && std::lcm(tp, etp) <= ranks) all.push_back({tp, 1, etp});
   return all;
 }
 

@@ -31,7 +31,7 @@ class Draw {
 struct Fold {
   int tp, ep, etp;
 };
-// Every one with TP and EP 1..8 and ETP in {1, TP} that fits on at most `ranks` ranks.
+// Every one with TP and EP 1..8 and ETP in {1, TP} that fits on at most `ranks` ranks, and EP 1 with some other ETP.
 std::vector<Fold> folds(int ranks);
 std::string name(const Fold& f);
 
