@@ -9,4 +9,8 @@ namespace topomoe {
 // that leaf, of the leaf that is loaded most. 0 where hosts have no NICs.
 double leaf_down_GBps(const Topology&, const Fabric&);
 
+// What the leaves of one full pod can send into one plane of it, over what that plane sends out (to one other group, of
+// a dragonfly+) at the given oversubscription: the rate of Fabric::pod_uplink.
+double pod_uplink_GBps(const Topology&, const Fabric&, double oversubscription);
+
 }  // namespace topomoe
