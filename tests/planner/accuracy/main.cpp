@@ -8,5 +8,6 @@ int main(int argc, char** argv) {
   topomoe::accuracy::nccl(report);
   topomoe::accuracy::gemm(report);
   topomoe::accuracy::moe_kernel(report);
+  topomoe::accuracy::fsmoe(report);
   return report.missed() ? 1 : 0;
 }

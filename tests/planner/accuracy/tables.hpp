@@ -8,5 +8,6 @@ namespace topomoe::accuracy {
 void nccl(Report&);
 void gemm(Report&);
 void moe_kernel(Report&);
+void fsmoe(Report&);
 
 }  // namespace topomoe::accuracy
