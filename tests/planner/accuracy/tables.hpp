@@ -9,5 +9,6 @@ void nccl(Report&);
 void gemm(Report&);
 void moe_kernel(Report&);
 void fsmoe(Report&);
+void moeshard(Report&);
 
 }  // namespace topomoe::accuracy
