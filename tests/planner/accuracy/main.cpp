@@ -9,5 +9,7 @@ int main(int argc, char** argv) {
   topomoe::accuracy::deepep(report);
   topomoe::accuracy::gemm(report);
   topomoe::accuracy::moe_kernel(report);
+  topomoe::accuracy::fsmoe(report);
+  topomoe::accuracy::moeshard(report);
   return report.missed() ? 1 : 0;
 }
