@@ -16,7 +16,8 @@ struct Work {
 
   const Efficiency& e() const { return machine.efficiency; }
   double gemm(double m, double n, double k, double extra_bytes = 0) const {
-    return std::max(machine.compute->gemm(m, n, k).time_us * 1e-6, extra_bytes / (machine.hbm.value * e().memory));
+    return std::max(machine.compute->gemm(m, n, k).time_us * 1e-6, extra_bytes / (machine.hbm.value * e().memory)) /
+           e().in_step;
   }
   // `rows` tokens through a matrix in x out.
   void matrix(double rows, double in, double out, bool recomputed = false) {
@@ -35,7 +36,7 @@ struct Work {
   }
   // Elements read and written.
   void stream(double forward, double backward, bool recomputed = false) {
-    const double rate = machine.hbm.value * e().memory;
+    const double rate = machine.hbm.value * e().memory * e().in_step;
     cost.forward_s += forward * element_bytes / rate + e().launch.value;
     cost.backward_s += backward * element_bytes / rate + e().launch.value;
     if (recomputed) cost.again_s += forward * element_bytes / rate;
@@ -85,9 +86,9 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
     const double cache = decode ? T * job.sequence * kv_elements_per_token(m, l.tp) * b : 0;
     if (decode && is_mla(m)) a.kv_heads = 0;
     const double scores =
-        std::max(machine.compute->attention(a).time_us * 1e-6, cache / (machine.hbm.value * e.memory));
+        std::max(machine.compute->attention(a).time_us * 1e-6, cache / (machine.hbm.value * e.memory)) / e.in_step;
     a.backward = true;
-    const double scores_backward = decode ? 0 : machine.compute->attention(a).time_us * 1e-6;
+    const double scores_backward = decode ? 0 : machine.compute->attention(a).time_us * 1e-6 / e.in_step;
     w.cost.forward_s += scores, w.cost.backward_s += scores_backward;
     if (l.cp > 1 && !decode) {
       // Each rank's keys and values visit all others: cp-1 hops; in the backward also their gradients.

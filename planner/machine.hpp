@@ -32,6 +32,12 @@ struct Efficiency {
   double cache_bytes = 128e6;
   // Of the sources of compute and of collectives inside and between nodes: nine in ten lie within. See RateSource.
   double compute_error = 0, node_error = 0, between_error = 0;
+  // What a step gets of the rate of kernels timed alone. In training clocks fall under the sustained load, hosts launch
+  // late, small kernels (loss, norms of gradients, data) are not priced. Set so that Llama-3 405B on 8,192 H100 comes
+  // out at its published 430 TFLOP/s a GPU (arXiv 2407.21783, table 4; tests/planner/accuracy/steps.cpp prints what it
+  // makes of others). Inference replays graphs of the same kernels at lower power: 1, assumed.
+  static constexpr double kTrainingStep = 0.78;
+  double in_step = 1;
   int communication_sms = 16;  // SMs that a running exchange takes from compute. Assumed (DeepEP: 20).
 };
 

@@ -52,8 +52,8 @@ int LayerPricer::resource(const std::string& name) {
 }
 
 double LayerPricer::row_bytes(const Buffer& b) const {
-  return topomoe::row_bytes(
-      b, {widths_.hidden, widths_.ffn_shard, widths_.top_k, widths_.experts, widths_.element_bytes});
+  return topomoe::row_bytes(b,
+                            {widths_.hidden, widths_.ffn_shard, widths_.top_k, widths_.experts, widths_.element_bytes});
 }
 
 namespace {
@@ -205,7 +205,8 @@ double LayerPricer::ffn_s(std::span<const double> by_expert, StepKind kind, doub
                        : kind == StepKind::expert_dgrad ? FfnPass::dgrad
                                                         : FfnPass::wgrad;
   const double fused = compute.grouped_ffn(by_expert, h, f, widths_.matrices, pass).time_us;
-  return std::max(std::min(grouped, fused) * 1e-6, extra_bytes / (machine_.hbm.value * machine_.efficiency.memory));
+  return std::max(std::min(grouped, fused) * 1e-6, extra_bytes / (machine_.hbm.value * machine_.efficiency.memory)) /
+         machine_.efficiency.in_step;
 }
 
 LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {

@@ -26,6 +26,7 @@ Search::Search(const PlanRequest& r)
       options{r.split, r.transport, r.chunks, r.job.phase == Phase::train},
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : machine.memory_GiB),
       prices(r.model, r.job.dtype, machine, traffic, popularity, options) {
+  if (r.job.phase == Phase::train) machine.efficiency.in_step = Efficiency::kTrainingStep;
   constraints.target = target_limits(r.target);
   if (!constraints.target.chunked) {
     if (options.chunks > 1)

@@ -54,7 +54,10 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     c.hideable_s = (moe + stage.dense) * layers.attention.backward_s;
   }
   const double hop = sent_between_stages_s(m, job, l, machine), both = train ? 2 : 1;
-  c.between_stages_s = both * hop * (l.pp - 1 + (train && l.vpp > 1 ? 0 : c.micro_batches));
+  // Interleaved: the passes of the first stage's warm-up and drain, 2 (pp-1) + (vpp-1) pp of m vpp.
+  const double exposed = train && l.vpp > 1 ? std::min(2.0 * (l.pp - 1) + (l.vpp - 1.0) * l.pp, c.micro_batches * l.vpp)
+                                            : l.pp - 1 + c.micro_batches;
+  c.between_stages_s = both * hop * exposed;
   if (train) {
     const RankGroups groups(l, gpus_per_node);
     const double b = static_cast<double>(size_of(job.dtype));

@@ -11,5 +11,6 @@ int main(int argc, char** argv) {
   topomoe::accuracy::moe_kernel(report);
   topomoe::accuracy::fsmoe(report);
   topomoe::accuracy::moeshard(report);
+  topomoe::accuracy::training_steps(report);
   return report.missed() ? 1 : 0;
 }

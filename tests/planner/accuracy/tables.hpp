@@ -11,5 +11,6 @@ void gemm(Report&);
 void moe_kernel(Report&);
 void fsmoe(Report&);
 void moeshard(Report&);
+void training_steps(Report&);
 
 }  // namespace topomoe::accuracy
