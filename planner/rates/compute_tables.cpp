@@ -6,74 +6,12 @@
 #include <tuple>
 #include <utility>
 
+#include "planner/rates/csv_table.hpp"
 #include "planner/rates/expert_rows.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 namespace {
-
-std::vector<std::string_view> split(std::string_view text, char at) {
-  std::vector<std::string_view> parts;
-  for (std::size_t end; (end = text.find(at)) != text.npos; text.remove_prefix(end + 1))
-    parts.push_back(text.substr(0, end));
-  parts.push_back(text);
-  return parts;
-}
-
-// A CSV without quotes: what every table here is.
-class Table {
- public:
-  Table(std::string_view csv, std::string where, const std::vector<std::string_view>& columns)
-      : where_(std::move(where)) {
-    for (std::string_view line : split(csv, '\n')) {
-      if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
-      lines_.push_back(line);
-    }
-    const auto header = split(lines_[0], ',');
-    width_ = header.size();
-    for (const std::string_view column : columns) {
-      std::size_t at = 0;
-      while (at < header.size() && header[at] != column) ++at;
-      if (at == header.size())
-        throw InvalidInput(where_, "no column " + std::string(column), "its first line names it");
-      columns_[column] = at;
-    }
-  }
-  template <class Row>
-  void each(Row row) {
-    for (line_ = 1; line_ < lines_.size(); ++line_) {
-      if (lines_[line_].empty()) continue;
-      cells_ = split(lines_[line_], ',');
-      if (cells_.size() != width_)
-        throw InvalidInput(field(""), std::to_string(cells_.size()) + " cells",
-                           std::to_string(width_) + " as the header");
-      row();
-    }
-  }
-  std::string text(std::string_view column) const { return std::string(cells_[columns_.at(column)]); }
-  double positive(std::string_view column) const {
-    const std::string_view cell = cells_[columns_.at(column)];
-    double value = 0;
-    const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
-    if (error != std::errc() || end != cell.data() + cell.size() || !std::isfinite(value) || value <= 0)
-      throw InvalidInput(field(column), std::string(cell), "a positive number");
-    return value;
-  }
-  int whole(std::string_view column) const {
-    const double value = positive(column);
-    if (value != std::floor(value) || value > 1 << 24) throw InvalidInput(field(column), text(column), "1 to 2^24");
-    return static_cast<int>(value);
-  }
-  std::string field(std::string_view column) const {
-    return where_ + ": line " + std::to_string(line_ + 1) + (column.empty() ? "" : ": " + std::string(column));
-  }
-
- private:
-  std::string where_;
-  std::vector<std::string_view> lines_, cells_;
-  std::map<std::string_view, std::size_t> columns_;
-  std::size_t width_ = 0, line_ = 0;
-};
 
 constexpr int kDraws = 8;  // more change no median by 0.1 points
 
@@ -130,7 +68,7 @@ Fit get(const Calibration& c, const std::string& spread) {
 }  // namespace
 
 std::vector<GemmRow> read_gemm_table(std::string_view csv, const std::string& where) {
-  Table table(csv, where, {"system", "m", "n", "k", "latency_us"});
+  CsvTable table(csv, where, {"system", "m", "n", "k", "latency_us"});
   std::vector<GemmRow> rows;
   table.each([&] {
     rows.push_back({table.text("system"),
@@ -140,9 +78,9 @@ std::vector<GemmRow> read_gemm_table(std::string_view csv, const std::string& wh
 }
 
 std::vector<MoeKernelRow> read_moe_kernel_table(std::string_view csv, const std::string& where) {
-  Table table(csv, where,
-              {"system", "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size",
-               "distribution", "latency_us"});
+  CsvTable table(csv, where,
+                 {"system", "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size",
+                  "moe_ep_size", "distribution", "latency_us"});
   std::map<std::tuple<int, int, int, int, double>, ExpertLoad> loads;  // many rows share one
   std::vector<MoeKernelRow> rows;
   table.each([&] {

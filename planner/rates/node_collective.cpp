@@ -167,7 +167,8 @@ std::optional<NodeCurve> measured_node_curve(std::span<const Calibration> all, c
   double error = same_count ? std::max(kMeasuredError, source->curves.at(n).spread) : kOtherCountError;
   if (!same_count && n > 2 * high) error *= std::log2(1.0 * n / high);
   if (source->curves.size() == 1 && !same_count) error *= 1.5;
-  if (!same_machine) error = std::hypot(error, kOtherMachineError);
+  // H200 for H100: every ratio is 1, only the boards differ.
+  if (!same_machine) error = std::hypot(error, ratio.distance < 0.02 ? kOtherCountError : kOtherMachineError);
   if (source->measured_op != op) error = std::hypot(error, kOtherCountError);
   std::string text = source_text(*source, machine, op, gpus, same_machine, same_count);
   return NodeCurve{SizeCurve(std::move(knots), text), ratio.latency * floor, error, text};

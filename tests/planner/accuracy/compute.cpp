@@ -3,10 +3,8 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
 #include <functional>
 #include <set>
-#include <sstream>
 
 #include "planner/rates/compute.hpp"
 #include "tests/planner/accuracy/machines.hpp"
@@ -15,13 +13,6 @@
 
 namespace topomoe::accuracy {
 namespace {
-
-std::string text_of(const std::string& file) {
-  std::ifstream in(measurements_path(file));
-  std::ostringstream out;
-  out << in.rdbuf();
-  return out.str();
-}
 
 Pair pair_of(const Estimate& e, double measured_us, std::string group, std::string what) {
   return {std::move(group), std::move(what), e.time_us, measured_us, e.low_us, e.high_us};

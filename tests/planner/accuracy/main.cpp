@@ -6,6 +6,7 @@
 int main(int argc, char** argv) {
   topomoe::accuracy::Report report(argc > 1 && std::strcmp(argv[1], "-v") == 0);
   topomoe::accuracy::nccl(report);
+  topomoe::accuracy::deepep(report);
   topomoe::accuracy::gemm(report);
   topomoe::accuracy::moe_kernel(report);
   topomoe::accuracy::fsmoe(report);

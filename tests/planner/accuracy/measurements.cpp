@@ -25,6 +25,13 @@ std::string measurements_path(const std::string& file) {
   return (folder ? std::string(folder) : std::string(TOPOMOE_SOURCE_DIR "/../shared")) + "/measurements/" + file;
 }
 
+std::string text_of(const std::string& file) {
+  std::ifstream in(measurements_path(file));
+  std::ostringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
 std::vector<Row> read_table(const std::string& file) {
   std::ifstream in(measurements_path(file));
   std::vector<Row> rows;

@@ -14,5 +14,6 @@ std::vector<Row> read_table(const std::string& file);
 double number(const Row&, const std::string& column);
 int whole(const Row&, const std::string& column);
 std::string measurements_path(const std::string& file);
+std::string text_of(const std::string& file);  // empty when it is not there
 
 }  // namespace topomoe::accuracy

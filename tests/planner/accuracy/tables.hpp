@@ -6,6 +6,7 @@
 namespace topomoe::accuracy {
 
 void nccl(Report&);
+void deepep(Report&);
 void gemm(Report&);
 void moe_kernel(Report&);
 void fsmoe(Report&);
