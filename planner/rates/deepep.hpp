@@ -43,31 +43,39 @@ struct EpEstimate : Estimate {
   double notify_us = 0;  // beside time_us; 0: not known
 };
 
+// What the model is made of, fitted on the curves of one machine.
+struct EpFigures {
+  double start_us = 0;      // 0: this kernel was not measured
+  double rank_copy_us = 0;  // c_D: SM microseconds a byte; low latency: microseconds a byte, all SMs together
+  double node_copy_us = 0;  // c_d
+  double uneven = 0, uneven_tokens = 1;
+  double nic_share = 0;
+  int measured_nodes = 1;  // the most that stood behind the figures
+  double spread = 0;       // p90 of what they leave, relative
+};
+
+// Figures of one kernel from its curves in the calibration; nic_share 0: from these curves alone.
+EpFigures fit_ep_figures(const Calibration&, EpOperation, bool low_latency, double nic_share = 0);
+// Largest share of the NIC's rate that any curve of several nodes reaches; 0 where there is none.
+double ep_nic_share(const Calibration&, EpOperation, bool low_latency);
+// The formula above. latency_ratio: of this machine over the one that the figures are of.
+double ep_model_us(const EpFigures&, const CalibrationMachine&, double latency_ratio, const EpRequest&);
+
 class DeepEpModel {
  public:
-  // Fits its figures from the curves "dispatch", "combine" and their "_low_latency" of the nearest calibration that
-  // has them. Throws InvalidInput where none has: there is nothing to start from.
+  // Figures and curves of the nearest calibration that has "dispatch" on one node. Throws InvalidInput where none has:
+  // there is nothing to start from.
   DeepEpModel(const CalibrationMachine&, std::span<const Calibration>);
   EpEstimate estimate(const EpRequest&) const;
-
-  struct Figures {
-    double start_us = 0;
-    double rank_copy_us = 0;  // c_D: SM microseconds a byte
-    double node_copy_us = 0;  // c_d
-    double uneven = 0, uneven_tokens = 1;
-    double nic_share = 0;
-    int measured_nodes = 1;  // most nodes that stood behind the figures
-    double spread = 0;       // p90 of what they leave
-  };
-  const Figures& figures(EpOperation, bool low_latency) const;
+  const EpFigures& figures(EpOperation, bool low_latency) const;
 
  private:
-  double model_us(const Figures&, const EpRequest&, double d, double D) const;
   CalibrationMachine machine_;
   Calibration source_;
   double latency_ratio_ = 1;
-  bool same_machine_ = true;
-  Figures figures_[2][2];
+  bool same_machine_ = true;  // the very one
+  bool same_rates_ = true;    // or one that differs in name only
+  EpFigures figures_[2][2];
 };
 
 }  // namespace topomoe

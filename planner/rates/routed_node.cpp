@@ -19,8 +19,9 @@ constexpr double kPcieShare = 0.69;
 constexpr double kRootComplexShare = 0.375;
 // NCCL reaches 317 of 450 GB/s on NVLink; between sockets a fraction is assumed.
 constexpr double kNvlinkShare = 0.72, kCpuShare = 0.8;
-// NCCL's cost model counts 1.0 us a hop over PCIe where NVLink has 0.6; on H100 the latter is 0.85 us in all.
-constexpr double kFloor_us = 8, kPcieStep_us = 1.4, kNvlinkStep_us = 0.9;
+// NCCL's cost model counts 1.0 us a hop over PCIe where NVLink has 0.6; on H100 the latter is 0.85 us in all, and hops
+// through a CPU take longer. Assumed.
+constexpr double kFloor_us = 8, kPcieStep_us = 2.0, kNvlinkStep_us = 0.9;
 
 double share_of(const LinkInfo& link) {
   if (link.kind == LinkKind::nvlink || link.kind == LinkKind::xgmi || link.kind == LinkKind::c2c) return kNvlinkShare;
