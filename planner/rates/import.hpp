@@ -19,7 +19,7 @@ struct ImportRequest {
   std::string system;          // which of a table's systems; empty: there is one
   std::vector<int> gpus;       // only these numbers of GPUs; empty: all
   std::string operation;       // of nccl-tests output that does not say which test it is; empty: it says so
-  CalibrationMachine machine;  // where it was measured; a name or figures that the file knows better are the file's
+  CalibrationMachine machine;  // where it was measured; nccl-tests needs it, tables know their own
   std::string name;            // of the calibration; empty: from the file
   std::string source;          // attribution; empty: "imported from <where>"
 };

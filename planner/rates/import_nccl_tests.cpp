@@ -10,6 +10,7 @@
 
 #include "planner/plan/json.hpp"
 #include "planner/rates/fit_knots.hpp"
+#include "planner/rates/gpu_facts.hpp"
 #include "planner/rates/import.hpp"
 
 namespace topomoe {
@@ -71,9 +72,12 @@ Calibration calibration_of(Found found, const std::string& where, const ImportRe
     throw InvalidInput(where, "no row with a size and a time", "output of a finished nccl-tests run");
   Calibration c;
   c.machine = request.machine;
-  if (c.machine.gpu.name.empty()) c.machine.gpu.name = found.gpu;
-  if (c.machine.gpu.name.empty())
-    throw InvalidInput(where + ": GPU", "not in the file", "--cluster says which machine it was");
+  if (c.machine.interconnect.empty())
+    throw InvalidInput(where + ": machine", found.gpu.empty() ? "not in the file" : found.gpu + ", no rates",
+                       "--cluster F says which machine was measured, with its link rates");
+  const std::string_view told = gpu_facts(c.machine.gpu.name).model, seen = gpu_facts(found.gpu).model;
+  if (!told.empty() && !seen.empty() && told != seen)
+    throw InvalidInput(where + ": GPU", found.gpu, "the cluster given has " + c.machine.gpu.name);
   c.name = request.name.empty() ? c.machine.gpu.name : request.name;
   c.source = request.source.empty() ? "imported from " + where : request.source;
   if (!found.nccl.empty()) c.software["nccl"] = found.nccl;
@@ -113,12 +117,11 @@ Calibration import_nccl_tests_text(std::string_view text, const std::string& whe
   for (std::string line; std::getline(lines, line);) {
     const auto begin = line.find_first_not_of(" \t\r");
     if (begin == std::string::npos) continue;
+    if (const auto at = line.find("NCCL version "); at != std::string::npos)
+      std::istringstream(line.substr(at + 13)) >> found.nccl;
     if (line[begin] == '#') {
       read_rank_line(line, found);
       if (found.operation.empty() && line.find("perf") != std::string::npos) found.operation = operation_in(line);
-      if (const auto at = line.find("NCCL version "); at != std::string::npos) {
-        std::istringstream(line.substr(at + 13)) >> found.nccl;
-      }
       continue;
     }
     std::istringstream words(line);

@@ -114,6 +114,20 @@ TEST(PlanSchema, WrongValue_IsRefused) {
   EXPECT_TRUE(refused([](Json& j) { j["layout"]["tp"] = "8"; }));
 }
 
+TEST(CalibrationSchema, ShippedCalibrations_Fit) {
+  const JsonSchema schema("topomoe.calibration.1");
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kConfigs / "calibration"))
+    if (entry.path().extension() == ".json") {
+      Json json = Json::parse(text_of(entry.path()));
+      EXPECT_EQ(schema.complaint(json), "") << entry.path().filename();
+      json["curves"][0]["knots_size_us"][0][1] = 0;
+      EXPECT_NE(schema.complaint(json), "") << "a time of 0";
+      ++files;
+    }
+  EXPECT_EQ(files, 3);
+}
+
 TEST(ClusterSchema, ShippedClusters_Fit) {
   const JsonSchema schema("topomoe.cluster.1");
   int files = 0;
