@@ -57,7 +57,7 @@ std::vector<Interval> run(std::span<const Flow> flows, std::span<const double> c
     if (w.for_how_many[at(f)] == 0) ready.emplace(0, flows[at(f)].queue, f);
   std::vector<int> active;
   std::vector<double> left(flows.size(), 1.0), rate;  // left: fraction of the work
-  MaxMin max_min;
+  MaxMin max_min(flows, capacity);
   double now = 0;
   std::size_t finished = 0;
   const auto finish = [&](int f, int round, int queue) {
@@ -79,7 +79,7 @@ std::vector<Interval> run(std::span<const Flow> flows, std::span<const double> c
     }
     if (finished == flows.size()) return out;
     TOPOMOE_ASSERT(!active.empty());
-    max_min.share(flows, active, capacity, rate);
+    max_min.share(active, rate);
     double next = std::numeric_limits<double>::infinity();
     for (const int f : active) next = std::min(next, left[at(f)] * flows[at(f)].work / rate[at(f)]);
     TOPOMOE_ASSERT(next < std::numeric_limits<double>::infinity());

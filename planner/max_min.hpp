@@ -20,19 +20,30 @@ struct Flow {
   std::vector<int> after;                                  // indices of earlier flows that must have finished
 };
 
-// Scratch space kept between calls; results depend on the arguments only.
+// Flows and capacities (which are positive) stay the caller's and must outlive it. What is kept between calls is
+// scratch space and a packed copy of the uses: results depend on the arguments only.
 class MaxMin {
  public:
-  // rate[f] for each f of `active` (without duplicates); capacities are positive.
-  void share(std::span<const Flow> flows, std::span<const int> active, std::span<const double> capacity,
-             std::vector<double>& rate);
+  MaxMin(std::span<const Flow> flows, std::span<const double> capacity);
+  // rate[f] for each f of `active` (without duplicates).
+  void share(std::span<const int> active, std::vector<double>& rate);
 
  private:
-  void share_few(std::span<const Flow>, std::span<const int>, std::span<const double>, std::vector<double>&);
-  void share_many(std::span<const Flow>, std::span<const int>, std::span<const double>, std::vector<double>&);
+  void share_few(std::span<const int> active, std::vector<double>& rate);
+  void share_many(std::span<const int> active, std::vector<double>& rate);
+  void pack();
+
+  struct Use {
+    int resource;
+    double weight;
+  };
+  std::span<const Flow> flows_;
+  std::span<const double> capacity_;
   std::vector<double> load_, rising_, whole_;
   std::vector<char> fixed_;
-  std::vector<int> open_, first_, users_, by_limit_;
+  // Of share_many: uses by flow, flows by resource, each flow once.
+  std::vector<Use> uses_;
+  std::vector<int> first_use_, users_, first_user_, open_, by_limit_;
   std::vector<std::pair<double, int>> heap_;
 };
 

@@ -166,7 +166,7 @@ struct Step {
 
 struct Schedule {
   std::string name;              // for people: "sliced flat n=4"
-  std::string split, transport;  // labels of the algorithm that built it; nothing reads them but people
+  std::string split, transport;  // labels of the algorithm that built it: for people and emitters; no execution reads them
   Intake intake = Intake::as_held;
   int chunks = 1;  // n
   int pieces = 1;  // r, divides n

@@ -52,7 +52,7 @@ Case random_case(Random& random, bool order = true) {
 
 std::vector<double> rates(const Case& c, const std::vector<int>& active) {
   std::vector<double> rate;
-  MaxMin().share(c.flows, active, c.capacity, rate);
+  MaxMin(c.flows, c.capacity).share(active, rate);
   return rate;
 }
 
