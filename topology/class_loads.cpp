@@ -375,6 +375,15 @@ class ClassLoadBuilder {
         std::fill(own.begin(), own.end(), 0);
         each([&](int host) { own[static_cast<std::size_t>(host)] = weight[static_cast<std::size_t>(host)]; });
         if (!add_ring_loads(fabric_, own, [&](int id, double flows) { on_fabric(id) += flows * pairs; })) return false;
+        // Hosts of one domain meet on its plane: taken back.
+        each([&](int src) {
+          const int d = state_.topology.hosts_per_domain;
+          for (int dst = src / d * d; d > 1 && dst < std::min(src / d * d + d, fabric_.hosts); ++dst) {
+            const double flows = pairs * own[static_cast<std::size_t>(src)] * own[static_cast<std::size_t>(dst)];
+            auto visit = [&](int id) { on_fabric(id) -= flows; };
+            if (src != dst && flows > 0) fabric_.visit(src, 0, dst, 0, visit);
+          }
+        });
         continue;
       }
       bool joined = true;  // few of many hosts: pair by pair
@@ -382,8 +391,9 @@ class ClassLoadBuilder {
         each([&](int dst) {
           const double flows = pairs * weight[static_cast<std::size_t>(src)] * weight[static_cast<std::size_t>(dst)];
           auto visit = [&](int id) { on_fabric(id) += flows; };
-          joined = joined && (src == dst || fabric_.joined(src, 0, dst, 0));
-          if (joined && src != dst) fabric_.visit(src, 0, dst, 0, visit);
+          if (src == dst || state_.same_domain(src, dst)) return;
+          joined = joined && fabric_.joined(src, 0, dst, 0);
+          if (joined) fabric_.visit(src, 0, dst, 0, visit);
         });
       });
       if (!joined) return false;

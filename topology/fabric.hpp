@@ -13,4 +13,9 @@ double leaf_down_GBps(const Topology&, const Fabric&);
 // a dragonfly+) at the given oversubscription: the rate of Fabric::pod_uplink.
 double pod_uplink_GBps(const Topology&, const Fabric&, double oversubscription);
 
+// The ratios that follow from the rates, after these or the hosts have changed.
+void update_oversubscription(Topology&);
+// Exceptions whose cable or switch is no longer there, after hosts went.
+void drop_lost_exceptions(Topology&);
+
 }  // namespace topomoe
