@@ -36,7 +36,7 @@ struct Efficiency {
   // late, small kernels (loss, norms of gradients, data) are not priced. Set so that Llama-3 405B on 8,192 H100 comes
   // out at its published 430 TFLOP/s a GPU (arXiv 2407.21783, table 4; tests/planner/accuracy/steps.cpp prints what it
   // makes of others). Inference replays graphs of the same kernels at lower power: 1, assumed.
-  static constexpr double kTrainingStep = 0.78;
+  static constexpr double kTrainingStep = 0.80;
   double in_step = 1;
   int communication_sms = 16;  // SMs that a running exchange takes from compute. Assumed (DeepEP: 20).
 };
