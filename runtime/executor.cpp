@@ -271,8 +271,10 @@ std::vector<std::int64_t> Executor::expert_offsets(const View& rows) {
   const int parts = c_.groups.size(Role::ep), index = c_.groups.index_in(Role::ep, c_.rank);
   const auto first = part_begin(c_.shape.experts, parts, index), end = part_begin(c_.shape.experts, parts, index + 1);
   std::vector<std::int64_t> offsets(static_cast<std::size_t>(end - first) + 1, 0);
+  const Chunks chunks = rows.chunks.value_or(buffer(rows).chunks);
   for (const Segment& s : segments_of(buffer(rows), c_.groups, state_.counts, c_.rank))
-    offsets[static_cast<std::size_t>(s.expert - first) + 1] += static_cast<std::int64_t>(s.rows);
+    if (chunks.begin <= s.chunk && s.chunk < chunks.end)
+      offsets[static_cast<std::size_t>(s.expert - first) + 1] += static_cast<std::int64_t>(s.rows);
   for (std::size_t e = 1; e < offsets.size(); ++e) offsets[e] += offsets[e - 1];
   return offsets;
 }

@@ -74,30 +74,30 @@ void enumerate(const Buffer& b, std::span<const int> sources, std::span<const in
     const auto range = experts_of(dest, groups, counts);
     for (int e = range.begin; e < range.end; ++e) f(e);
   };
-  switch (b.order) {
-    case Order::by_token:
+  if (b.order == Order::by_token) {
+    for (const int s : sources)
+      for (int c = chunks.begin; c < chunks.end; ++c) visit(c, s, -1, -1);
+    return;
+  }
+  const int unit = unit_of(b);
+  for (int begin = chunks.begin; begin < chunks.end; begin += unit) {
+    const int end = std::min(begin + unit, chunks.end);
+    const auto each_chunk = [&](int s, int d, int e) {
+      for (int c = begin; c < end; ++c) visit(c, s, d, e);
+    };
+    if (per_token(b.symbol))
+      for (const int s : sources) each_chunk(s, -1, -1);
+    else if (b.order == Order::by_source)
       for (const int s : sources)
-        for (int c = chunks.begin; c < chunks.end; ++c) visit(c, s, -1, -1);
-      return;
-    case Order::by_source:
-      for (int c = chunks.begin; c < chunks.end; ++c)
-        for (const int s : sources) {
-          if (per_token(b.symbol)) visit(c, s, -1, -1);
-          for (const int d : dests) each_expert(d, [&](int e) { visit(c, s, d, e); });
-        }
-      return;
-    case Order::by_dest:
-      for (int c = chunks.begin; c < chunks.end; ++c)
-        for (const int d : dests)
-          for (const int s : sources) each_expert(d, [&](int e) { visit(c, s, d, e); });
-      return;
-    case Order::by_expert:
+        for (const int d : dests) each_expert(d, [&](int e) { each_chunk(s, d, e); });
+    else if (b.order == Order::by_dest)
+      for (const int d : dests)
+        for (const int s : sources) each_expert(d, [&](int e) { each_chunk(s, d, e); });
+    else
       for (const int d : dests)
         each_expert(d, [&](int e) {
-          for (const int s : sources)
-            for (int c = chunks.begin; c < chunks.end; ++c) visit(c, s, d, e);
+          for (const int s : sources) each_chunk(s, d, e);
         });
-      return;
   }
 }
 
@@ -131,6 +131,11 @@ double buffer_rows(const Buffer& b, const RankGroups& groups, const CountSource&
 bool selects(const View& v) { return v.chunks || v.sources || v.dests; }
 
 }  // namespace
+
+int unit_of(const Buffer& b) {
+  if (b.together > 0) return b.together;
+  return b.order == Order::by_expert ? b.chunks.end - b.chunks.begin : 1;
+}
 
 std::vector<Segment> segments_of(const Buffer& b, const RankGroups& groups, const CountSource& counts, int me) {
   std::vector<int> sources, dests;

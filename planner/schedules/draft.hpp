@@ -26,6 +26,8 @@ struct ScheduleRequest {
   bool sequence_parallel = false;
   int chunks = 1;  // n >= 1
   int pieces = 1;  // r divides n
+  // Of the backward; 0: as the forward.
+  int backward_chunks = 0, backward_pieces = 0;
   auto operator<=>(const ScheduleRequest&) const = default;
 };
 
@@ -44,6 +46,15 @@ inline View to_dest(int buffer, RankSet d) {
 }
 inline std::string numbered(const std::string& name, int i) { return name + "." + std::to_string(i); }
 
+// How the tokens of one pass are cut: n chunks travel, r pieces of them are computed.
+struct Cut {
+  int chunks = 1, pieces = 1;
+  bool operator==(const Cut&) const = default;
+};
+// Throws InvalidInput where pieces do not divide chunks, or both passes together count in more than kMaxCountChunks.
+Cut cut_of(const ScheduleRequest& request, bool backward);
+constexpr int kMaxCountChunks = 256;
+
 // Of a move, where it has any. `metadata`: sidecars on their way beside the payload.
 struct MoveBy {
   int map = -1;
@@ -61,11 +72,15 @@ class LayerDraft {
   // All ranks of my ETP group inject the same tokens.
   bool alike_over_etp() const { return expert_sharded() && request_.etp == request_.tp && !sliced(); }
 
-  int n() const { return request_.chunks; }
-  int r() const { return request_.pieces; }
-  Chunks chunk(int c) const { return {c, c + 1}; }
-  Chunks piece(int p) const { return {p * n() / r(), (p + 1) * n() / r()}; }
+  // Chunks and pieces of the pass under construction, by number; as chunks of the counts; and one in the other.
+  int n() const { return cut_.chunks; }
+  int r() const { return cut_.pieces; }
+  Chunks chunk(int c) const { return {c * unit(), (c + 1) * unit()}; }
+  Chunks piece(int p) const { return {p * schedule_.chunks / r(), (p + 1) * schedule_.chunks / r()}; }
+  Chunks chunks_of_piece(int p) const { return {p * n() / r(), (p + 1) * n() / r()}; }
   int piece_of(int c) const { return c * r() / n(); }
+  // The backward has other chunks or pieces than the forward: its maps are its own.
+  bool recuts() const { return cut_of(request_, true) != cut_of(request_, false); }
 
   int buffer(Buffer b);
   int map(std::string name, View from, View to, View ids = {});
@@ -73,8 +88,8 @@ class LayerDraft {
   // later, so that chunk c+1's exchange is issued before anything waits for chunk c's. Steps of one slot keep the
   // order in which they were added. Steps before the first chunk have slots below 0, close_* one after all others.
   void step(double slot, Step s);
-  // Rows from one place to another, at chunk c (the first of several): communication on the lane of its group,
-  // anything else on the copy lane.
+  // Rows from one place to another, at chunk c of this pass (the first of several): communication on the lane of its
+  // group, anything else on the copy lane.
   void move(double slot, StepKind kind, std::string name, int c, Role group, View in, View out, MoveBy by = {});
   // Builds a map that was declared.
   void index(double slot, std::string name, int c, int map);
@@ -101,10 +116,18 @@ class LayerDraft {
   // Router backward, then delivery of dx.
   void close_backward(double slot);
 
-  // Experts of piece p over rows `in` (by_expert): returns the output rows.
-  int expert_forward(double slot, int p, int in, Storage out = Storage::pass);
+  // Whose rows come together at my experts.
+  RankSet computing() const;
+  // Rows of piece p by_expert that the forward keeps for the backward: what goes into the experts and, if
+  // asked for, what comes out. Where the backward has other pieces it repacks them first.
+  View expert_in(int p) const { return of_piece(saved_.in, p); }
+  View expert_out(int p) const { return of_piece(saved_.out, p); }
+  void keep_expert_out();
+
+  // Experts of piece p from expert_in to `out`.
+  void expert_forward(double slot, int p, View out);
   // Returns dx rows; wgrad is issued at `wgrad_slot`.
-  int expert_backward(double slot, double wgrad_slot, int p, int in, int dout);
+  int expert_backward(double slot, double wgrad_slot, int p, int dout);
 
   Schedule finish();
 
@@ -113,6 +136,16 @@ class LayerDraft {
     double slot;
     Step step;
   };
+  struct Saved {
+    int in, gate, up, out = -1;
+  };
+  int unit() const { return schedule_.chunks / n(); }
+  View of_piece(int buffer, int p) const {
+    View v = whole(buffer);
+    v.chunks = piece(p);
+    return v;
+  }
+  int all_pieces(const std::string& name, Columns columns, Storage storage);
   Lane lane_of(Role group) const;
   int token_buffer(const std::string& name, bool saved);
   void gather_intake(const std::string& name, int buffer);
@@ -121,11 +154,9 @@ class LayerDraft {
   Schedule schedule_;
   std::vector<Slotted> forward_, backward_;
   std::vector<Slotted>* pass_ = &forward_;
+  Cut cut_;  // of this pass
   int probabilities_ = -1;
-  struct ExpertState {
-    int gate, up;
-  };
-  std::vector<ExpertState> experts_;  // by piece
+  Saved saved_;
 };
 
 }  // namespace topomoe

@@ -42,8 +42,9 @@ class NodeDedup final : public TokensWay {
     for (const Load& load : loads) {
       const int send = leaving(d, load.cargo, "rail send", c), recv = relayed(d, load.cargo, "rail recv", c);
       if (first && &load == loads.data()) {
-        node_maps_.push_back(d.map(numbered("nodes", c), d.mine(load.tokens, c), whole(send), d.mine(d.ids, c)));
-        d.index(slot, numbered("nodes", c), c, node_maps_.back());
+        node_maps_.push_back(
+            d.map(numbered(load.cargo.tag + "nodes", c), d.mine(load.tokens, c), whole(send), d.mine(d.ids, c)));
+        d.index(slot, numbered(load.cargo.tag + "nodes", c), c, node_maps_.back());
       }
       d.move(slot, StepKind::pack, numbered(load.cargo.tag + "pack", c), c, Role::rail, d.mine(load.tokens, c),
              whole(send), {.map = node_maps_[at(c)], .metadata = load.cargo.metadata()});
@@ -55,8 +56,8 @@ class NodeDedup final : public TokensWay {
       const Cargo& g = loads[i].cargo;
       const int send = fanned(d, g, "node send", c);
       if (first && i == 0) {
-        rank_maps_.push_back(d.map(numbered("ranks", c), whole(relays[0]), whole(send), whole(relays[1])));
-        d.index(slot + 1, numbered("ranks", c), c, rank_maps_.back());
+        rank_maps_.push_back(d.map(numbered(g.tag + "ranks", c), whole(relays[0]), whole(send), whole(relays[1])));
+        d.index(slot + 1, numbered(g.tag + "ranks", c), c, rank_maps_.back());
       }
       d.move(slot + 1, StepKind::pack, numbered(g.tag + "fan out", c), c, Role::node, whole(relays[i]), whole(send),
              {.map = rank_maps_[at(c)], .metadata = g.metadata()});
@@ -64,6 +65,8 @@ class NodeDedup final : public TokensWay {
              from_source(loads[i].landed, d.chunk(c), peer({Role::rail})), {.metadata = g.metadata()});
     }
   }
+
+  void recut() override { node_maps_.clear(), rank_maps_.clear(); }
 
   // Sum in the node, cross, sum at the source.
   void back(LayerDraft& d, double slot, const Cargo& g, int c, int landed, const View& to) override {

@@ -24,6 +24,8 @@ class PairsWay {
   virtual void exchange_counts(LayerDraft& d) = 0;
   // From `send` (my rows by_dest) to `recv` (rows for me, by_source over the EP group). `tag` begins all names.
   virtual void out(LayerDraft& d, double slot, const std::string& tag, int c, int send, int recv) = 0;
+  // Chunks are other ones from here on: what is kept of them is of no use.
+  virtual void recut() {}
   // From rows as they arrived to rows as they left.
   virtual void back(LayerDraft& d, double slot, const std::string& tag, int c, int done, int returned) = 0;
 };

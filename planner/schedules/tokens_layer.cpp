@@ -18,41 +18,49 @@ class TokensLayer {
  private:
   LayerDraft d;
   TokensWay& way_;
+  // Tokens of a piece as they came to me, and the map from them to the rows of my experts.
   struct Piece {
-    int map, in, out, weights;  // what the forward saves
+    int rows, weights, map;
   };
   std::vector<Piece> pieces_;
 
-  int experts_slot(int p) const { return d.piece(p).end - 1 + way_.ticks_out(); }
+  int experts_slot(int p) const { return d.chunks_of_piece(p).end - 1 + way_.ticks_out(); }
   int last_slot() const { return experts_slot(d.r() - 1) + 1 + way_.ticks_back(); }
-  int pairs(const std::string& name, int p, Storage storage) {
-    const RankSet sources = d.expert_sharded() && !d.alike_over_etp() ? me({Role::etp, Role::ep}) : me({Role::ep});
-    return d.rows(numbered(name, p), Symbol::pairs, d.piece(p), sources, me(), Order::by_expert, storage);
+
+  // Piece p of `tokens` with ids and weights to the experts' ranks, and its map to `sorted`.
+  Piece dispatch(const std::string& tag, int p, int tokens, Storage weights_storage, const View& sorted) {
+    const Cargo row{tag}, ids{tag + "ids ", Columns::top_k, Element::i32},
+        weights{tag + "weights ", Columns::top_k, Element::f32};
+    const int landed = way_.landed(d, row, "landed", p, Storage::pass),
+              landed_ids = way_.landed(d, ids, "landed", p, Storage::pass),
+              landed_weights = way_.landed(d, weights, "landed", p, weights_storage);
+    travel(p, std::array<TokensWay::Load, 3>{
+                  {{row, tokens, landed}, {ids, d.ids, landed_ids}, {weights, d.weights, landed_weights}}});
+    const int map = d.map(numbered(tag + "experts", p), whole(landed), sorted, whole(landed_ids));
+    d.index(experts_slot(p), numbered(tag + "experts", p), d.chunks_of_piece(p).begin, map);
+    return {landed, landed_weights, map};
+  }
+  void travel(int p, std::span<const TokensWay::Load> loads) {
+    const Chunks chunks = d.chunks_of_piece(p);
+    for (int c = chunks.begin; c < chunks.end; ++c) way_.out(d, c, c, loads);
   }
 
   void forward() {
-    const Cargo row{""}, ids{"ids ", Columns::top_k, Element::i32}, weights{"weights ", Columns::top_k, Element::f32};
     d.open_forward();
+    d.keep_expert_out();
     way_.exchange_counts(d);
     for (int p = 0; p < d.r(); ++p) {
-      const int landed = way_.landed(d, row, "landed", p, Storage::pass),
-                landed_ids = way_.landed(d, ids, "landed", p, Storage::pass),
-                landed_weights = way_.landed(d, weights, "landed", p, Storage::saved);
-      const std::array<TokensWay::Load, 3> loads{
-          {{row, d.x, landed}, {ids, d.ids, landed_ids}, {weights, d.weights, landed_weights}}};
-      for (int c = d.piece(p).begin; c < d.piece(p).end; ++c) way_.out(d, c, c, loads);
-      const int slot = experts_slot(p), first = d.piece(p).begin;
-      const int in = pairs("expert_in", p, Storage::saved);
-      const int map = d.map(numbered("experts", p), whole(landed), whole(in), whole(landed_ids));
-      d.index(slot, numbered("experts", p), first, map);
-      d.move(slot, StepKind::pack, numbered("spread", p), first, Role::ep, whole(landed), whole(in), {.map = map});
-      const int out = d.expert_forward(slot, p, in, Storage::saved);
-      const int summed = way_.landed(d, row, "summed", p, Storage::pass);
-      d.move(slot, StepKind::partial_combine, numbered("sum on rank", p), first, Role::ep, whole(out), whole(summed),
-             {.map = map, .weights = whole(landed_weights)});
-      pieces_.push_back({map, in, out, landed_weights});
-      for (int c = d.piece(p).begin; c < d.piece(p).end; ++c) {
-        way_.back(d, slot + 1, row, c, summed, d.mine(d.y, c));
+      const Piece piece = dispatch("", p, d.x, d.recuts() ? Storage::pass : Storage::saved, d.expert_in(p));
+      const Chunks chunks = d.chunks_of_piece(p);
+      const int slot = experts_slot(p), summed = way_.landed(d, Cargo{""}, "summed", p, Storage::pass);
+      d.move(slot, StepKind::pack, numbered("spread", p), chunks.begin, Role::ep, whole(piece.rows), d.expert_in(p),
+             {.map = piece.map});
+      d.expert_forward(slot, p, d.expert_out(p));
+      d.move(slot, StepKind::partial_combine, numbered("sum on rank", p), chunks.begin, Role::ep, d.expert_out(p),
+             whole(summed), {.map = piece.map, .weights = whole(piece.weights)});
+      pieces_.push_back(piece);
+      for (int c = chunks.begin; c < chunks.end; ++c) {
+        way_.back(d, slot + 1, Cargo{""}, c, summed, d.mine(d.y, c));
         d.deliver(slot + 1 + way_.ticks_back(), d.y, c);
       }
     }
@@ -62,35 +70,42 @@ class TokensLayer {
   void backward() {
     const Cargo row{"b "}, weight{"dweights ", Columns::top_k, Element::f32};
     d.open_backward();
+    if (d.recuts()) pieces_.clear(), way_.recut();
     for (int p = 0; p < d.r(); ++p) {
-      const Piece& piece = pieces_[static_cast<std::size_t>(p)];
-      const int landed = way_.landed(d, row, "landed", p, Storage::pass);
-      for (int c = d.piece(p).begin; c < d.piece(p).end; ++c)
-        way_.out(d, c, c, std::array{TokensWay::Load{row, d.dy, landed}});
-      const int slot = experts_slot(p), first = d.piece(p).begin;
-      const int dout = pairs("dexpert_out", p, Storage::pass);
-      d.move(slot, StepKind::pack, numbered("b spread", p), first, Role::ep, whole(landed), whole(dout),
+      const Chunks chunks = d.chunks_of_piece(p);
+      const int slot = experts_slot(p);
+      const int dout =
+          d.rows(numbered("dexpert_out", p), Symbol::pairs, d.piece(p), d.computing(), me(), Order::by_expert);
+      if (d.recuts()) {  // ids and weights travel once more: in the forward they came in another order
+        pieces_.push_back(dispatch("b ", p, d.dy, Storage::pass, whole(dout)));
+      } else {
+        pieces_[at(p)].rows = way_.landed(d, row, "landed", p, Storage::pass);
+        travel(p, std::array{TokensWay::Load{row, d.dy, pieces_[at(p)].rows}});
+      }
+      const Piece& piece = pieces_[at(p)];
+      d.move(slot, StepKind::pack, numbered("b spread", p), chunks.begin, Role::ep, whole(piece.rows), whole(dout),
              {.map = piece.map, .weights = whole(piece.weights)});
       const int factors = way_.landed(d, weight, "of experts", p, Storage::pass);
       d.step(slot, {.name = numbered("weight grads", p),
                     .kind = StepKind::weight_grad,
                     .phase = StepPhase::dgrad,
-                    .chunk = first,
+                    .chunk = d.piece(p).begin,
                     .lane = Lane::copy,
-                    .in = {whole(landed), whole(piece.out)},
+                    .in = {whole(piece.rows), d.expert_out(p)},
                     .out = {whole(factors)},
                     .map = piece.map});
-      const int din = d.expert_backward(slot, slot + 1, p, piece.in, dout);
+      const int din = d.expert_backward(slot, slot + 1, p, dout);
       const int summed = way_.landed(d, row, "summed", p, Storage::pass);
-      d.move(slot, StepKind::partial_combine, numbered("b sum on rank", p), first, Role::ep, whole(din), whole(summed),
-             {.map = piece.map});
-      for (int c = d.piece(p).begin; c < d.piece(p).end; ++c) {
+      d.move(slot, StepKind::partial_combine, numbered("b sum on rank", p), chunks.begin, Role::ep, whole(din),
+             whole(summed), {.map = piece.map});
+      for (int c = chunks.begin; c < chunks.end; ++c) {
         way_.back(d, slot + 1, row, c, summed, d.mine(d.dx, c));
         way_.back(d, slot + 1, weight, c, factors, d.mine(d.weight_grads, c));
       }
     }
     d.close_backward(last_slot() + 1);
   }
+  static std::size_t at(int i) { return static_cast<std::size_t>(i); }
 };
 
 }  // namespace

@@ -33,13 +33,15 @@ class TokensWay {
   virtual void exchange_counts(LayerDraft& d) = 0;
   // A row for each token of piece p that comes to me.
   virtual int landed(LayerDraft& d, const Cargo& cargo, const std::string& name, int p, Storage storage) = 0;
-  // Chunk c of `tokens`, the rows that I inject, to its place in `landed`. The forward's first cargo is the row
-  // itself and its second the ids; maps are built then.
+  // Chunk c of `tokens`, the rows that I inject, to its place in `landed`. Where maps are missing the first cargo is
+  // the row itself and the second its ids.
   struct Load {
     Cargo cargo;
     int tokens, landed;
   };
   virtual void out(LayerDraft& d, double slot, int c, std::span<const Load> loads) = 0;
+  // Chunks are other ones from here on: what is kept of them is of no use.
+  virtual void recut() {}
   // Chunk c of the sums in `landed` to `to`, the rows that I injected.
   virtual void back(LayerDraft& d, double slot, const Cargo& cargo, int c, int landed, const View& to) = 0;
 };

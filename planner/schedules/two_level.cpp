@@ -28,8 +28,8 @@ class TwoLevel final : public PairsWay {
     d.move(slot, StepKind::exchange, numbered(tag + "dispatch in node", c), c, Role::node,
            to_dest(send, peer({Role::rail})), from_source(came, d.chunk(c), peer()));
     if (static_cast<int>(turn_maps_.size()) == c) {
-      turn_maps_.push_back(d.map(numbered("turn", c), whole(came), whole(goes)));
-      d.index(slot + 1, numbered("turn", c), c, turn_maps_.back());
+      turn_maps_.push_back(d.map(numbered(tag + "turn", c), whole(came), whole(goes)));
+      d.index(slot + 1, numbered(tag + "turn", c), c, turn_maps_.back());
     }
     d.move(slot + 1, StepKind::repack, numbered(tag + "turn", c), c, Role::rail, whole(came), whole(goes),
            {.map = map_of(c)});
@@ -46,6 +46,8 @@ class TwoLevel final : public PairsWay {
     d.move(slot + 1, StepKind::exchange, numbered(tag + "return in node", c), c, Role::node,
            from_source(goes, d.chunk(c), peer()), to_dest(returned, peer({Role::rail})));
   }
+
+  void recut() override { turn_maps_.clear(); }
 
  private:
   // Rows of my node's members for my rail's.

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 
 #include "planner/expected_counts.hpp"
 #include "planner/schedules/build.hpp"
@@ -48,8 +49,8 @@ Moved moved(const Schedule& s, const std::vector<Step>& steps, const Layout& lay
 // In any number of chunks and pieces, forward and backward alike.
 void expect_moves(std::string_view transport, TokenSplit split, const Layout& l, int gpus_per_node, double between,
                   double inside, std::size_t peers_elsewhere) {
-  for (const auto& [n, r] : {std::pair{1, 1}, {4, 1}, {4, 2}}) {
-    const Schedule s = build_schedule(transport, {split, l.tp, l.etp, l.ep, l.sequence_parallel, n, r});
+  for (const auto& [n, r, n_back, r_back] : {std::array{1, 1, 1, 1}, {4, 1, 4, 1}, {4, 2, 4, 2}, {4, 2, 3, 3}}) {
+    const Schedule s = build_schedule(transport, {split, l.tp, l.etp, l.ep, l.sequence_parallel, n, r, n_back, r_back});
     SCOPED_TRACE(s.name + ", " + name(l));
     for (const auto* steps : {&s.forward, &s.backward}) {
       const Moved m = moved(s, *steps, l, gpus_per_node);

@@ -37,17 +37,21 @@ void expect_same_bits(const PerRank& a, const PerRank& b, const char* what) {
 }
 
 struct Chunking {
-  int chunks, pieces;
+  int chunks, pieces, backward_chunks = 0, backward_pieces = 0;
 };
-constexpr Chunking kChunkings[] = {{1, 1}, {2, 1}, {2, 2}, {3, 1}, {3, 3}, {8, 1}, {8, 2}, {8, 4}, {8, 8}};
+constexpr Chunking kChunkings[] = {{1, 1},       {2, 1},       {2, 2},       {3, 1},       {3, 3},
+                                   {8, 1},       {8, 2},       {8, 4},       {8, 8},       {1, 1, 4, 2},
+                                   {4, 4, 1, 1}, {4, 2, 6, 3}, {6, 2, 6, 3}, {6, 6, 6, 1}, {3, 1, 2, 1}};
 
 // All splits and chunkings of one transport against the first of them, rank by rank.
 LayerResult expect_one_answer(const LayerCase& c, std::string_view transport) {
   SCOPED_TRACE(describe(c) + ", " + std::string(transport));
   LayerResult first;
   for (const auto split : {TokenSplit::replicated, TokenSplit::sliced})
-    for (const auto& [chunks, pieces] : kChunkings) {
-      const Schedule schedule = build_schedule(transport, request(c.layout, split, chunks, pieces));
+    for (const auto& [chunks, pieces, backward_chunks, backward_pieces] : kChunkings) {
+      ScheduleRequest r = request(c.layout, split, chunks, pieces);
+      r.backward_chunks = backward_chunks, r.backward_pieces = backward_pieces;
+      const Schedule schedule = build_schedule(transport, r);
       SCOPED_TRACE(schedule.name);
       LayerResult result = run_layer(c, schedule);
       if (first.output.empty()) {

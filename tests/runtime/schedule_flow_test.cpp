@@ -283,9 +283,10 @@ TEST_P(ScheduleFlow, EverySchedule_ReadsWhatIsThereAndNeverHangs) {
     for (const auto split : {TokenSplit::replicated, TokenSplit::sliced}) {
       if (!applies(transport, c.layout, c.gpus_per_node)) continue;
       const int n = draw.of({1, 2, 3, 4});
-      const Schedule s = build_schedule(transport, request(c.layout, split, n, draw.coin() ? n : 1));
+      const Schedule s =
+          build_schedule(transport, draw_backward(request(c.layout, split, n, draw.coin() ? n : 1), draw));
       SCOPED_TRACE(describe(c) + ", " + s.name);
-      const DrawnCounts counts(c, flow.held, split == TokenSplit::sliced, n);
+      const DrawnCounts counts(c, flow.held, split == TokenSplit::sliced, s.chunks);
       for (int rank = 0; rank < c.layout.world; ++rank) {
         Flow one(s, groups, counts, rank);
         one.run(s.forward);

@@ -54,6 +54,12 @@ Way way_of(std::string_view transport);  // throws std::logic_error for one that
 struct TrafficMatrix {
   std::vector<std::vector<Traffic>> forward, backward;  // [from][to]; messages are not counted
 };
-TrafficMatrix expect_traffic(const LayerCase& c, const Ids& held, bool sliced, Way way, int chunks);
+// Tokens are counted by the chunks of both passes. A backward that is cut otherwise than the forward finds ids and
+// weights out of order: where they travel, they do so again.
+struct PassChunks {
+  int forward = 1, backward = 1;
+  bool recut = false;
+};
+TrafficMatrix expect_traffic(const LayerCase& c, const Ids& held, bool sliced, Way way, const PassChunks& chunks);
 
 }  // namespace topomoe::testing

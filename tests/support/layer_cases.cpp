@@ -80,6 +80,19 @@ ScheduleRequest request(const Layout& l, TokenSplit split, int chunks, int piece
   return {split, l.tp, l.etp, l.ep, l.sequence_parallel, chunks, pieces == 0 ? chunks : pieces};
 }
 
+int draw_pieces(int chunks, Draw& draw) {
+  int pieces = 1 + draw.below(chunks);
+  while (chunks % pieces != 0) --pieces;
+  return pieces;
+}
+
+ScheduleRequest draw_backward(ScheduleRequest r, Draw& draw) {
+  if (draw.below(3) == 0) return r;
+  r.backward_chunks = draw.coin() ? r.chunks : draw.of({1, 2, 3, 4, 6});
+  r.backward_pieces = draw_pieces(r.backward_chunks, draw);
+  return r;
+}
+
 Layout layout(int world, int tp, int etp, int ep, bool sequence_parallel, ExpertOrder order) {
   Layout l = make_layout(world, tp, 1, 1, etp, ep, order);
   l.sequence_parallel = sequence_parallel;

@@ -44,6 +44,9 @@ DrawnCase draw_case(const Fold& f, bool sequence_parallel, DType dtype, int rank
 
 // Pieces 0: as many as chunks.
 ScheduleRequest request(const Layout& l, TokenSplit split, int chunks, int pieces = 0);
+// The same with a backward of its own, in two cases out of three.
+ScheduleRequest draw_backward(ScheduleRequest request, Draw& draw);
+int draw_pieces(int chunks, Draw& draw);
 Layout layout(int world, int tp, int etp, int ep, bool sequence_parallel = false,
               ExpertOrder order = ExpertOrder::ep_inner);
 // Names of all transports: tests run every row of the table.
