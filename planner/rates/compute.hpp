@@ -1,15 +1,17 @@
 // How long one compute operation takes on one GPU, how sure, and where that is from.
 //
-// In falling order of trust: a calibration of this GPU; one of another GPU, its compute part scaled by peak rates,
-// its memory part by HBM, its caches and tiles by SMs; the datasheet times stated efficiencies. Expert rows decide
-// the grouped FFN; attention and elementwise are rooflines with stated efficiencies. GEMMs in fp32 run at the
-// datasheet's fp32 rate with BF16's efficiencies: give the TF32 rate there where TF32 is on.
-// Ignored: clocks and power of the moment, kernels that run side by side (the timeline shares resources).
+// In falling order of trust: a curve measured on this GPU for this n and k; figures fitted on this GPU; those of
+// another, its compute part scaled by peak rates, its memory part by HBM, its caches and tiles by SMs; the datasheet
+// times stated efficiencies. Expert rows decide the grouped FFN; attention and elementwise are rooflines with stated
+// efficiencies. GEMMs in fp32 run at the datasheet's fp32 rate with BF16's efficiencies: give the TF32 rate there where
+// TF32 is on. Ignored: clocks and power of the moment, kernels that run side by side (the timeline shares resources).
 #pragma once
 
 #include <span>
 #include <string>
+#include <vector>
 
+#include "planner/curve.hpp"
 #include "planner/rates/estimate.hpp"
 #include "planner/rates/gemm.hpp"
 #include "planner/rates/moe_ffn.hpp"
@@ -51,9 +53,15 @@ class ComputeModel {
     std::string source;
     double error = 0;  // of a band, see Estimate
   };
+  struct GemmCurve {  // of one n and k, by m
+    double n = 0, k = 0, least_m = 0, most_m = 0;
+    SizeCurve curve;
+    Origin origin;
+  };
   Origin origin_of(const GpuSpec&, DType, const Calibration*, double spread) const;
 
   GpuRates rates_;
+  std::vector<GemmCurve> gemm_curves_;
   GemmFigures gemm_;
   MoeFfnFigures ffn_;
   Origin gemm_origin_, ffn_origin_, roofline_origin_;

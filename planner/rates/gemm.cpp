@@ -12,8 +12,6 @@ namespace {
 
 // Output tiles that dense GEMM libraries use on Ampere and Hopper.
 constexpr std::array<std::array<double, 2>, 4> kTiles{{{256, 128}, {128, 256}, {128, 128}, {64, 64}}};
-// Overlap of compute and memory; 4 fits H100 as well as a free figure does (4.7).
-constexpr double kSharpness = 4;
 constexpr double kDroopFrom_us = 100;
 
 }  // namespace
@@ -31,7 +29,8 @@ GemmTime gemm_time(const GemmFigures& f, const GpuRates& gpu, double m, double n
   t.launch_us = f.launch_us;
   t.compute_us = 2 * outputs * (k + f.ramp_k) / (gpu.flop_per_us * f.peak_fraction) * (1 + f.droop * decades);
   t.memory_us = gpu.element_bytes * (m * n + m * k + n * k) / (gpu.hbm_bytes_per_us * f.hbm_fraction);
-  t.total_us = t.launch_us + smooth_max(t.compute_us, t.memory_us, kSharpness);
+  // Power 4 fits H100 as well as a free one does (4.7).
+  t.total_us = t.launch_us + smooth_max4(t.compute_us, t.memory_us);
   return t;
 }
 

@@ -10,8 +10,6 @@ namespace topomoe {
 namespace {
 
 constexpr double kBlock = 64;  // columns and k of a tile: narrower shards are padded to it
-// Overlap of compute and memory; a free figure fitted 2.8, compute against L2 is nearly a hard maximum.
-constexpr double kSharpness = 3, kL2Sharpness = 4;
 
 double padded(double width) { return std::ceil(width / kBlock) * kBlock; }
 
@@ -51,13 +49,13 @@ MoeFfnTime moe_ffn_time(const MoeFfnFigures& f, const GpuRates& gpu, const Exper
       const double compute =
           2 * load.tiles[i] * kTileRows[i] * n * (k + f.ramp_k) / (gpu.flop_per_us * f.peak_fraction);
       const double l2 = load.tiles[i] * n * k * b / (f.l2_GBps * 1e3);
-      const double time = smooth_max(compute, l2, kL2Sharpness);
+      const double time = smooth_max4(compute, l2);
       best = i == 0 ? time : std::min(best, time);
     }
     t.compute_us += best;
     t.weights_us += weights;
     t.streams_us += rows;
-    t.total_us += smooth_max(weights + rows, best, kSharpness);
+    t.total_us += smooth_max3(weights + rows, best);  // a free power fitted 2.8
   }
   // Activation: reads one or two widths of ffn, writes one. Zeroed rows are walked through both GEMMs and it.
   const double wide = s.matrices - 1, all = load.rows + s.foreign_rows;

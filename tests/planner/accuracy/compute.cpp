@@ -50,7 +50,24 @@ void check_bounds(Report& report, const std::string& title, const std::vector<st
   report.note(fmt::format("  {}: bound above the measured time in {} of {}", title, beaten, bounds.size()));
 }
 
+template <class Row>
+std::vector<decltype(Row::point)> points_of(const std::vector<Row>& rows) {
+  std::vector<decltype(Row::point)> points;
+  for (const Row& row : rows) points.push_back(row.point);
+  return points;
+}
+
 }  // namespace
+
+Calibration h100_compute() {
+  Calibration c;
+  c.name = "h100-sxm", c.source = "aiconfigurator, Apache-2.0, commit 095f58a51", c.machine.gpu = h100_sxm();
+  const GpuRates rates = bf16_rates(h100_sxm());
+  const std::string gemms = text_of("gemm_h100_bf16.csv"), kernels = text_of("moe_kernel_h100_bf16.csv");
+  if (!gemms.empty()) put_figures(c, fit_gemm(points_of(read_gemm_table(gemms, "gemm")), rates));
+  if (!kernels.empty()) put_figures(c, fit_moe_ffn(points_of(read_moe_kernel_table(kernels, "moe")), rates));
+  return c;
+}
 
 void gemm(Report& report) {
   const std::string text = text_of("gemm_h100_bf16.csv");
@@ -67,13 +84,10 @@ void gemm(Report& report) {
   report.table("GEMM, H100 BF16, leaving out one (n, k)", 0.10, leaving_out(rows, shape, fit, predict));
   report.table("GEMM, H100 BF16, leaving out one m", 0.10, leaving_out(rows, range, fit, predict));
 
-  std::vector<GemmPoint> points;
   std::vector<std::pair<double, double>> bounds;
-  for (const GemmRow& r : rows) {
-    points.push_back(r.point);
+  for (const GemmRow& r : rows)
     bounds.emplace_back(gemm_bound_us(rates, r.point.m, r.point.n, r.point.k), r.point.time_us);
-  }
-  const GemmFit all = fit(points);
+  const GemmFit all = fit(points_of(rows));
   report.note(fmt::format(
       "  fitted on all: launch {:.2f} us, HBM {:.3f}, peak {:.3f}, ramp k {:.0f}, droop {:.3f}; p90 {:.1f}%",
       all.figures.launch_us, all.figures.hbm_fraction, all.figures.peak_fraction, all.figures.ramp_k, all.figures.droop,
@@ -113,13 +127,10 @@ void moe_kernel(Report& report) {
   regroup("  the same by expert parallelism", [&](const Pair& p) { return word(p.what, "ep"); });
   regroup("  the same by tensor parallelism", [&](const Pair& p) { return word(p.what, "tp"); });
 
-  std::vector<MoeFfnPoint> points;
   std::vector<std::pair<double, double>> bounds;
-  for (const MoeKernelRow& r : rows) {
-    points.push_back(r.point);
+  for (const MoeKernelRow& r : rows)
     bounds.emplace_back(moe_ffn_bound_us(rates, r.point.load, r.point.shape), r.point.time_us);
-  }
-  const auto [f, spread] = fit(points);
+  const auto [f, spread] = fit(points_of(rows));
   report.note(
       fmt::format("  fitted on all: launch {:.1f} us, foreign rows {:.1f} us, per 1024 k {:.2f} us, weights {:.3f} "
                   "and streams {:.3f} of HBM, peak {:.3f}, L2 {:.0f} GB/s, ramp k {:.0f}; p90 {:.1f}%",

@@ -24,6 +24,8 @@ int main(int argc, char** argv) {
   topomoe::accuracy::deepep(report);
   topomoe::accuracy::gemm(report);
   topomoe::accuracy::moe_kernel(report);
+  topomoe::accuracy::fsmoe(report);
+  topomoe::accuracy::moeshard(report);
   report.note(report.missed() ? "\na stated target is missed" : "\nevery stated target is met");
   return report.missed() ? 1 : 0;
 }

@@ -81,6 +81,10 @@ void Report::table(const std::string& title, double target, const std::vector<Pa
 void Report::skipped(const std::string& title, const std::string& why) {
   fmt::print("\n{}\n  skipped: {}\n", title, why);
 }
+void Report::require(bool met, const std::string& line) {
+  fmt::print("  {}: {}\n", met ? "met" : "MISSED", line);
+  missed_ = missed_ || !met;
+}
 void Report::note(const std::string& line) { fmt::print("{}\n", line); }
 
 }  // namespace topomoe::accuracy

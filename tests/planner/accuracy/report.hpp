@@ -25,6 +25,8 @@ class Report {
   void table(const std::string& title, double target, const std::vector<Pair>& pairs);
   void skipped(const std::string& title, const std::string& why);
   void note(const std::string& line);
+  // A promise that is no median: prints the line as met or MISSED.
+  void require(bool met, const std::string& line);
   bool missed() const { return missed_; }
   bool compared() const { return compared_; }  // any pair at all
 

@@ -9,5 +9,7 @@ void nccl(Report&);
 void deepep(Report&);
 void gemm(Report&);
 void moe_kernel(Report&);
+void fsmoe(Report&);
+void moeshard(Report&);
 
 }  // namespace topomoe::accuracy

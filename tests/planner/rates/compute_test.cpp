@@ -291,6 +291,23 @@ TEST(ComputeModel, SaysWhereItsFiguresAreFrom) {
   EXPECT_NE(ComputeModel(round_gpu(), DType::f32, known).gemm(64, 64, 64).source.find("fp32"), std::string::npos);
 }
 
+TEST(ComputeModel, ACurveOfThisShapeComesFirst) {
+  std::vector<Calibration> known{round_calibration()};
+  known[0].curves.push_back({.operation = "gemm",
+                             .size_unit = "rows",
+                             .parameters = {{"n", 4096}, {"k", 7168}},
+                             .knots = {{64, 100}, {1024, 400}},
+                             .spread = 0.02});
+  const ComputeModel model(round_gpu(), DType::bf16, known);
+  const Estimate e = model.gemm(256, 4096, 7168);  // half-way in both logarithms
+  EXPECT_NEAR(e.time_us, 200, 1e-9);
+  EXPECT_NEAR(e.high_us, 204, 1e-9);
+  EXPECT_EQ(e.source, "measured: round-node, gemm n 4096 k 7168 (made up)");
+  for (const Estimate& other : {model.gemm(2048, 4096, 7168), model.gemm(256, 7168, 4096),
+                                ComputeModel(round_gpu(), DType::f32, known).gemm(256, 4096, 7168)})
+    EXPECT_EQ(other.source.find("gemm n"), std::string::npos) << other.source;
+}
+
 TEST(ComputeModel, TakesTheClosestGpu) {
   std::vector<Calibration> known{round_calibration(), round_calibration()};
   known[0].name = "far", known[0].machine.gpu.bf16_TFLOPps = 100, known[0].machine.gpu.name = "far";
