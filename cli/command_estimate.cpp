@@ -54,9 +54,8 @@ Answer collective(const Options& o, Collective op, const Topology& topology, con
   if (o.bytes.empty()) throw InvalidInput("--bytes", "missing", "one rank's send buffer, as 65536, 64K or 16M");
   const double bytes = bytes_from(o.bytes, "--bytes");
   const CollectiveModel model(topology, calibrations);
-  return {
-      fmt::format("{} of {:.0f} bytes a rank, {} GPUs {}", o.operation, bytes, group.size(), of_nodes(group.nodes())),
-      model.estimate(op, bytes, group), 0};
+  return {fmt::format("{} of {:.0f} bytes a rank, {} GPUs {}", o.operation, bytes, group.ranks, of_nodes(group.nodes)),
+          model.estimate(op, bytes, group), 0};
 }
 
 Answer deepep(const Options& o, const Topology& topology, const CollectiveGroup& group,
@@ -66,7 +65,7 @@ Answer deepep(const Options& o, const Topology& topology, const CollectiveGroup&
   r.low_latency = o.low_latency;
   r.tokens = positive(o.tokens, "--tokens");
   r.hidden = o.hidden, r.experts = o.experts, r.top_k = o.top_k, r.sms = o.sms;
-  r.ranks = group.size(), r.nodes = group.nodes();
+  r.ranks = group.ranks, r.nodes = group.nodes;
   if (!o.dtype.empty() && o.dtype != "fp8" && o.dtype != "bf16")
     throw InvalidInput("--dtype", o.dtype, "fp8 or bf16; default: dispatch fp8, combine bf16");
   if (o.dtype == "bf16") r.token_bytes = 2.0 * r.hidden;

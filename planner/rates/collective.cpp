@@ -8,7 +8,6 @@
 #include <mutex>
 #include <numeric>
 #include <shared_mutex>
-#include <tuple>
 
 #include "planner/rates/gpu_facts.hpp"
 #include "planner/rates/machine_figures.hpp"
@@ -19,25 +18,21 @@
 
 namespace topomoe {
 
-int CollectiveGroup::size() const { return std::accumulate(ranks_on_node.begin(), ranks_on_node.end(), 0); }
-bool CollectiveGroup::operator<(const CollectiveGroup& other) const {
-  return std::tie(ranks_on_node, gpus) < std::tie(other.ranks_on_node, other.gpus);
-}
-
 CollectiveGroup regular_group(int ranks_per_node, int nodes) {
-  if (ranks_per_node < 1 || nodes < 1)
+  if (ranks_per_node < 1 || nodes < 1 || ranks_per_node > 10'000'000 / nodes)
     throw InvalidInput("group", fmt::format("{} ranks on each of {} nodes", ranks_per_node, nodes),
-                       "both must be at least 1");
-  return {std::vector<int>(static_cast<std::size_t>(nodes), ranks_per_node), {}};
+                       "both must be at least 1, and their product at most 10^7");
+  return {ranks_per_node * nodes, nodes, ranks_per_node, ranks_per_node, {}};
 }
 
 CollectiveGroup first_gpus(const Topology& topology, int gpus) {
   if (gpus < 1 || gpus > topology.gpu_count())
     throw InvalidInput("gpus", std::to_string(gpus), fmt::format("1 to {}", topology.gpu_count()));
-  CollectiveGroup group;
-  for (int node = 0, left = gpus; left > 0; ++node) {
-    group.ranks_on_node.push_back(std::min(left, topology.gpus_in_node(node)));
-    left -= group.ranks_on_node.back();
+  CollectiveGroup group{gpus, 0, 0, gpus, {}};
+  for (int left = gpus; left > 0; ++group.nodes) {
+    const int here = std::min(left, topology.gpus_in_node(group.nodes));
+    group.most = std::max(group.most, here), group.fewest = std::min(group.fewest, here);
+    left -= here;
   }
   return group;
 }
@@ -49,15 +44,17 @@ CollectiveGroup group_of(const Topology& topology, const std::vector<int>& gpus)
       throw InvalidInput("group", std::to_string(gpu), fmt::format("GPUs are 0 to {}", topology.gpu_count() - 1));
     by_node[topology.node_of(gpu)].push_back(gpu);
   }
-  CollectiveGroup group;
+  if (gpus.empty()) throw InvalidInput("group", "empty", "name at least one GPU");
+  const int all = static_cast<int>(gpus.size());
+  CollectiveGroup group{all, static_cast<int>(by_node.size()), 0, all, {}};
   for (auto& [node, ranks] : by_node) {
     std::sort(ranks.begin(), ranks.end());
     if (std::adjacent_find(ranks.begin(), ranks.end()) != ranks.end())
       throw InvalidInput("group", std::to_string(*std::adjacent_find(ranks.begin(), ranks.end())), "names a GPU twice");
-    group.ranks_on_node.push_back(static_cast<int>(ranks.size()));
-    if (group.gpus.size() < ranks.size()) group.gpus = ranks;
+    const int here = static_cast<int>(ranks.size());
+    if (here > group.most) group.gpus = ranks;
+    group.most = std::max(group.most, here), group.fewest = std::min(group.fewest, here);
   }
-  if (gpus.empty()) throw InvalidInput("group", "empty", "name at least one GPU");
   return group;
 }
 
@@ -140,11 +137,8 @@ const Topology& CollectiveModel::topology() const { return state_->topology; }
 
 CollectiveCurve CollectiveModel::curve(Collective op, const CollectiveGroup& group) const {
   const State& s = *state_;
-  if (group.ranks_on_node.empty()) throw InvalidInput("group", "empty", "name at least one GPU");
-  const int ranks = group.size(), nodes = group.nodes();
-  const auto [fewest, most] = std::minmax_element(group.ranks_on_node.begin(), group.ranks_on_node.end());
-  const int g = *most;
-  if (*fewest < 1 || g > s.topology.gpus_per_node() || nodes > s.topology.node_count())
+  const int ranks = group.ranks, nodes = group.nodes, g = group.most, fewest = group.fewest;
+  if (fewest < 1 || g > s.topology.gpus_per_node() || nodes < 1 || nodes > s.topology.node_count())
     throw InvalidInput(
         "group", fmt::format("{} nodes of up to {} GPUs", nodes, g),
         fmt::format("the cluster has {} nodes of {}", s.topology.node_count(), s.topology.gpus_per_node()));
@@ -186,7 +180,7 @@ CollectiveCurve CollectiveModel::curve(Collective op, const CollectiveGroup& gro
   const double from_nic = 1e-3 / (s.network.nic_share * nic), raw_nic = 1e-3 / nic;
   double over_nic;  // of S = 1, per NIC share of one GPU
   if (rings) {
-    over_nic = (all_reduce ? 2 : 1) * (w - 1) / w / *fewest;
+    over_nic = (all_reduce ? 2 : 1) * (w - 1) / w / fewest;
     const double step = g > 2 ? (floor - s.least_us()) / (latency_steps(op, g) - latency_steps(op, 2)) : 0.9;
     const double hops = all_reduce ? 2 : 1;
     const double ring = s.least_us() + hops * ((w - n) * std::max(step, 0.0) + n * s.network.ring_hop_us);
@@ -197,9 +191,9 @@ CollectiveCurve CollectiveModel::curve(Collective op, const CollectiveGroup& gro
     c.bounds_.push_back({(all_reduce ? 2 : 1) * (n - 1) / n / g * raw_nic, "NIC"});
     if (s.plane()) c.bounds_.push_back({least * 1e-3 / (nvlink + nic), "NVLink and NIC"});
   } else {
-    over_nic = op == Collective::send_recv ? 1 : (w - *fewest) / w;
+    over_nic = op == Collective::send_recv ? 1 : (w - fewest) / w;
     c.latency_us_ = floor + s.network.base_us;
-    c.postings_us_ = op == Collective::send_recv ? 0 : s.network.posting_us * (w - *fewest);
+    c.postings_us_ = op == Collective::send_recv ? 0 : s.network.posting_us * (w - fewest);
     const bool pxn = s.plane() && s.topology.fabric && s.topology.fabric->rail_optimised;
     // With PXN what leaves the node crosses NVLink first, g - 1 times in g: as much in all as if S stayed inside.
     c.node_share_ = op == Collective::send_recv ? 0 : pxn ? 1 : g / w;

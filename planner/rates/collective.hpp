@@ -9,6 +9,7 @@
 // Ignored: congestion in the fabric, other traffic, GPUs that start late.
 #pragma once
 
+#include <compare>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,13 +23,13 @@
 
 namespace topomoe {
 
-// Which ranks take part: how many on each node, in order of nodes.
+// Which ranks take part, by what their number on each node comes to. Free to copy where `gpus` is empty.
 struct CollectiveGroup {
-  std::vector<int> ranks_on_node;
-  std::vector<int> gpus;  // of its first node, where links are shared; empty: the first ones
-  int size() const;
-  int nodes() const { return static_cast<int>(ranks_on_node.size()); }
-  bool operator<(const CollectiveGroup&) const;  // for caches
+  int ranks = 1;
+  int nodes = 1;
+  int most = 1, fewest = 1;  // ranks on one node
+  std::vector<int> gpus;     // those of the fullest node, where links are shared; empty: its first ones
+  auto operator<=>(const CollectiveGroup&) const = default;
 };
 
 // InvalidInput unless both are positive.

@@ -137,9 +137,14 @@ Calibration import_deepep_low_latency(std::string_view csv, const std::string& w
 Calibration import_gemm(std::string_view csv, const std::string& where, const ImportRequest& request) {
   Systems systems{request, {}};
   std::vector<GemmPoint> points;
-  for (const GemmRow& row : read_gemm_table(csv, where))
-    if (systems.wanted(row.system)) points.push_back(row.point);
+  Shapes shapes;
+  for (const GemmRow& row : read_gemm_table(csv, where)) {
+    if (!systems.wanted(row.system)) continue;
+    const auto& [m, n, k, time_us] = points.emplace_back(row.point);
+    shapes[{"gemm", 1, 1, {{"k", k}, {"n", n}}}].push_back({m, time_us});
+  }
   Calibration c = started(systems.chosen(where), where, request);
+  add_curves(c, shapes, "rows", "bf16");
   put_figures(c, fit_gemm(points, bf16_rates(c.machine.gpu)));
   return c;
 }

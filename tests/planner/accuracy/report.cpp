@@ -41,6 +41,12 @@ double quantile(std::vector<double> values, double q) {
   return values[below] + (at - static_cast<double>(below)) * (values[above] - values[below]);
 }
 
+Report::Report(bool every_pair, const std::string& pairs_file) : every_pair_(every_pair) {
+  if (pairs_file.empty()) return;
+  pairs_.open(pairs_file);
+  pairs_ << "table,group,what,predicted_us,measured_us,error\n";
+}
+
 void Report::table(const std::string& title, double target, const std::vector<Pair>& pairs) {
   fmt::print("\n{}\n", title);
   std::vector<std::pair<std::string, Errors>> groups;  // in the order they came
@@ -50,6 +56,10 @@ void Report::table(const std::string& title, double target, const std::vector<Pa
     if (group == groups.end()) group = groups.insert(groups.end(), {p.group, {}});
     group->second.add(p);
     all.add(p);
+    compared_ = true;
+    if (pairs_.is_open())
+      pairs_ << fmt::format("\"{}\",\"{}\",\"{}\",{:.4f},{:.4f},{:+.4f}\n", title, p.group, p.what, p.predicted_us,
+                            p.measured_us, p.predicted_us / p.measured_us - 1);
   }
   for (const auto& [name, errors] : groups) {
     fmt::print("  {:44} {}\n", name, errors.text());

@@ -2,6 +2,7 @@
 // must be met. Nothing is left out of a median; `-v` prints every pair.
 #pragma once
 
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,8 @@ double quantile(std::vector<double> values, double q);  // linear between order 
 
 class Report {
  public:
-  explicit Report(bool every_pair) : every_pair_(every_pair) {}
+  // every_pair: print them too. pairs_file: all of them as CSV; empty: none.
+  Report(bool every_pair, const std::string& pairs_file);
   // Prints the table by group. target: the median over all its pairs must not exceed it; 0: nothing is promised.
   void table(const std::string& title, double target, const std::vector<Pair>& pairs);
   void skipped(const std::string& title, const std::string& why);
@@ -26,9 +28,11 @@ class Report {
   // A promise that is no median: prints the line as met or MISSED.
   void require(bool met, const std::string& line);
   bool missed() const { return missed_; }
+  bool compared() const { return compared_; }  // any pair at all
 
  private:
-  bool every_pair_, missed_ = false;
+  bool every_pair_, missed_ = false, compared_ = false;
+  std::ofstream pairs_;
 };
 
 }  // namespace topomoe::accuracy

@@ -198,9 +198,10 @@ TEST(Collectives, Oversubscription_IsSeenBetweenPods) {
 
 TEST(Collectives, Groups_AreCountedByNode) {
   const Topology t = cluster("h100-2x8");
-  EXPECT_EQ(first_gpus(t, 12).ranks_on_node, (std::vector<int>{8, 4}));
-  EXPECT_EQ(group_of(t, {0, 8, 9, 10}).ranks_on_node, (std::vector<int>{1, 3}));
-  EXPECT_EQ(first_gpus(cluster("gb200-nvl72"), 16).nodes(), 1);
+  EXPECT_EQ(first_gpus(t, 12), (CollectiveGroup{12, 2, 8, 4, {}}));
+  EXPECT_EQ(first_gpus(t, 16), regular_group(8, 2));
+  EXPECT_EQ(group_of(t, {0, 10, 9, 8}), (CollectiveGroup{4, 2, 3, 1, {8, 9, 10}}));
+  EXPECT_EQ(first_gpus(cluster("gb200-nvl72"), 16).nodes, 1);
   // The four on the second node send 8/12 of their buffers to the first, the eight only 4/12.
   const CollectiveModel model(t, builtin_calibrations());
   EXPECT_NEAR(model.estimate(Collective::alltoall, 12e6, first_gpus(t, 12)).bound_us, 8e6 / 50e3, 1e-6);
