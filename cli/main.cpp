@@ -72,6 +72,7 @@ int main(int argc, char** argv) {
   add_format_option(app, context);
   add_topo_command(app, context);
   add_plan_command(app, context);
+  add_whatif_command(app, context);
   add_explain_command(app, context);
   add_run_command(app, context);
   return run(app, context, version, argc, argv);

@@ -1,0 +1,1 @@
+/* page.js */ /* page.css */ /* page.js */ /* whatif.json */

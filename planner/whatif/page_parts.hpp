@@ -1,0 +1,10 @@
+// page.html, page.css and page.js as they were when the program was built.
+#pragma once
+
+namespace topomoe {
+
+extern const char* const kPageHtml;
+extern const char* const kPageCss;
+extern const char* const kPageJs;
+
+}  // namespace topomoe
