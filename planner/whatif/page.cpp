@@ -1,4 +1,4 @@
-// The page is put together here and drawn in the reader's browser (page.js), out of the JSON inside it.
+// The page is put together here and drawn in the reader's browser (page/*.js), out of the JSON inside it.
 
 #include <string_view>
 

@@ -1,4 +1,4 @@
-// page.html, page.css and page.js as they were when the program was built.
+// page/page.html, page/page.css and all of page/*.js as they were when the program was built.
 #pragma once
 
 namespace topomoe {

@@ -1,1 +1,0 @@
-/* page.js */ /* page.css */ /* page.js */ /* whatif.json */
