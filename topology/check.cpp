@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <set>
 
+#include "topology/fabric_map.hpp"
 #include "topology/names.hpp"
 #include "topomoe/error.hpp"
 
@@ -13,6 +14,7 @@ namespace topomoe {
 namespace {
 
 constexpr double kMaxGBps = 100'000;    // 50 times what any link of 2026 carries
+constexpr double kMaxSumGBps = 1e9;     // of many links together: uplinks of a leaf or a pod
 constexpr double kMaxLatency_us = 1e6;  // a second
 constexpr std::int64_t kMaxGpus = 10'000'000;
 constexpr std::size_t kMaxGpusPerHost = 512;
@@ -39,10 +41,10 @@ class Checker {
   void range(const std::string& field, std::int64_t value, std::int64_t low, std::int64_t high) const {
     if (value < low || value > high) fail(field, std::to_string(value), fmt::format("allowed: {} to {}", low, high));
   }
-  void rate(const std::string& field, double GBps, double latency_us) const {
-    if (!(GBps > 0) || GBps > kMaxGBps)
+  void rate(const std::string& field, double GBps, double latency_us, double most = kMaxGBps) const {
+    if (!(GBps > 0) || GBps > most)
       fail(field + ".GBps_per_direction", fmt::format("{}", GBps),
-           fmt::format("more than 0 and at most {} (GB/s = 1e9 bytes/s, one direction)", kMaxGBps));
+           fmt::format("more than 0 and at most {} (GB/s = 1e9 bytes/s, one direction)", most));
     if (!(latency_us >= 0) || latency_us > kMaxLatency_us)
       fail(field + ".latency_us", fmt::format("{}", latency_us), fmt::format("0 to {} microseconds", kMaxLatency_us));
   }
@@ -86,7 +88,7 @@ class Checker {
       require_kind(host, nic.device, DeviceKind::nic, own + ".device");
       rate(own + ".port", nic.port.GBps_per_direction, nic.port.latency_us);
       range(own + ".rail", nic.rail, 0,
-            topology_.fabric && topology_.fabric->rail_optimised ? topology_.fabric->rails - 1 : 65535);
+            topology_.fabric && topology_.fabric->rail_optimised ? std::max(topology_.fabric->rails, 1) - 1 : 65535);
     }
   }
 
@@ -167,13 +169,92 @@ class Checker {
     }
   }
 
+  void ratio(const std::string& field, double value) const {
+    if (!(value >= 0.001) || value > 1000) fail(field, fmt::format("{}", value), "0.001 to 1000; 1 is non-blocking");
+  }
+  // What another kind uses must be left as it is: a figure that is never read is a mistake.
+  void unused(const std::string& field, bool is_set, FabricKind kind) const {
+    if (is_set) fail("fabric." + field, "given", fmt::format("leave it out: a {} has none", topomoe::name(kind)));
+  }
+
+  void check_torus(const Fabric& fabric) const {
+    const Fabric plain;
+    unused("rails", fabric.rails != plain.rails || fabric.rail_optimised, fabric.kind);
+    unused("hosts_per_leaf", fabric.hosts_per_leaf != plain.hosts_per_leaf, fabric.kind);
+    unused("spine_count", fabric.spine_count != 0, fabric.kind);
+    unused("uplink", fabric.uplink != plain.uplink || fabric.oversubscription != 1, fabric.kind);
+    unused("planes", fabric.planes != 1, fabric.kind);
+    check_no_pods(fabric);
+    range("fabric.dims: number", static_cast<std::int64_t>(fabric.dims.size()), 1, 8);
+    std::int64_t hosts = 1;
+    for (std::size_t i = 0; i < fabric.dims.size(); ++i) {
+      range(fmt::format("fabric.dims[{}]", i), fabric.dims[i], 2, kMaxGpus);
+      hosts *= fabric.dims[i];
+      if (hosts > kMaxGpus) fail("fabric.dims", fmt::format("{} hosts and more", hosts), "at most 10,000,000 hosts");
+    }
+    if (hosts != topology_.host_count())
+      fail("fabric.dims", fmt::format("{} places", hosts),
+           fmt::format("the product is the number of hosts, {}", topology_.host_count()));
+    rate("fabric.ring", fabric.ring.GBps_per_direction, fabric.ring.latency_us);
+  }
+
+  void check_no_pods(const Fabric& fabric) const {
+    unused("hosts_per_pod", fabric.hosts_per_pod != 0, fabric.kind);
+    unused("core_count", fabric.core_count != 0, fabric.kind);
+    unused("pod_uplink", fabric.pod_uplink != Rate{} || fabric.pod_oversubscription != 1, fabric.kind);
+  }
+
   void check_fabric(const Fabric& fabric) const {
+    if (fabric.kind == FabricKind::torus) {
+      check_torus(fabric);
+      check_exceptions(fabric);
+      return;
+    }
+    unused("dims", !fabric.dims.empty(), fabric.kind);
+    unused("ring", fabric.ring != Rate{}, fabric.kind);
     range("fabric.rails", fabric.rails, 1, 65536);
+    range("fabric.planes", fabric.planes, 1, 64);
+    if (fabric.rail_optimised && fabric.rails % fabric.planes != 0)
+      fail("fabric.planes", std::to_string(fabric.planes), fmt::format("a divisor of the {} rails", fabric.rails));
     range("fabric.hosts_per_leaf", fabric.hosts_per_leaf, 1, kMaxGpus);
     range("fabric.spine_count", fabric.spine_count, 0, 1'000'000);
-    if (!(fabric.oversubscription >= 0.001) || fabric.oversubscription > 1000)
-      fail("fabric.oversubscription", fmt::format("{}", fabric.oversubscription), "0.001 to 1000; 1 is non-blocking");
-    if (fabric.spine_count > 0) rate("fabric.uplink", fabric.uplink.GBps_per_direction, fabric.uplink.latency_us);
+    ratio("fabric.oversubscription", fabric.oversubscription);
+    if (fabric.spine_count > 0)
+      rate("fabric.uplink", fabric.uplink.GBps_per_direction, fabric.uplink.latency_us, kMaxSumGBps);
+    const bool groups = fabric.kind == FabricKind::dragonfly_plus;
+    if (groups && fabric.hosts_per_pod == 0)
+      fail("fabric.hosts_per_group", "0", "a dragonfly_plus has groups of hosts, a multiple of hosts_per_leaf each");
+    if (fabric.hosts_per_pod == 0) {
+      check_no_pods(fabric);
+    } else {
+      const std::string pod = groups ? "group" : "pod";
+      range("fabric.hosts_per_" + pod, fabric.hosts_per_pod, 1, kMaxGpus);
+      if (fabric.hosts_per_pod % fabric.hosts_per_leaf != 0)
+        fail("fabric.hosts_per_" + pod, std::to_string(fabric.hosts_per_pod),
+             fmt::format("a multiple of hosts_per_leaf ({})", fabric.hosts_per_leaf));
+      if (fabric.spine_count == 0)
+        fail("fabric.spine_count", "0", fmt::format("a {} has at least one spine above its leaves", pod));
+      ratio("fabric." + pod + "_oversubscription", fabric.pod_oversubscription);
+      rate("fabric." + pod + "_uplink", fabric.pod_uplink.GBps_per_direction, fabric.pod_uplink.latency_us,
+           kMaxSumGBps);
+      if (groups)
+        unused("core_count", fabric.core_count != 0, fabric.kind);
+      else
+        range("fabric.core_count", fabric.core_count, 1, 1'000'000);
+    }
+    check_exceptions(fabric);
+  }
+
+  void check_exceptions(const Fabric& fabric) const {
+    range("fabric.exceptions: number", static_cast<std::int64_t>(fabric.exceptions.size()), 0, 10'000);
+    for (std::size_t i = 0; i < fabric.exceptions.size(); ++i)
+      if (!(fabric.exceptions[i].factor >= 0) || fabric.exceptions[i].factor > 1)
+        fail(fmt::format("fabric.exceptions[{}].factor", i), fmt::format("{}", fabric.exceptions[i].factor),
+             "0 (dead) to 1");
+    if (fabric.exceptions.empty()) return;
+    Topology named = topology_;  // the names are looked up by the map of the fabric
+    named.name = where_;
+    FabricMap(named, 0);
   }
 
   const Topology& topology_;

@@ -58,6 +58,17 @@ std::string fingerprint(const Topology& topology) {
     json["fabric"] = {fabric.rails, fabric.rail_optimised, fabric.hosts_per_leaf, fabric.spine_count > 0};
     if (fabric.spine_count > 0)
       json["fabric"].push_back(rate_json(fabric.uplink.GBps_per_direction, fabric.uplink.latency_us));
+    // What only newer fabrics have, so that the others keep their number.
+    if (fabric.kind == FabricKind::torus)
+      json["torus"] = {fabric.dims, rate_json(fabric.ring.GBps_per_direction, fabric.ring.latency_us)};
+    if (fabric.planes > 1) json["planes"] = fabric.planes;
+    if (fabric.hosts_per_pod > 0)
+      json["pods"] = {name(fabric.kind), fabric.hosts_per_pod,
+                      rate_json(fabric.pod_uplink.GBps_per_direction, fabric.pod_uplink.latency_us)};
+    if (!fabric.exceptions.empty()) {
+      json["counts"] = {fabric.spine_count, fabric.core_count};  // what share of a cable one of n is
+      for (const FabricException& own : fabric.exceptions) json["exceptions"].push_back({own.name, own.factor});
+    }
   }
   return fmt::format("{:016x}", fnv1a(json.dump(-1, ' ', true, Json::error_handler_t::replace)));
 }

@@ -48,14 +48,8 @@ LinkInfo Router::link(int id) const {
     throw InvalidInput("link", std::to_string(id), "allowed: 0 to " + std::to_string(state.links - 1));
   LinkInfo info;
   info.id = id;
-  if (id >= state.first_leaf_link) {
-    const int leaf = (id - state.first_leaf_link) / 2;
-    const bool up = (id - state.first_leaf_link) % 2 == 0;
-    info.kind = LinkKind::leaf_spine;
-    info.klass = up ? "leaf_up" : "leaf_down";
-    info.src = up ? fmt::format("leaf{}", leaf) : "spine";
-    info.dst = up ? "spine" : fmt::format("leaf{}", leaf);
-    set_rate(info, state.topology.fabric->uplink);
+  if (id >= state.first_fabric_link) {
+    state.fabric.describe(*state.topology.fabric, id, info);
   } else {
     const HostLink at = host_link(state, id);
     const auto index = static_cast<std::size_t>(at.run->template_index);
@@ -73,7 +67,7 @@ LinkInfo Router::link(int id) const {
       const Nic& nic = host_template.nics[static_cast<std::size_t>((at.local - directed) / 2)];
       const bool out = (at.local - directed) % 2 == 0;
       const std::string host_end = device_name(state.topology, host_template, at.host, nic.device);
-      const std::string leaf_end = fmt::format("leaf{}", state.leaf_of(at.host, nic.rail));
+      const std::string leaf_end = state.fabric.leaf_name(at.host, nic.rail);
       info.kind = LinkKind::nic;
       info.klass = out ? "nic_out" : "nic_in";
       info.src = out ? host_end : leaf_end;
@@ -88,7 +82,8 @@ LinkInfo Router::link(int id) const {
 double Router::link_GBps_per_direction(int id) const {
   const State& state = *state_;
   if (id < 0 || id >= state.links) return link(id).GBps_per_direction;  // says what is wrong
-  if (id >= state.first_leaf_link) return state.topology.fabric->uplink.GBps_per_direction;
+  if (id >= state.first_fabric_link)
+    return state.fabric.rate(*state.topology.fabric, id).GBps_per_direction * state.fabric.factor(id);
   const HostLink at = host_link(state, id);
   const auto index = static_cast<std::size_t>(at.run->template_index);
   const int directed = state.directed_links(*at.run);

@@ -23,7 +23,9 @@ std::optional<Enum> find(const std::array<const char*, n>& words, std::string_vi
 constexpr std::array kPathClasses{"LOC", "NVL", "NVB", "C2C", "PIX", "PXB", "P2C", "PXN", "PHB", "SYS", "NET", "DIS"};
 constexpr std::array kSources{"measured", "datasheet", "assumed", "unknown"};
 constexpr std::array kDeviceKinds{"gpu", "nic", "numa", "pci_switch", "nvswitch", "host", "leaf", "spine", "core"};
-constexpr std::array kLinkKinds{"nvlink", "xgmi", "c2c", "pcie", "cpu_interconnect", "nic", "leaf_spine"};
+constexpr std::array kLinkKinds{"nvlink", "xgmi",       "c2c",      "pcie",        "cpu_interconnect",
+                                "nic",    "leaf_spine", "pod_core", "group_group", "ring"};
+constexpr std::array kFabricKinds{"fat_tree", "dragonfly_plus", "torus"};
 constexpr std::array kPresences{"present", "absent", "unknown"};
 
 }  // namespace
@@ -33,9 +35,11 @@ const char* name(Source value) { return word(kSources, value); }
 const char* name(DeviceKind value) { return word(kDeviceKinds, value); }
 const char* name(LinkKind value) { return word(kLinkKinds, value); }
 const char* name(Presence value) { return word(kPresences, value); }
+const char* name(FabricKind value) { return word(kFabricKinds, value); }
 
 std::optional<DeviceKind> device_kind(std::string_view text) { return find<DeviceKind>(kDeviceKinds, text); }
 std::optional<LinkKind> link_kind(std::string_view text) { return find<LinkKind>(kLinkKinds, text); }
+std::optional<FabricKind> fabric_kind(std::string_view text) { return find<FabricKind>(kFabricKinds, text); }
 std::optional<Presence> presence(std::string_view text) { return find<Presence>(kPresences, text); }
 
 SourceText parse_source(std::string_view text) {

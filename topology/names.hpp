@@ -11,6 +11,7 @@ namespace topomoe {
 
 std::optional<DeviceKind> device_kind(std::string_view text);
 std::optional<LinkKind> link_kind(std::string_view text);
+std::optional<FabricKind> fabric_kind(std::string_view text);
 std::optional<Presence> presence(std::string_view text);
 
 // "datasheet: 18 links x 25 GB/s" <-> Source::datasheet and "18 links x 25 GB/s". A word that is no source

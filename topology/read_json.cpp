@@ -265,47 +265,85 @@ class ClusterReader {
     topology_.groups.push_back(group);
   }
 
-  // The rate of the uplinks may be given as such, or as oversubscription; both must agree.
   void read_fabric(JsonFields fields) {
     Fabric fabric;
-    fabric.rails = fields.integer("rails", 1);
-    fabric.rail_optimised = fields.boolean("rail_optimised", false);
-    fabric.hosts_per_leaf = fields.integer("hosts_per_leaf");
-    fabric.spine_count = fields.integer("spine_count", 0);
-    const bool has_ratio = fields.has("oversubscription");
-    fabric.oversubscription = fields.number("oversubscription", 1);
-    if (fabric.rails < 1) throw InvalidInput(fields.path("rails"), std::to_string(fabric.rails), "1 or more");
-    if (fabric.hosts_per_leaf < 1)
-      throw InvalidInput(fields.path("hosts_per_leaf"), std::to_string(fabric.hosts_per_leaf), "1 or more");
-    if (!(fabric.oversubscription > 0))
-      throw InvalidInput(fields.path("oversubscription"), brief(fields.get("oversubscription")),
-                         "above 0; 1 is non-blocking");
-    const double down = leaf_down_GBps(topology_, fabric);
-    if (fields.has("uplink")) {
-      JsonFields uplink = fields.object("uplink");
-      if (uplink.has("GBps_per_direction")) {
-        fabric.uplink = read_rate(fields.object("uplink"));
-        const double ratio = down / fabric.uplink.GBps_per_direction;
-        if (has_ratio && down > 0 && std::abs(ratio - fabric.oversubscription) > 0.001 * fabric.oversubscription)
-          throw InvalidInput(
-              fields.path("oversubscription"), brief(fields.get("oversubscription")),
-              fmt::format("uplink.GBps_per_direction {} under {} GB/s of NICs a leaf means {}; give one of the two",
-                          fabric.uplink.GBps_per_direction, down, short_number(ratio, 4)));
-        if (!has_ratio && ratio > 0) fabric.oversubscription = ratio;
-      } else {
-        fabric.uplink.GBps_per_direction = down / fabric.oversubscription;
-        fabric.uplink.latency_us = uplink.number("latency_us", 0);
-        read_source(uplink, fabric.uplink.source, fabric.uplink.source_note);
-        uplink.refuse_unknown();
+    const std::string word = fields.text("kind", "fat_tree");
+    const auto kind = fabric_kind(word);
+    if (!kind) throw InvalidInput(fields.path("kind"), '"' + word + '"', "known: fat_tree, dragonfly_plus, torus");
+    fabric.kind = *kind;
+    if (fabric.kind == FabricKind::torus) {
+      for (const Json& size : fields.array("dims")) {
+        if (!size.is_number_integer()) throw InvalidInput(fields.path("dims"), brief(size), "whole numbers");
+        fabric.dims.push_back(static_cast<int>(std::clamp<std::int64_t>(size.get<std::int64_t>(), -1, 1 << 30)));
       }
-    } else if (fabric.spine_count > 0) {
-      throw InvalidInput(
-          fields.path("uplink"), "missing",
-          "with spine_count above 0 give {GBps_per_direction, latency_us, source}; the rate is that of all "
-          "uplinks of one leaf, and follows from oversubscription where it is left out");
+      fabric.ring = read_rate(fields.object("ring"));
+    } else {
+      read_tree(fabric, fields);
+    }
+    if (fields.has("exceptions")) {
+      const Json& list = fields.array("exceptions");
+      for (std::size_t i = 0; i < list.size(); ++i) {
+        JsonFields own(list[i], fmt::format("{}[{}]", fields.path("exceptions"), i));
+        fabric.exceptions.push_back({own.text("name"), own.number("factor")});
+        own.refuse_unknown();
+      }
     }
     fields.refuse_unknown();
     topology_.fabric = fabric;
+  }
+
+  void read_tree(Fabric& fabric, JsonFields& fields) {
+    fabric.rails = fields.integer("rails", 1);
+    fabric.rail_optimised = fields.boolean("rail_optimised", false);
+    fabric.planes = fields.integer("planes", 1);
+    fabric.hosts_per_leaf = fields.integer("hosts_per_leaf");
+    fabric.spine_count = fields.integer("spine_count", 0);
+    if (fabric.rails < 1) throw InvalidInput(fields.path("rails"), std::to_string(fabric.rails), "1 or more");
+    if (fabric.planes < 1) throw InvalidInput(fields.path("planes"), std::to_string(fabric.planes), "1 or more");
+    if (fabric.hosts_per_leaf < 1)
+      throw InvalidInput(fields.path("hosts_per_leaf"), std::to_string(fabric.hosts_per_leaf), "1 or more");
+    read_tier(fields, "oversubscription", "uplink", "NICs a leaf", leaf_down_GBps(topology_, fabric),
+              fabric.spine_count > 0, fabric.oversubscription, fabric.uplink);
+    const std::string pod = fabric.kind == FabricKind::dragonfly_plus ? "group" : "pod";
+    fabric.hosts_per_pod = fields.integer("hosts_per_" + pod, 0);
+    if (fabric.kind == FabricKind::fat_tree) fabric.core_count = fields.integer("core_count", 0);
+    const bool pods = fabric.hosts_per_pod >= fabric.hosts_per_leaf;
+    read_tier(fields, pod + "_oversubscription", pod + "_uplink", "leaf uplinks a " + pod + " and way out",
+              pods ? pod_uplink_GBps(topology_, fabric, 1) : 0, fabric.hosts_per_pod > 0, fabric.pod_oversubscription,
+              fabric.pod_uplink);
+  }
+
+  // The rate of the uplinks may be given as such, or as oversubscription; both must agree.
+  static void read_tier(JsonFields& fields, const std::string& ratio_key, const std::string& key,
+                        const std::string& below, double down, bool needed, double& oversubscription, Rate& rate) {
+    const bool has_ratio = fields.has(ratio_key);
+    oversubscription = fields.number(ratio_key, 1);
+    if (!(oversubscription > 0))
+      throw InvalidInput(fields.path(ratio_key), brief(fields.get(ratio_key)), "above 0; 1 is non-blocking");
+    if (!fields.has(key)) {
+      if (needed)
+        throw InvalidInput(
+            fields.path(key), "missing",
+            fmt::format("give {{GBps_per_direction, latency_us, source}}: the rate of all of them together; it "
+                        "follows from {} where it is left out",
+                        ratio_key));
+      return;
+    }
+    JsonFields uplink = fields.object(key);
+    if (!uplink.has("GBps_per_direction")) {
+      rate.GBps_per_direction = down / oversubscription;
+      rate.latency_us = uplink.number("latency_us", 0);
+      read_source(uplink, rate.source, rate.source_note);
+      uplink.refuse_unknown();
+      return;
+    }
+    rate = read_rate(fields.object(key));
+    const double ratio = down / rate.GBps_per_direction;
+    if (has_ratio && down > 0 && std::abs(ratio - oversubscription) > 0.001 * oversubscription)
+      throw InvalidInput(fields.path(ratio_key), brief(fields.get(ratio_key)),
+                         fmt::format("{}.GBps_per_direction {} under {} GB/s of {} means {}; give one of the two", key,
+                                     rate.GBps_per_direction, down, below, short_number(ratio, 4)));
+    if (!has_ratio && ratio > 0) oversubscription = ratio;
   }
 
   const std::string& where_;

@@ -68,6 +68,7 @@ Topology resize_hosts(const Topology& topology, int gpus, std::string* note) {
   std::string said;
   if (gpus <= had) {
     shrink(result, gpus);
+    drop_lost_exceptions(result);
     if (result.host_count() == had_hosts && result.gpu_count() == gpus) {
       if (note != nullptr) note->clear();
       return result;

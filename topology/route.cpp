@@ -12,7 +12,6 @@ Router::Router(const Topology& topology, RouteOptions options) {
   state->topology = topology;
   state->options = options;
   state->has_fabric = topology.fabric.has_value();
-  state->has_spine = state->has_fabric && topology.fabric->spine_count > 0;
   for (const HostTemplate& host : topology.templates) state->paths.push_back(find_host_paths(host));
   std::int64_t links = 0;
   int hosts = 0;
@@ -28,8 +27,12 @@ Router::Router(const Topology& topology, RouteOptions options) {
     if (links > std::numeric_limits<int>::max() / 2)
       throw InvalidInput(topology.name + ": links", std::to_string(links), "at most 10^9; take fewer hosts");
   }
-  state->first_leaf_link = static_cast<int>(links);
-  state->links = static_cast<int>(links) + (state->has_spine ? 2 * topology.leaf_count() : 0);
+  state->first_fabric_link = static_cast<int>(links);
+  state->links = state->first_fabric_link;
+  if (state->has_fabric) {
+    state->fabric = FabricMap(topology, state->first_fabric_link);
+    state->links = state->fabric.end;
+  }
   state_ = std::move(state);
 }
 
@@ -38,17 +41,84 @@ void Router::State::require_gpu(int gpu) const {
     throw InvalidInput("gpu", std::to_string(gpu), "allowed: 0 to " + std::to_string(gpus - 1));
 }
 
-int Router::State::relay_gpu(const Place& at, int rail, int* nic) const {
+template <class Fits>
+Router::State::Exit Router::State::own_exit(const Place& at, Fits fits) const {
+  for (const int nic : at.paths->own_nics[static_cast<std::size_t>(at.local)])
+    if (fits(nic)) return {nic, at.local};
+  return {};
+}
+
+template <class Fits>
+Router::State::Exit Router::State::relay_exit(const Place& at, Fits fits) const {
+  if (!options.pxn) return {};
   for (int gpu = 0; gpu < at.run->gpus_per_host; ++gpu) {
     const PathClass reach = at.paths->between(at.local, gpu).path_class;
     if (reach != PathClass::NVL && reach != PathClass::NVB) continue;
-    for (const int own : at.paths->own_nics[static_cast<std::size_t>(gpu)]) {
-      if (at.host_template->nics[static_cast<std::size_t>(own)].rail != rail) continue;
-      *nic = own;
-      return gpu;
-    }
+    for (const int nic : at.paths->own_nics[static_cast<std::size_t>(gpu)])
+      if (fits(nic)) return {nic, gpu};
   }
-  return -1;
+  return {};
+}
+
+Router::State::Hop Router::State::hop(const Place& src, const Place& dst, Exit exit, int dst_nic) const {
+  const auto rank = [&](const Place& at, int nic) {
+    return fabric.rank_of(at.host_template->nics[static_cast<std::size_t>(nic)].rail);
+  };
+  return {exit.sender != src.local ? PathClass::PXN : PathClass::NET,
+          exit.sender,
+          exit.nic,
+          dst_nic,
+          rank(src, exit.nic),
+          rank(dst, dst_nic)};
+}
+
+Router::State::Hop Router::State::choose(const Place& src, const Place& dst) const {
+  const auto& src_nics = src.paths->own_nics[static_cast<std::size_t>(src.local)];
+  const auto& dst_nics = dst.paths->own_nics[static_cast<std::size_t>(dst.local)];
+  if (src_nics.empty() || dst_nics.empty()) return {};
+  // A GPU with several NICs spreads its peers over them; the same rule at both ends meets on the same rail.
+  const auto stripe = static_cast<std::size_t>(src.local) + static_cast<std::size_t>(dst.local) +
+                      static_cast<std::size_t>(src.host) + static_cast<std::size_t>(dst.host);
+  const int dst_nic = dst_nics[stripe % dst_nics.size()];
+  if (dst.paths->from_nic(dst_nic, dst.local).path_class == PathClass::DIS) return {};
+  const int rail = dst.host_template->nics[static_cast<std::size_t>(dst_nic)].rail;
+  const auto rail_of = [&](int nic) { return src.host_template->nics[static_cast<std::size_t>(nic)].rail; };
+  Exit exit;
+  if (fabric.rail_optimised) {
+    const auto same_rail = [&](int nic) { return rail_of(nic) == rail; };
+    exit = own_exit(src, same_rail);
+    if (exit.nic < 0) exit = relay_exit(src, same_rail);
+  }
+  if (exit.nic < 0 && fabric.planes > 1) {
+    const auto same_plane = [&](int nic) { return rail_of(nic) % fabric.planes == rail % fabric.planes; };
+    exit = own_exit(src, same_plane);
+    if (exit.nic < 0) exit = relay_exit(src, same_plane);
+  }
+  if (exit.nic < 0) exit = {src_nics[stripe % src_nics.size()], src.local};
+  const Hop direct = hop(src, dst, exit, dst_nic);
+  if (fabric.joined(src.host, direct.src_rank, dst.host, direct.dst_rank)) return direct;
+  return detour(src, dst, stripe);
+}
+
+// Where the usual NICs do not meet: the destination's own NICs first, then any of its host; to each of them the
+// sender's own NICs, then those over NVLink, then any of its host.
+Router::State::Hop Router::State::detour(const Place& src, const Place& dst, std::size_t stripe) const {
+  const auto& own = dst.paths->own_nics[static_cast<std::size_t>(dst.local)];
+  const auto count = own.size() + static_cast<std::size_t>(dst.paths->nics);
+  for (std::size_t i = 0; i < count; ++i) {
+    const int dst_nic = i < own.size() ? own[(stripe + i) % own.size()] : static_cast<int>(i - own.size());
+    if (dst.paths->from_nic(dst_nic, dst.local).path_class == PathClass::DIS) continue;
+    const auto fits = [&](int nic) {
+      const Hop way = hop(src, dst, {nic, src.local}, dst_nic);
+      return fabric.joined(src.host, way.src_rank, dst.host, way.dst_rank);
+    };
+    Exit exit = own_exit(src, fits);
+    if (exit.nic < 0) exit = relay_exit(src, fits);
+    for (int nic = 0; nic < src.paths->nics && exit.nic < 0; ++nic)
+      if (src.paths->to_nic(src.local, nic).path_class != PathClass::DIS && fits(nic)) exit = {nic, src.local};
+    if (exit.nic >= 0) return hop(src, dst, exit, dst_nic);
+  }
+  return {};
 }
 
 const Topology& Router::topology() const { return state_->topology; }

@@ -73,7 +73,11 @@ int Topology::gpus_per_host(int host) const { return gpus_of(host_template(host)
 int Topology::first_gpu_of_host(int host) const { return place_of_host(*this, host).first_gpu; }
 int Topology::host_of(int gpu) const { return place_of_gpu(*this, gpu).host; }
 int Topology::node_of(int gpu) const { return host_of(gpu) / hosts_per_domain; }
-int Topology::gpus_per_node() const { return gpus_in_node(0); }
+int Topology::gpus_per_node() const {
+  for (int node = 0; node < node_count(); ++node)
+    if (const int gpus = gpus_in_node(node); gpus > 0) return gpus;
+  return 0;
+}
 
 int Topology::node_count() const { return (host_count() + hosts_per_domain - 1) / hosts_per_domain; }
 
@@ -87,14 +91,20 @@ int Topology::gpus_in_node(int node) const {
 bool Topology::uniform() const {
   // One node may be a part of a domain: 64 GPUs of an NVL72 rack are all there is.
   const bool full = host_count() % hosts_per_domain == 0 || host_count() < hosts_per_domain;
-  return full && std::all_of(groups.begin(), groups.end(),
-                             [&](const HostGroup& group) { return group.template_index == groups[0].template_index; });
+  int first = -1;
+  for (const HostGroup& group : groups) {
+    const bool empty = templates[static_cast<std::size_t>(group.template_index)].gpus.empty();
+    if (empty && hosts_per_domain == 1) continue;
+    if (first < 0) first = group.template_index;
+    if (group.template_index != first) return false;
+  }
+  return full;
 }
 
 int Topology::leaf_count() const {
-  if (!fabric) return 0;
-  const int pods = (host_count() + fabric->hosts_per_leaf - 1) / fabric->hosts_per_leaf;
-  return fabric->rail_optimised ? pods * fabric->rails : pods;
+  if (!fabric || fabric->kind == FabricKind::torus) return 0;
+  const int units = (host_count() + fabric->hosts_per_leaf - 1) / fabric->hosts_per_leaf;
+  return units * (fabric->rail_optimised ? fabric->rails : fabric->planes);
 }
 
 std::string Topology::gpu_name(int gpu) const {

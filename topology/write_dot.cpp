@@ -24,7 +24,10 @@ const char* colour(LinkKind kind) {
     case LinkKind::c2c: return "#00838f";
     case LinkKind::cpu_interconnect: return "#6a1b9a";
     case LinkKind::nic:
-    case LinkKind::leaf_spine: return "#1565c0";
+    case LinkKind::leaf_spine:
+    case LinkKind::pod_core:
+    case LinkKind::group_group:
+    case LinkKind::ring: return "#1565c0";
     case LinkKind::pcie: break;
   }
   return "#757575";

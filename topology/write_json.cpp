@@ -101,15 +101,38 @@ Json template_json(const HostTemplate& host) {
   return json;
 }
 
+// A fat tree of one or two tiers and one plane, all as its kind says, is written without a kind.
 Json fabric_json(const Fabric& fabric) {
   Json json;
-  json["rails"] = fabric.rails;
-  json["rail_optimised"] = fabric.rail_optimised;
-  json["hosts_per_leaf"] = fabric.hosts_per_leaf;
-  json["spine_count"] = fabric.spine_count;
-  if (fabric.spine_count > 0) {
-    json["oversubscription"] = json_number(fabric.oversubscription);
-    json["uplink"] = rate_json(fabric.uplink);
+  if (fabric.kind == FabricKind::torus) {
+    json["kind"] = name(fabric.kind);
+    json["dims"] = fabric.dims;
+    json["ring"] = rate_json(fabric.ring);
+  } else {
+    if (fabric.kind != FabricKind::fat_tree || fabric.hosts_per_pod > 0 || fabric.planes > 1)
+      json["kind"] = name(fabric.kind);
+    json["rails"] = fabric.rails;
+    json["rail_optimised"] = fabric.rail_optimised;
+    if (fabric.planes > 1) json["planes"] = fabric.planes;
+    json["hosts_per_leaf"] = fabric.hosts_per_leaf;
+    json["spine_count"] = fabric.spine_count;
+    if (fabric.spine_count > 0) {
+      json["oversubscription"] = json_number(fabric.oversubscription);
+      json["uplink"] = rate_json(fabric.uplink);
+    }
+    if (fabric.hosts_per_pod > 0) {
+      const std::string pod = fabric.kind == FabricKind::dragonfly_plus ? "group" : "pod";
+      json["hosts_per_" + pod] = fabric.hosts_per_pod;
+      if (fabric.kind == FabricKind::fat_tree) json["core_count"] = fabric.core_count;
+      json[pod + "_oversubscription"] = json_number(fabric.pod_oversubscription);
+      json[pod + "_uplink"] = rate_json(fabric.pod_uplink);
+    }
+  }
+  for (const FabricException& own : fabric.exceptions) {
+    Json value;
+    value["name"] = own.name;
+    value["factor"] = json_number(own.factor);
+    json["exceptions"].push_back(std::move(value));
   }
   return json;
 }

@@ -1,11 +1,12 @@
 // What a cluster is: GPUs, NICs and switches, the links between them, and what each link can carry.
 //
 // Model: hosts are templates times a count (10,000 GPUs stay a few kilobytes); a scale-up domain is a
-// number of consecutive hosts that share one NVLink plane; above the NICs stands a leaf/spine fabric,
-// rail-optimised or not. Devices and links form a directed multigraph; every rate is raw signalling,
-// per direction, in GB/s (1e9 bytes/s), and carries the source of its figure.
+// number of consecutive hosts that share one NVLink plane; above the NICs stands a fabric: a fat tree of
+// one to three tiers, rail-optimised or not, a dragonfly+, or a torus of hosts. Devices and links form a
+// directed multigraph; every rate is raw signalling, per direction, in GB/s (1e9 bytes/s), and carries the
+// source of its figure.
 // Ignored: routing tables of real switches (ECMP is taken as perfect: the uplinks of one leaf count as
-// one link), congestion control, and failures of single links.
+// one link, and one of n that is dead takes 1/n of its rate), and congestion control.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,8 @@ namespace topomoe {
 enum class PathClass { LOC, NVL, NVB, C2C, PIX, PXB, P2C, PXN, PHB, SYS, NET, DIS };
 enum class Source { measured, datasheet, assumed, unknown };
 enum class DeviceKind { gpu, nic, numa, pci_switch, nvswitch, host, leaf, spine, core };
-enum class LinkKind { nvlink, xgmi, c2c, pcie, cpu_interconnect, nic, leaf_spine };
+enum class LinkKind { nvlink, xgmi, c2c, pcie, cpu_interconnect, nic, leaf_spine, pod_core, group_group, ring };
+enum class FabricKind { fat_tree, dragonfly_plus, torus };
 // "Unknown" is not "absent": a template file without NVLink elements says nothing about NVLink.
 enum class Presence { present, absent, unknown };
 
@@ -34,6 +36,7 @@ const char* name(Source);      // "datasheet"
 const char* name(DeviceKind);  // "gpu"
 const char* name(LinkKind);    // "nvlink"
 const char* name(Presence);    // "present"
+const char* name(FabricKind);  // "fat_tree"
 
 // ---------------------------------------------------------------- values
 
@@ -126,15 +129,40 @@ struct HostGroup {
   bool operator==(const HostGroup&) const = default;
 };
 
-// Leaf/spine. rail_optimised: a pod of hosts_per_leaf hosts has one leaf for each rail; otherwise each
-// hosts_per_leaf hosts hang with all their NICs on one leaf. spine_count 0: leaves are not joined.
+// A cable or a switch of the fabric that carries less than its kind says. Names of cables, both directions:
+// "leaf3->spine" (all uplinks of the leaf), "leaf3->spine5" (one of them), "leaf3->pod0", "pod2->core", "pod2->core7",
+// "group0->group3", "host3.ring->host4.ring"; of switches: "spine5", "pod0.spine5", "core7". With several planes the
+// upper end begins with the plane: "leaf3->plane1.spine".
+struct FabricException {
+  std::string name;
+  double factor = 0;  // of the rate; 0: dead
+  bool operator==(const FabricException&) const = default;
+};
+
+// What joins the hosts. Each hosts_per_leaf hosts form a unit. rail_optimised: the unit has one leaf for each rail;
+// otherwise all its NICs hang on one leaf (one for each plane).
+// planes: parallel fabrics that are never joined to each other; a NIC of rail r is on plane r % planes. planes == rails
+// is rail-only: each rail has its own spine, none above them all.
+// fat_tree: spine_count 0: leaves are not joined; hosts_per_pod 0: all leaves of a plane meet in one layer of spines;
+// else the leaves of a pod meet in the pod's spines, and the pods in the cores. dragonfly_plus: a group is such a pod,
+// and each two groups are joined directly. torus: each host has a router in rings of `dims`, dimension 0 first;
+// rails, leaves and spines play no part.
 struct Fabric {
   int rails = 1;
   bool rail_optimised = false;
   int hosts_per_leaf = 1;
-  int spine_count = 0;
+  int spine_count = 0;          // of one plane, or of one pod and plane
   double oversubscription = 1;  // bytes/s that a leaf takes from its hosts over those it can send up
   Rate uplink;                  // all uplinks of one leaf together
+  FabricKind kind = FabricKind::fat_tree;
+  int planes = 1;
+  int hosts_per_pod = 0;            // of a pod or group: a multiple of hosts_per_leaf
+  int core_count = 0;               // of one plane; fat_tree with pods
+  double pod_oversubscription = 1;  // bytes/s that a pod takes from its leaves over those it can send out
+  Rate pod_uplink;                  // all uplinks of one pod and plane; dragonfly_plus: of a group to one other group
+  std::vector<int> dims;            // torus: hosts along each dimension
+  Rate ring;                        // torus: from a host to the next of one ring
+  std::vector<FabricException> exceptions;
   bool operator==(const Fabric&) const = default;
 };
 
@@ -157,9 +185,9 @@ struct Topology {
   // A node is a scale-up domain; without NVLink it is the host.
   int node_count() const;
   int node_of(int gpu) const;
-  int gpus_per_node() const;  // of the first node; see uniform()
+  int gpus_per_node() const;  // of the first node with GPUs; see uniform()
   int gpus_in_node(int node) const;
-  bool uniform() const;                 // one host template, and all nodes full
+  bool uniform() const;                 // all nodes alike and full; hosts without GPUs are not counted
   int leaf_count() const;               // 0 without fabric
   std::string gpu_name(int gpu) const;  // "host3.gpu5"
   std::string bus_id(int gpu) const;
@@ -187,10 +215,12 @@ struct LinkInfo {
   int id = 0;
   std::string name;  // "host0.gpu3->nvswitch", "leaf2->spine"
   std::string src,
-      dst;            // full names of its ends: "host0.gpu3", "host0.nvswitch"; consecutive links of a route share one
-  std::string klass;  // "nvlink" "xgmi" "c2c" "pcie" "cpu_interconnect" "nic_out" "nic_in" "leaf_up" "leaf_down"
+      dst;  // full names of its ends: "host0.gpu3", "host0.nvswitch"; consecutive links of a route share one
+  // "nvlink" "xgmi" "c2c" "pcie" "cpu_interconnect" "nic_out" "nic_in" "leaf_up" "leaf_down" "pod_up" "pod_down"
+  // "group_group" "ring"
+  std::string klass;
   LinkKind kind = LinkKind::pcie;
-  double GBps_per_direction = 0;
+  double GBps_per_direction = 0;  // 0: dead, no route takes it
   double latency_us = 0;
   Source source = Source::unknown;
   std::string source_note;
@@ -204,6 +234,8 @@ struct RouteOptions {
 // Routes on a topology. Inside a host: the widest of the shortest paths, over other GPUs at most once and by NVLink
 // only. Between hosts: GPU, its nearest NIC, leaf (spine, leaf), the NIC of the destination's rail, GPU; arithmetic
 // on ids, nothing of size gpus^2. A GPU with several equally near NICs of its own spreads its peers over them.
+// Around what is dead: another NIC (of a GPU beside it first, PXN), a third group, the other way round the ring.
+// Torus: dimension by dimension, the shorter way round; where both are equal, even places go up and odd ones down.
 // Immutable and safe to share between threads; copies share their state; keeps its own copy of the topology.
 class Router {
  public:
@@ -254,6 +286,8 @@ class LinkLoads {
   explicit LinkLoads(const Router&);
   // Self flows load nothing. InvalidInput for negative or non-finite bytes, unknown GPUs, and where there is no path.
   void add(int src_gpu, int dst_gpu, double bytes);
+  // To one directed link.
+  void add_to_link(int link, double bytes);
   void merge(const LinkLoads& other);
   void clear();
   double bytes_on(int link) const;
@@ -283,6 +317,24 @@ Topology discover_live();
 // The first `gpus` GPUs in whole hosts (rounded up), or more hosts of the last template and more fabric at the same
 // oversubscription. What was done goes to *note (empty when nothing was).
 Topology resize_hosts(const Topology&, int gpus, std::string* note);
+
+// One change to a cluster, as people type it.
+struct Edit {
+  enum class Kind { remove, degrade, set };
+  Kind kind = Kind::remove;
+  std::string target;  // remove, degrade: "host17" "host17.gpu3" "host3.nic2" "leaf3", a cable or switch of the fabric;
+                       // set: "nic.GBps" "nvlink.GBps" "pcie.GBps" "uplink.GBps" "pod_uplink.GBps" "ring.GBps" "hosts"
+  double value = 0;    // degrade: factor on the rates; set: the figure
+};
+// "host17.gpu3"; "leaf3=0.5"; "nic.GBps=25". InvalidInput where the form is not that.
+Edit parse_remove(const std::string&);
+Edit parse_degrade(const std::string&);
+Edit parse_set(const std::string&);
+
+// The edits in order. Names are those of the cluster as it is given: a host that is removed keeps its place, without
+// devices, so that no other moves. A host that is touched leaves its group with a template of its own; equal ones share
+// it. A degraded leaf takes the ports of its hosts with it. InvalidInput for an unknown name lists what is there.
+Topology edit(const Topology&, const std::vector<Edit>&);
 
 // 16 hex digits over all that affects a plan: counts, bus ids, links, rates; not names, sources or warnings.
 std::string fingerprint(const Topology&);

@@ -1,87 +1,16 @@
 // Properties over random clusters: random hosts (graph and rates), random fabrics, random traffic.
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <set>
 #include <tuple>
 
+#include "random_cluster.hpp"
 #include "support.hpp"
 
 namespace topomoe::test {
 namespace {
-
-class Dice {
- public:
-  explicit Dice(unsigned seed) : engine_(seed) {}
-  int between(int low, int high) { return low + static_cast<int>(engine_() % static_cast<unsigned>(high - low + 1)); }
-  bool coin() { return between(0, 1) == 1; }
-  double GBps() { return between(1, 64) * 0.5; }
-
- private:
-  std::mt19937 engine_;
-};
-
-// CPUs in a chain, a random forest of switches below, GPUs and NICs anywhere, random GPU-to-GPU links, perhaps a plane.
-HostTemplate random_host(Dice& dice, const std::string& name) {
-  HostTemplate host;
-  host.name = name;
-  host.nvlink = Presence::present;
-  const auto add = [&](DeviceKind kind) {
-    host.devices.push_back({kind, "d" + std::to_string(host.devices.size()), "", -1});
-    return static_cast<int>(host.devices.size()) - 1;
-  };
-  const auto join = [&](int a, int b, LinkKind kind) {
-    host.links.push_back({a, b, kind, dice.GBps(), dice.between(0, 4) * 0.25, Source::assumed, "", true});
-  };
-  std::vector<int> parents{add(DeviceKind::numa)};
-  for (int i = dice.between(0, 2); i > 0; --i) {
-    parents.push_back(add(DeviceKind::numa));
-    join(parents.back(), parents[parents.size() - 2], LinkKind::cpu_interconnect);
-  }
-  const auto any_parent = [&] {
-    return parents[static_cast<std::size_t>(dice.between(0, static_cast<int>(parents.size()) - 1))];
-  };
-  for (int i = dice.between(0, 4); i > 0; --i) {
-    const int parent = any_parent();
-    parents.push_back(add(DeviceKind::pci_switch));
-    join(parents.back(), parent, LinkKind::pcie);
-  }
-  for (int i = dice.between(1, 6); i > 0; --i) {
-    const int parent = any_parent();
-    host.gpus.push_back(add(DeviceKind::gpu));
-    join(host.gpus.back(), parent, LinkKind::pcie);
-  }
-  for (int i = 0, nics = dice.between(1, 4); i < nics; ++i) {
-    const int parent = any_parent();
-    const int nic = add(DeviceKind::nic);
-    join(nic, parent, LinkKind::pcie);
-    host.nics.push_back({nic, i, "", {dice.GBps(), 1, Source::assumed, ""}});
-  }
-  for (std::size_t a = 0; a < host.gpus.size(); ++a)
-    for (std::size_t b = a + 1; b < host.gpus.size(); ++b)
-      if (dice.between(0, 3) == 0) join(host.gpus[a], host.gpus[b], LinkKind::nvlink);
-  if (dice.coin()) {
-    const int plane = add(DeviceKind::nvswitch);
-    for (const int gpu : host.gpus) join(gpu, plane, LinkKind::nvlink);
-  }
-  return host;
-}
-
-Topology random_cluster(unsigned seed) {
-  Dice dice(seed);
-  Topology topology;
-  topology.name = "random";
-  topology.templates = {random_host(dice, "a"), random_host(dice, "b")};
-  topology.groups = {{0, dice.between(1, 4)}, {1, dice.between(1, 4)}};
-  Fabric fabric;
-  fabric.rails = 4;
-  fabric.rail_optimised = dice.coin();
-  fabric.hosts_per_leaf = dice.between(1, 4);
-  fabric.spine_count = 1;
-  fabric.uplink = {dice.GBps(), 2, Source::assumed, ""};
-  topology.fabric = fabric;
-  return topology;
-}
 
 std::vector<std::tuple<int, int, double>> random_flows(const Topology& topology, unsigned seed, int count = 60) {
   Dice dice(seed + 1000);
@@ -135,6 +64,44 @@ TEST(Property, Routes_BeginAtTheSourceEndAtTheDestinationAndAreContinuous) {
       EXPECT_EQ(route.bottleneck_GBps, least);
       EXPECT_DOUBLE_EQ(route.latency_us, latency_us);
     }
+  }
+}
+
+// On fabrics of every kind, with dead links: a route is continuous and alive, or there is none.
+TEST(Property, RoutesAroundDeadLinks_AreContinuousAndAlive) {
+  int found = 0, dead = 0;
+  for (unsigned seed = 0; seed < 100; ++seed) {
+    const Router router(with_random_exceptions(random_fabric_cluster(seed), seed));
+    for (const FabricException& own : router.topology().fabric->exceptions) dead += own.factor == 0 ? 1 : 0;
+    for (const auto& [src, dst, bytes] : random_flows(router.topology(), seed, 30)) {
+      const Route route = router.route(src, dst);
+      if (src == dst || route.path_class == PathClass::DIS) continue;
+      ++found;
+      std::string at = router.topology().gpu_name(src);
+      for (const int id : route.links) {
+        const LinkInfo link = router.link(id);
+        EXPECT_EQ(link.src, at) << seed << " " << link.name;
+        EXPECT_GT(link.GBps_per_direction, 0) << seed << " " << link.name;
+        EXPECT_EQ(link.GBps_per_direction, router.link_GBps_per_direction(id));
+        at = link.dst;
+      }
+      EXPECT_EQ(at, router.topology().gpu_name(dst)) << seed;
+    }
+  }
+  EXPECT_GT(found, 1500);
+  EXPECT_GT(dead, 40);
+}
+
+TEST(Property, RandomFabrics_RoundTripThroughJson) {
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    Topology topology = with_random_exceptions(random_fabric_cluster(seed), seed);
+    nlohmann::json json = nlohmann::json::parse(write_cluster_json(topology));
+    for (const char* key : {"oversubscription", "pod_oversubscription", "group_oversubscription"})
+      json["fabric"].erase(key);  // the reader works them out
+    const Topology read = read_cluster_json(json.dump(), "random");
+    EXPECT_EQ(fingerprint(read), fingerprint(topology)) << seed;
+    const std::string text = write_cluster_json(read);
+    EXPECT_EQ(write_cluster_json(read_cluster_json(text, "x")), text) << seed;
   }
 }
 

@@ -1,0 +1,80 @@
+// Bytes on links against SimGrid's own count of them, and the platform helper against hand arithmetic.
+#include "tests/support/simgrid_platform.hpp"
+
+#include <random>
+
+#include "support.hpp"
+
+namespace topomoe::test {
+namespace {
+
+// All pairs of the GPUs, `bytes` each.
+std::vector<SimgridFlow> all_to_all(const Topology& topology, double bytes) {
+  std::vector<SimgridFlow> flows;
+  for (int src = 0; src < topology.gpu_count(); ++src)
+    for (int dst = 0; dst < topology.gpu_count(); ++dst)
+      if (src != dst) flows.push_back({src, dst, bytes, 0, {}});
+  return flows;
+}
+
+std::vector<SimgridFlow> random_traffic(const Topology& topology, unsigned seed, int count) {
+  std::mt19937 dice(seed);
+  const auto below = [&](int end) { return static_cast<int>(dice() % static_cast<unsigned>(end)); };
+  std::vector<SimgridFlow> flows;
+  while (static_cast<int>(flows.size()) < count) {
+    const int src = below(topology.gpu_count()), dst = below(topology.gpu_count());
+    if (src != dst) flows.push_back({src, dst, 1.0 + below(1'000'000), 0, {}});
+  }
+  return flows;
+}
+
+void expect_same_bytes(const Topology& topology, const std::vector<SimgridFlow>& flows) {
+  const Router router(topology);
+  const SimgridResult theirs = simulate(router, flows);
+  LinkLoads ours(router);
+  for (const SimgridFlow& flow : flows) ours.add(flow.src_gpu, flow.dst_gpu, flow.bytes);
+  double last_s = 0;
+  for (const double finish_s : theirs.finish_s) last_s = std::max(last_s, finish_s);
+  for (int id = 0; id < router.link_count(); ++id)
+    EXPECT_NEAR(theirs.bytes_on_link[static_cast<std::size_t>(id)], ours.bytes_on(id), 1e-6 * ours.bytes_on(id) + 1)
+        << router.link(id).name;
+  EXPECT_GE(last_s, ours.bottleneck().seconds * (1 - 1e-6)) << "no simulation beats the bound";
+}
+
+// gpu0 -> gpu1 and gpu0 -> gpu2 share 100 GB/s out of gpu0: 50 each. The first is over after 1e6 / 50e9 = 20 us; the
+// second has 1e6 left of its 2e6 and the link to itself: 10 us more. The third waits for the first: 20 + 10 us.
+TEST(Simgrid, SharedLink_TimesByHand) {
+  const Router router(small_cluster(1));
+  const SimgridResult result =
+      simulate(router, {{0, 1, 1e6, 0, {}}, {0, 2, 2e6, 0, {}}, {3, 1, 1e6, 0, {0}}, {1, 3, 1e6, 1e-3, {}}});
+  EXPECT_NEAR(result.finish_s[0], 20e-6, 1e-9);
+  EXPECT_NEAR(result.finish_s[1], 30e-6, 1e-9);
+  EXPECT_NEAR(result.finish_s[2], 30e-6, 1e-9);
+  EXPECT_NEAR(result.finish_s[3], 1010e-6, 1e-9);
+  EXPECT_NEAR(result.bytes_on_link[static_cast<std::size_t>(router.route(0, 1).links[0])], 3e6, 1);
+}
+
+TEST(Simgrid, AllToAllInOneHost_SameBytes) {
+  expect_same_bytes(cluster("dgx-h100"), all_to_all(cluster("dgx-h100"), 1e6));
+}
+
+TEST(Simgrid, AllToAllOnTwoPods_SameBytes) {
+  const Topology topology = small_cluster(4);
+  expect_same_bytes(topology, all_to_all(topology, 12345));
+}
+
+TEST(Simgrid, AllToAllOnSixteenHostsOfEight_SameBytes) {
+  const Topology topology = cluster("h100-16x8");
+  expect_same_bytes(topology, all_to_all(topology, 1e6));
+}
+
+TEST(Simgrid, RandomTraffic_SameBytes) {
+  for (unsigned seed = 0; seed < 3; ++seed) {
+    const Topology topology = cluster("h100-16x8");
+    expect_same_bytes(topology, random_traffic(topology, seed, 500));
+    expect_same_bytes(small_cluster(5), random_traffic(small_cluster(5), seed, 100));
+  }
+}
+
+}  // namespace
+}  // namespace topomoe::test
