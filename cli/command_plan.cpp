@@ -1,53 +1,17 @@
 // topomoe plan: from a cluster and a model to plan.json, and why.
 
-#include <charconv>
-#include <filesystem>
 #include <memory>
 
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
-#include "planner/hf_config.hpp"
-#include "topology/read_file.hpp"
-#include "topomoe/planner.hpp"
+#include "cli/plan_request.hpp"
 
 namespace topomoe::cli {
 namespace {
 
-// Values of enumerations stay text until the library reads them: its messages list the known names.
-struct Options {
-  std::string cluster, model, output;
-  int gpus = 0;
-  Job job;
-  std::string phase{to_string(job.phase)}, dtype{to_string(job.dtype)}, recompute = "auto", micro_batch = "auto";
-  std::string sequence_parallel{to_string(job.sequence_parallel)}, routing = "uniform";
-  PlanRequest request;
+struct Options : PlanOptions {
+  std::string cluster, output;
 };
-
-RoutingProfile routing_from(const std::string& text) {
-  RoutingProfile profile;
-  if (text == "uniform") return profile;
-  if (!text.starts_with("zipf:")) return read_histogram(read_text_file(text), text);
-  profile.kind = RoutingProfile::Kind::zipf;
-  std::size_t used = 0;
-  try {
-    profile.zipf_s = std::stod(text.substr(5), &used);
-  } catch (const std::exception&) {
-    used = 0;
-  }
-  if (used == 0 || used + 5 != text.size())
-    throw InvalidInput("--routing", text, "zipf:S with a number, as zipf:1.2; or uniform; or a file of expert counts");
-  profile.name = text;
-  check(profile, "--routing");
-  return profile;
-}
-
-int positive_from(const char* flag, const std::string& text) {
-  int value = 0;
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || rest != text.data() + text.size() || value < 1)
-    throw InvalidInput(flag, text, "a positive integer, or auto");
-  return value;
-}
 
 // What a user types next. Ranks beyond what threads carry go to mpirun.
 std::string next_commands(const Plan& plan, const std::string& program, const std::string& path) {
@@ -58,20 +22,9 @@ std::string next_commands(const Plan& plan, const std::string& program, const st
          " --backend mpi --verify\n";
 }
 
-void plan(Options o, const Context& context) {
-  PlanRequest& request = o.request;
-  o.job.micro_batch = 0;
-  o.job.phase = phase_from(o.phase, "--phase");
-  o.job.dtype = dtype_from(o.dtype, "--dtype");
-  if (o.micro_batch != "auto") o.job.micro_batch = positive_from("--micro-batch", o.micro_batch);
-  o.job.recompute = recompute_from(o.recompute, "--recompute");
-  o.job.sequence_parallel = sequence_parallel_from(o.sequence_parallel, "--sequence-parallel");
-  request.job = o.job;
-  request.model = read_hf_config(read_text_file(o.model), o.model);
-  request.routing = routing_from(o.routing);
-  request.topology = read_topology_file(o.cluster);
-  if (o.gpus < 0) throw InvalidInput("--gpus", std::to_string(o.gpus), "a positive number of GPUs");
-  if (o.gpus > 0) request.topology = resize_hosts(request.topology, o.gpus, &request.topology_note);
+void plan(const Options& o, const Context& context) {
+  PlanRequest request = plan_request(o);
+  request.topology = planned_topology(o, o.cluster, &request.topology_note);
   if (!request.topology_note.empty()) say("note: " + request.topology_note);
 
   const auto found = make_plan(request);
@@ -93,36 +46,8 @@ void add_plan_command(CLI::App& app, Context& context) {
   command->add_option("--cluster", o->cluster, "topomoe.cluster/1 JSON, or an NCCL topology XML")
       ->required()
       ->option_text("FILE");
-  command->add_option("--model", o->model, "config.json of Hugging Face, or topomoe.model/1")
-      ->required()
-      ->option_text("FILE");
+  add_plan_options(*command, *o);
   command->add_option("-o,--output", o->output, "Where plan.json goes")->option_text("FILE");
-  command->add_option("--gpus", o->gpus, "Fewer: whole hosts in order; more: hosts and fabric grow")->option_text("N");
-
-  const auto list = [&](const char* name, std::vector<std::string>& into, const char* help) {
-    command->add_option(name, into, help)->allow_extra_args(false)->delimiter(',')->option_text("DIM=N[,DIM=N]");
-  };
-  list("--fix", o->request.fix, "Fix a dimension: tp, ep, etp, pp, vpp, cp, dp, edp, mbs (repeatable)");
-  list("--max", o->request.max, "Bound a dimension (repeatable)");
-  command->add_option("--target", o->request.target, "Only what this stack can run, default any")
-      ->option_text("any|megatron|deepspeed");
-  command->add_option("--split", o->request.split, "Only this token split")->option_text("sliced|replicated");
-  command->add_option("--transport", o->request.transport, "Only this transport")->option_text("NAME");
-  command->add_option("--chunks", o->request.chunks, "Only this number of chunks")->option_text("N");
-  command->add_option("--memory-GiB", o->request.memory_GiB, "Of one GPU; default: what the cluster says")
-      ->option_text("GIB");
-
-  command->add_option("--phase", o->phase, "Default train")->option_text("train|prefill|decode");
-  command->add_option("--sequence", o->job.sequence, "Tokens of a sequence, default 4096")->option_text("N");
-  command->add_option("--micro-batch", o->micro_batch, "Sequences per data-parallel rank, default auto: chosen")
-      ->option_text("auto|N");
-  command->add_option("--global-batch", o->job.global_batch, "Sequences of a step, default 256")->option_text("N");
-  command->add_option("--dtype", o->dtype, "Of weights and activations, default bf16")->option_text("bf16|f32");
-  command->add_option("--recompute", o->recompute, "Default auto: chosen")->option_text("auto|none|selective|full");
-  command->add_option("--sequence-parallel", o->sequence_parallel, "Default auto: on where TP > 1 in training")
-      ->option_text("auto|off|on");
-  command->add_option("--routing", o->routing, "How often experts are chosen, default uniform")
-      ->option_text("uniform|zipf:S|FILE");
   add_format_option(*command, context);
   command->callback([o, &context] { plan(*o, context); });
 }

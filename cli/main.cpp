@@ -74,6 +74,7 @@ int main(int argc, char** argv) {
   add_estimate_command(app, context);
   add_calibrate_command(app, context);
   add_plan_command(app, context);
+  add_whatif_command(app, context);
   add_explain_command(app, context);
   add_emit_command(app, context);
   add_run_command(app, context);
