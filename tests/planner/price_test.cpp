@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <random>
 
+#include "planner/rates/compute_tables.hpp"
 #include "planner/schedules/build.hpp"
 #include "topomoe/error.hpp"
 
@@ -89,11 +90,22 @@ Draw draw(std::mt19937& random) {
   }
 }
 
+// GEMMs whose rate does not depend on how long they take: measured clocks fall with time, which is no rate.
+Calibration steady_clocks(const GpuSpec& gpu) {
+  Calibration c;
+  c.name = "steady", c.source = "test", c.machine.gpu = gpu;
+  GemmFit fit;
+  fit.figures.droop = 0;
+  put_figures(c, fit);
+  return c;
+}
+
 // The price; its bound is the one that no execution can beat.
 PredictedPass price(const Draw& d, const Topology& topology, bool backward) {
   const Router router(topology);
   TrafficModel traffic(router);
-  const Machine machine = machine_of(topology, DType::bf16);
+  const Calibration steady[] = {steady_clocks(topology.gpu_spec(0))};
+  const Machine machine = machine_of(topology, DType::bf16, steady);
   const RankGroups groups(d.layout, topology.gpus_per_node());
   LayerPricer pricer(traffic, machine, groups, d.widths, d.popularity, d.tokens);
   PredictedPass pass = pricer.price(d.schedule, backward);
