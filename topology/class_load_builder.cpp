@@ -174,6 +174,7 @@ void ClassLoadBuilder::add_host(int host, const HostRun& run) {
   count_partners(host);
   key_ = counts_;
   key_.push_back(kinds_.kind_of(host));
+  key_.push_back(run.template_index);  // what is folded together has one rate
   auto known = last_ != sums_.end() && last_->first == key_ ? last_ : sums_.find(key_);
   if (known == sums_.end()) {
     Sum sum = sum_of(host, run);

@@ -104,6 +104,10 @@ FoldedLoads all_to_all_loads(const Router& router, double bytes_per_pair, const 
   const RankPattern pattern = checked(router.state(), given);
   if (const auto hosts = on_hosts(router.state(), pattern))
     if (auto loads = ClassLoadBuilder(router, pattern, *hosts).run(bytes_per_pair)) return std::move(*loads);
+  constexpr double kMostFlows = 2e9;  // minutes
+  if (static_cast<double>(pattern.ranks) * pattern.group > kMostFlows)
+    throw InvalidInput("pattern", fmt::format("{} ranks in groups of {}", pattern.ranks, pattern.group),
+                       "the hosts differ too much to be folded; take groups that fall on whole hosts, or fewer GPUs");
   LinkLoads loads(router);
   const int span = pattern.group * pattern.stride;
   for (int rank = 0; rank < pattern.ranks; ++rank) {
