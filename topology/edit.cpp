@@ -211,6 +211,8 @@ void check_factor(const Edit& edit) {
 }  // namespace
 
 Edit parse_remove(const std::string& text) {
+  if (!text.empty() && text.back() == '-')
+    throw InvalidInput("remove", '"' + text + '"', "put the name in quotes: the shell took its \">\" for itself");
   if (text.empty() || text.find('=') != std::string::npos)
     throw InvalidInput("remove", '"' + text + '"', "a name alone: host17.gpu3, host17, leaf3, leaf3->spine");
   return {Edit::Kind::remove, text, 0};

@@ -204,6 +204,7 @@ TEST(Edit, UnknownNames_SayWhatThereIs) {
       {"set hosts=1e12", "10,000,000"},
       {"set ring.GBps=5", "has none"},
       {"remove leaf3=0.5", "a name alone"},
+      {"remove leaf3-", "in quotes"},
   };
   for (const auto& [text, part] : cases)
     EXPECT_TRUE(contains(refusal([&] { edited(topology, {text}); }), part)) << text;
