@@ -40,17 +40,21 @@ FoldedLoads ClassLoadBuilder::fold(const LinkLoads& loads) {
   FoldedLoads result(loads.router());
   const State& state = result.router_.state();
   std::map<std::pair<int, std::vector<double>>, int> known;
-  for (std::size_t r = 0; r < state.runs.size(); ++r) {
-    const HostRun& run = state.runs[r];
-    for (int i = 0; i < run.hosts; ++i) {
-      std::vector<double> bytes(static_cast<std::size_t>(run.links_per_host));
-      for (int l = 0; l < run.links_per_host; ++l)
-        bytes[static_cast<std::size_t>(l)] = loads.bytes_on(run.first_link + i * run.links_per_host + l);
-      const auto [at, is_new] =
-          known.emplace(std::pair(static_cast<int>(r), std::move(bytes)), static_cast<int>(result.vectors_.size()));
-      if (is_new) result.vectors_.push_back({run.first_host + i, 0, at->first.second});
-      ++result.vectors_[static_cast<std::size_t>(at->second)].hosts;
-      result.vector_of_host_.push_back(at->second);
+  std::vector<double> bytes;
+  int last = -1;  // neighbours are mostly equal
+  for (const HostRun& run : state.runs) {
+    for (int host = run.first_host; host < run.first_host + run.hosts; ++host) {
+      const int base = run.first_link + (host - run.first_host) * run.links_per_host;
+      bytes.resize(static_cast<std::size_t>(run.links_per_host));
+      for (int l = 0; l < run.links_per_host; ++l) bytes[static_cast<std::size_t>(l)] = loads.bytes_on(base + l);
+      if (last < 0 || host == run.first_host || result.vectors_[static_cast<std::size_t>(last)].bytes != bytes) {
+        const auto [at, is_new] =
+            known.emplace(std::pair(run.first_host, bytes), static_cast<int>(result.vectors_.size()));
+        if (is_new) result.vectors_.push_back({host, 0, bytes});
+        last = at->second;
+      }
+      ++result.vectors_[static_cast<std::size_t>(last)].hosts;
+      result.vector_of_host_.push_back(last);
     }
   }
   for (int id = state.first_fabric_link; id < state.links; ++id) result.fabric_.push_back(loads.bytes_on(id));
