@@ -1,4 +1,4 @@
-// Bytes on links against SimGrid's own count of them, and the platform helper against hand arithmetic.
+// Bytes on links against SimGrid's own count of them, and the platform against hand arithmetic.
 #include "tests/support/simgrid_platform.hpp"
 
 #include <random>
