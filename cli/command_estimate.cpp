@@ -53,6 +53,11 @@ Answer collective(const Options& o, Collective op, const Topology& topology, con
                   std::span<const Calibration> calibrations) {
   if (o.bytes.empty()) throw InvalidInput("--bytes", "missing", "one rank's send buffer, as 65536, 64K or 16M");
   const double bytes = bytes_from(o.bytes, "--bytes");
+  if (group.most > 1 && topology.host_template(0).nvlink == Presence::unknown)
+    throw InvalidInput(
+        o.cluster + ": nvlink", "unknown",
+        "the file does not say whether GPUs are joined by NVLink, and the answer depends on it: describe the "
+        "host in a cluster JSON");
   const CollectiveModel model(topology, calibrations);
   return {fmt::format("{} of {:.0f} bytes a rank, {} GPUs {}", o.operation, bytes, group.ranks, of_nodes(group.nodes)),
           model.estimate(op, bytes, group), 0};

@@ -118,6 +118,9 @@ TEST_F(Estimates, Nonsense_IsRefusedInOneLine) {
   refused("estimate dispatch" + h100, {"--tokens"});
   refused("estimate dispatch" + h100 + "--tokens 8 --dtype int4", {"--dtype"});
   refused("estimate dispatch --cluster $clusters/l40s-8x-pcie.json --tokens 8", {"NVLink"});
+  refused("estimate alltoall --bytes 1 --cluster '" TOPOMOE_SOURCE_DIR
+          "/tests/data/topology/nccl-template-without-gpus.xml'",
+          {"nvlink", "unknown"});
   refused("calibrate --from nowhere.csv -o out.json", {"nowhere.csv"});
   refused("calibrate --from '" TOPOMOE_SOURCE_DIR "/tests/data/measured/nccl_tests_alltoall.txt' -o out.json",
           {"--cluster"});
