@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -101,12 +102,14 @@ Answer gemm(const Options& o, const Topology& topology, std::span<const Calibrat
 }
 
 Answer moe_ffn(const Options& o, const Topology& topology, std::span<const Calibration> calibrations) {
-  const auto tokens = static_cast<int>(positive(o.tokens, "--tokens"));
+  if (positive(o.tokens, "--tokens") > 1 << 24 || o.tokens != std::floor(o.tokens))
+    throw InvalidInput("--tokens", fmt::format("{:g}", o.tokens), "a whole number from 1 to 2^24");
+  const auto tokens = static_cast<int>(o.tokens);
   const auto whole = [](int value, const char* flag) {
     if (value < 1 || value > 1 << 24) throw InvalidInput(flag, std::to_string(value), "1 to 2^24");
     return value;
   };
-  whole(tokens, "--tokens"), whole(o.hidden, "--hidden"), whole(o.experts, "--experts"), whole(o.top_k, "--topk");
+  whole(o.hidden, "--hidden"), whole(o.experts, "--experts"), whole(o.top_k, "--topk");
   if (o.top_k > o.experts) throw InvalidInput("--topk", std::to_string(o.top_k), fmt::format("1 to {}", o.experts));
   if (o.experts % whole(o.ep, "--ep") != 0)
     throw InvalidInput("--ep", std::to_string(o.ep), fmt::format("must divide --experts = {}", o.experts));

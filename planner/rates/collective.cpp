@@ -204,9 +204,11 @@ CollectiveCurve CollectiveModel::curve(Collective op, const CollectiveGroup& gro
   CollectiveCurve c;
   c.whole_per_send_ = whole_buffer_bytes(op, 1, group.ranks);
   c.source_ = "one GPU: nothing moves";
+  c.node_name_ = "none";
   if (group.ranks == 1) return c;
   if (group.nodes > 1 && s.machine.nic_GBps <= 0)
     throw InvalidInput(s.topology.name + ": nics", "none", "a group on several nodes needs NICs in the host template");
+  c.node_name_ = "NVLink";
   s.add_node(c, op, group);
   s.add_bounds(c, op, group);
   if (s.add_measured(c, op, group)) return c;

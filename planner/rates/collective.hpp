@@ -65,7 +65,7 @@ class CollectiveCurve {
   std::shared_ptr<const SizeCurve> node_;
   double node_floor_us_ = 0, node_work_ = 1, node_share_ = 1;
   bool whole_ = true;  // node_ is the time of the whole group
-  std::string node_name_ = "NVLink";
+  std::string node_name_;
   std::vector<Part> network_, bounds_;
   double error_ = 0;
   std::string source_;
