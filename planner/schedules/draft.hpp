@@ -159,4 +159,7 @@ class LayerDraft {
   Saved saved_;
 };
 
+// Fills in `after` of the steps of one pass, which stand in issue order.
+void derive_dependencies(const Schedule& schedule, std::vector<Step>& steps);
+
 }  // namespace topomoe
