@@ -9,7 +9,9 @@ std::string shards_over_tp(const ScheduleRequest& r) {
   return r.etp == 1 || r.etp == r.tp ? "" : "it needs ETP 1 or ETP = TP";
 }
 
-std::string nothing(const ScheduleRequest&) { return ""; }
+std::string shards_as_layouts_have_them(const ScheduleRequest& r) {
+  return r.etp == 1 || r.etp == r.tp || r.ep == 1 ? "" : "it needs ETP 1, ETP = TP or EP = 1";
+}
 
 std::string whole_experts_only(const ScheduleRequest& r) {
   return r.etp == 1 ? "" : "experts sharded over tensor ranks (ETP > 1) are not built for it yet";
@@ -23,7 +25,7 @@ constexpr Transport kTransports[] = {
     {"node_dedup", "exchange(rail) once a node, exchange(node) once a rank, experts, sums on the way back",
      build_node_dedup, true, true, whole_experts_only},
     {"gather", "all-gather(rail, node), own experts, reduce-scatter back; EP 1: over ETP", build_gather, true, false,
-     nothing},
+     shards_as_layouts_have_them},
 };
 
 }  // namespace
