@@ -86,7 +86,7 @@ double DrawnCounts::count(Symbol symbol, int chunk, int source, int index) const
     for (int slot = 0; slot < top_k_; ++slot) {
       const int expert = ids[at(row * top_k_ + slot)], owner = places_.owner(source, expert);
       matches += (symbol == Symbol::pairs         ? expert == index
-                  : symbol == Symbol::rank_tokens ? owner == index
+                  : symbol == Symbol::rank_tokens ? places_.ep_index(owner) == places_.ep_index(index)
                                                   : places_.node(owner) == places_.node(index))
                      ? 1
                      : 0;

@@ -104,28 +104,35 @@ struct TrafficCount {
     if (sliced)
       for (int rank = 0; rank < c.layout.world; ++rank)
         each_tp_peer(rank, [&](int peer) { metadata(out.forward, rank, peer, 4.0 * chunks * c.shape.experts); });
-    for (const Pass& pass : passes()) sum_shards(pass);
+    for (const Pass& pass : passes()) shards(pass, false);
   }
 
-  // The ETP group is the TP group: both are t consecutive ranks.
-  void sum_shards(const Pass& pass) {
+  // The ETP group is the TP group: both are t consecutive ranks. `once`: a row for each token that has an expert here,
+  // its ids and weights beside it; else one for each of its experts.
+  void shards(const Pass& pass, bool once) {
     // Rows that arrive at a rank, by chunk.
     std::vector<std::vector<int>> arrived(at(c.layout.world), std::vector<int>(at(pass.chunks)));
     for (int rank = 0; rank < c.layout.world; ++rank)
-      for (int token = 0; token < tokens_of(injected, rank); ++token)
-        for (int slot = 0; slot < k; ++slot)
-          ++arrived[at(p.owner(rank, injected[at(rank)][at(token * k + slot)]))]
-                   [at(chunk_of(rank, token, pass.chunks))];
+      for (int token = 0; token < tokens_of(injected, rank); ++token) {
+        std::multiset<int> owners;
+        for (int slot = 0; slot < k; ++slot) owners.insert(p.owner(rank, injected[at(rank)][at(token * k + slot)]));
+        for (auto owner = owners.begin(); owner != owners.end(); owner = once ? owners.upper_bound(*owner) : ++owner)
+          ++arrived[at(*owner)][at(chunk_of(rank, token, pass.chunks))];
+      }
+    const bool backward = pass.sent == &out.backward;
+    const double sidecars_out = once && (!backward || cut.recut) ? 8.0 * k : 0,  // ids and weights
+        sidecars_back = once && backward ? 4.0 * k : 0;                          // gradients of weights
     for (int rank = 0; rank < c.layout.world; ++rank)
       each_tp_peer(rank, [&](int peer) {
         for (int chunk = 0; chunk < pass.chunks; ++chunk) {
           const int mine = arrived[at(rank)][at(chunk)], theirs = arrived[at(peer)][at(chunk)];
-          if (sliced) {
-            payload(*pass.sent, rank, peer, row * mine);    // all-gather of what arrived
-            payload(*pass.sent, rank, peer, row * theirs);  // partial sums of the peer's rows
+          if (sliced) {  // all-gather of what arrived, partial sums of the peer's rows
+            payload(*pass.sent, rank, peer, row * (mine + theirs));
+            metadata(*pass.sent, rank, peer, sidecars_out * mine + sidecars_back * theirs);
           } else {  // the same rows arrived at both: reduce-scatter, then all-gather, of slices
-            payload(*pass.sent, rank, peer, row * part_size(mine, t, peer % t));
-            payload(*pass.sent, rank, peer, row * part_size(mine, t, rank % t));
+            const int rows = part_size(mine, t, peer % t) + part_size(mine, t, rank % t);
+            payload(*pass.sent, rank, peer, row * rows);
+            metadata(*pass.sent, rank, peer, sidecars_back * rows);
           }
         }
       });
@@ -221,6 +228,12 @@ struct TrafficCount {
         }
       }
     }
+    if (c.layout.etp == 1) return;
+    if (sliced)  // for each source of my EP group
+      for (int rank = 0; rank < c.layout.world; ++rank)
+        each_tp_peer(rank,
+                     [&](int peer) { metadata(out.forward, rank, peer, 4.0 * chunks * c.layout.ep * (local + 1)); });
+    for (const Pass& pass : passes()) shards(pass, true);
   }
 };
 
