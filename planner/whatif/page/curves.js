@@ -31,7 +31,7 @@ function draw_curves() {
   svg.setAttribute("aria-label", `${metric.name} along ${axis.key}`);
   const lines = state.lines ? along(state.lines, state.point).map(p => along(axis, p.index)) : [along(axis, state.point)];
   const names = state.lines ? state.lines.values.map(v => title(state.lines, v)) : [];
-  const label = names.length ? Math.min(220, 24 + 6.6 * Math.max(...names.map(n => n.length))) : 20;
+  const label = names.length ? Math.min(230, 34 + 6.6 * Math.max(...names.map(n => n.length))) : 20;
   const left = 62, right = width - label, top = 26, bottom = 286;
   const x = x_scale(axis, left, right);
   const found = lines.flat().filter(planned);
@@ -109,7 +109,8 @@ function draw_curves() {
     for (let i = ends.length; i-- > 0;) {
       const limit = i + 1 < ends.length ? ends[i + 1].y - 13.5 : ends[i].y - over;
       ends[i].y = Math.min(ends[i].y, limit);
-      make(svg, "text", {x: right + 8, y: ends[i].y + 4, class: ends[i].mine ? "strong" : "", style: `fill: ${ends[i].mine ? "" : ends[i].own}`}, ends[i].name);
+      make(svg, "line", {x1: right + 6, x2: right + 15, y1: ends[i].y, y2: ends[i].y, class: "swatch", stroke: ends[i].own});
+      make(svg, "text", {x: right + 20, y: ends[i].y + 4, class: ends[i].mine ? "strong" : ""}, ends[i].name);
     }
   }
   const notes = [];

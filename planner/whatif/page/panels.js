@@ -126,7 +126,7 @@ function draw_loads() {
         class: `cell${load ? "" : " none"}${busy > 0.5 ? " hot" : ""}${p === chosen ? " chosen" : ""}`, style: `--busy: ${Math.min(1, busy).toFixed(4)}`,
         "data-point": p.index, "data-class": klass,
         "data-tip": `${words(p)}\n` + (load ? `${load.link}: ${bytes(load.bytes)} at ${figure(load.GBps_per_direction)} GB/s, busy ${figure(load.busy_us)} us` : planned(p) ? "not used" : p.status)},
-        load ? (line.length > 14 ? "" : `${(100 * busy).toFixed(0)}%`) : planned(p) ? "" : "\u00d7");
+        load ? (line.length > 14 ? "" : (100 * busy).toFixed(0) + (line.length > 7 ? "" : "%")) : planned(p) ? "" : "\u00d7");
     }
     for (const text of own ? [figure(own.GBps_per_direction), bytes(own.bytes), figure(own.busy_us)] : ["", "", ""]) make(row, "td", {class: "own"}, text);
   }
