@@ -61,7 +61,8 @@ function draw_curves() {
   const mine = lines.findIndex(line => line.includes(points[state.point]));
   const all_bands = lines.length <= 3;
   const ordered = numbers(axis);  // between two clusters there is nothing to draw a line through
-  const layers = ["bands", "paths", "dots"].map(() => make(svg, "g"));
+  const crowded = axis.values.some((_, i) => i > 0 && Math.abs(x(i) - x(i - 1)) < 9);
+  const layers = ["bands", "paths", "dots", "rings", "hits"].map(() => make(svg, "g"));
   const crosses = {};
   const ends = [];
   lines.forEach((line, k) => {
@@ -90,14 +91,14 @@ function draw_curves() {
       let cy = 0;
       if (planned(p)) {
         cy = y(metric.of(p));
-        make(layers[2], "circle", {cx: x_of(i), cy, r: 4, class: "dot", fill: own});
+        make(layers[2], "circle", {cx: x_of(i), cy, r: crowded ? 2 : 4, class: crowded ? "" : "dot", fill: own});
       } else {  // on the axis, several above each other
         cy = bottom - 8 - 13 * (crosses[i] = (crosses[i] ?? -1) + 1);
         const d = `M${x_of(i) - 4},${cy - 4} l8,8 m0,-8 l-8,8`;
         make(layers[2], "path", {d, class: "cross"});
       }
-      if (p.index === state.point) make(layers[2], "circle", {cx: x_of(i), cy, r: 7.5, class: "ring"});
-      make(layers[2], "circle", {cx: x_of(i), cy, r: 11, class: "hit", "data-point": p.index, "data-tip": tip});
+      if (p.index === state.point) make(layers[3], "circle", {cx: x_of(i), cy, r: 7.5, class: "ring"});
+      make(layers[4], "circle", {cx: x_of(i), cy, r: 11, class: "hit", "data-point": p.index, "data-tip": tip});
     });
     const final = line.findLastIndex(planned);
     if (names.length && final >= 0) ends.push({y: y(metric.of(line[final])), name: names[k], own, mine: k === mine});
