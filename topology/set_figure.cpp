@@ -171,14 +171,17 @@ std::map<std::string, Setter> setters() {
 
 }  // namespace
 
+std::vector<std::string> figure_keys() {
+  std::vector<std::string> keys;
+  for (const auto& [known, setter] : setters()) keys.push_back(known);
+  return keys;
+}
+
 void set_figure(Topology& topology, const std::string& key, double value) {
   const auto table = setters();
   const auto found = table.find(key);
-  if (found == table.end()) {
-    std::vector<std::string> keys;
-    for (const auto& [known, setter] : table) keys.push_back(known);
-    throw InvalidInput("set", '"' + key + '"', fmt::format("known: {}", fmt::join(keys, ", ")));
-  }
+  if (found == table.end())
+    throw InvalidInput("set", '"' + key + '"', fmt::format("known: {}", fmt::join(figure_keys(), ", ")));
   const bool latency = key.size() > 3 && key.compare(key.size() - 3, 3, "_us") == 0;
   if (!(value > 0) && !(latency && value == 0))
     throw InvalidInput("set", fmt::format("{}={}", key, value), "a figure above 0");

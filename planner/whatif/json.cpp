@@ -25,6 +25,12 @@ std::string run_name(const Plan& p) {
   return text;
 }
 
+// Four significant digits, never an exponent: passes of 50 us and steps of minutes alike.
+std::string figure(double v) {
+  const int digits = v > 0 ? 3 - static_cast<int>(std::floor(std::log10(v))) : 0;
+  return fmt::format("{:.{}f}", v, std::clamp(digits, 0, 6));
+}
+
 double memory_GiB(const Plan& p) {
   double sum = 0;
   for (const auto& [bucket, GiB] : p.memory_GiB) sum += GiB;
@@ -189,9 +195,9 @@ std::string what_if_text(const WhatIf& w, const std::vector<WhatIfOutcome>& outc
     }
     const Plan& p = *outcomes[i].plan;
     const LinkClassLoad* busiest = busiest_link(p);
-    for (const double ms : {p.time.total_ms(), p.low_ms, p.high_ms}) rows.back().push_back(fmt::format("{:.1f}", ms));
-    rows.back().push_back(fmt::format("{:.0f}", p.model_TFLOPps_per_gpu));
-    rows.back().push_back(fmt::format("{:.1f}", 1e6 * gpu_seconds_per_token(p, p.time.total_ms())));
+    for (const double ms : {p.time.total_ms(), p.low_ms, p.high_ms}) rows.back().push_back(figure(ms));
+    rows.back().push_back(figure(p.model_TFLOPps_per_gpu));
+    rows.back().push_back(figure(1e6 * gpu_seconds_per_token(p, p.time.total_ms())));
     rows.back().push_back(fmt::format("{:.1f}", memory_GiB(p)));
     rows.back().push_back(busiest == nullptr ? "none" : busiest->link);
     ends.push_back(run_name(p) + " | " + p.schedule.name);
@@ -225,9 +231,9 @@ std::string what_if_text(const WhatIf& w, const std::vector<WhatIfOutcome>& outc
     return at;
   };
   if (outcomes.size() > 1 && fastest != nullptr) {
-    text += fmt::format("\nfastest step: {:.1f} ms with {}\n", fastest->time.total_ms(), where(fastest_at));
-    text += fmt::format("fewest GPU-seconds: {:.1f} a million tokens with {}\n",
-                        1e6 * gpu_seconds_per_token(*cheapest, cheapest->time.total_ms()), where(cheapest_at));
+    text += fmt::format("\nfastest: {} ms with {}\n", figure(fastest->time.total_ms()), where(fastest_at));
+    text += fmt::format("fewest GPU-seconds: {} a million tokens with {}\n",
+                        figure(1e6 * gpu_seconds_per_token(*cheapest, cheapest->time.total_ms())), where(cheapest_at));
   }
   return text;
 }

@@ -1,50 +1,63 @@
 // The keys of --set, what values each takes, and what each does to a request.
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "planner/layout_space.hpp"
 #include "planner/schedules/build.hpp"
-#include "planner/whatif/edits.hpp"
 #include "planner/whatif/whatif.hpp"
+#include "topology/set_figure.hpp"
 
 namespace topomoe {
 namespace {
 
 enum class Takes { rate, count, text };
-enum class Of { cluster, gpu, job, layout };
+enum class Of { cluster, resize, job, layout };
 
 struct Key {
-  const char* name;
+  std::string name;
   Takes takes;
   Of of;
 };
 
-// In the order in which they are listed to people.
-constexpr std::array kKeys{
-    Key{"nic.GBps", Takes::rate, Of::cluster}, Key{"nvlink.GBps", Takes::rate, Of::cluster},
-    Key{"hosts", Takes::count, Of::cluster},   Key{"gpus", Takes::count, Of::gpu},
-    Key{"hbm.GBps", Takes::rate, Of::gpu},     Key{"bf16.TFLOPps", Takes::rate, Of::gpu},
-    Key{"memory_GiB", Takes::rate, Of::job},   Key{"phase", Takes::text, Of::job},
-    Key{"sequence", Takes::count, Of::job},    Key{"global_batch", Takes::count, Of::job},
-    Key{"micro_batch", Takes::count, Of::job}, Key{"dtype", Takes::text, Of::job},
-    Key{"recompute", Takes::text, Of::job},    Key{"sequence_parallel", Takes::text, Of::job},
-    Key{"routing", Takes::text, Of::job},      Key{"target", Takes::text, Of::job},
-    Key{"split", Takes::text, Of::job},        Key{"transport", Takes::text, Of::job},
-    Key{"chunks", Takes::count, Of::job},      Key{"tp", Takes::count, Of::layout},
-    Key{"ep", Takes::count, Of::layout},       Key{"etp", Takes::count, Of::layout},
-    Key{"pp", Takes::count, Of::layout},       Key{"vpp", Takes::count, Of::layout},
-    Key{"cp", Takes::count, Of::layout},       Key{"dp", Takes::count, Of::layout},
-    Key{"edp", Takes::count, Of::layout},
-};
+// Beside these there are the figures of the cluster that an edit can set. In the order in which people see them.
+const std::vector<Key>& own_keys() {
+  static const std::vector<Key> keys{
+      {"gpus", Takes::count, Of::resize},
+      {"memory_GiB", Takes::rate, Of::job},
+      {"phase", Takes::text, Of::job},
+      {"sequence", Takes::count, Of::job},
+      {"global_batch", Takes::count, Of::job},
+      {"micro_batch", Takes::count, Of::job},
+      {"dtype", Takes::text, Of::job},
+      {"recompute", Takes::text, Of::job},
+      {"sequence_parallel", Takes::text, Of::job},
+      {"routing", Takes::text, Of::job},
+      {"target", Takes::text, Of::job},
+      {"split", Takes::text, Of::job},
+      {"transport", Takes::text, Of::job},
+      {"chunks", Takes::count, Of::job},
+      {"tp", Takes::count, Of::layout},
+      {"ep", Takes::count, Of::layout},
+      {"etp", Takes::count, Of::layout},
+      {"pp", Takes::count, Of::layout},
+      {"vpp", Takes::count, Of::layout},
+      {"cp", Takes::count, Of::layout},
+      {"dp", Takes::count, Of::layout},
+      {"edp", Takes::count, Of::layout},
+  };
+  return keys;
+}
 
-const Key& find_key(const std::string& name) {
-  const auto key = std::find_if(kKeys.begin(), kKeys.end(), [&](const Key& k) { return name == k.name; });
-  if (key == kKeys.end()) throw InvalidInput("--set", name.empty() ? "no key" : name, "known are " + setting_keys());
-  return *key;
+Key find_key(const std::string& name) {
+  for (const Key& key : own_keys())
+    if (key.name == name) return key;
+  for (const std::string& figure : figure_keys())
+    if (figure == name) return {name, name.starts_with("hosts") ? Takes::count : Takes::rate, Of::cluster};
+  throw InvalidInput("--set", name.empty() ? "no key" : name, "known are " + setting_keys());
 }
 
 // Beyond these a figure is a slip of the keyboard, and products of several might overflow.
@@ -54,8 +67,11 @@ constexpr int kMostCount = 10'000'000;
 double number_from(const std::string& field, const std::string& text) {
   double value = 0;
   const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || rest != text.data() + text.size() || !(value > 0 && value <= kMostRate))
-    throw InvalidInput(field, text, fmt::format("a number above 0, at most {:g}", kMostRate));
+  const bool may_be_0 = field.ends_with("_us");
+  if (error != std::errc() || rest != text.data() + text.size() || !(value >= 0 && value <= kMostRate) ||
+      (value == 0 && !may_be_0))
+    throw InvalidInput(field, text,
+                       fmt::format("a number {} 0, at most {:g}", may_be_0 ? "not below" : "above", kMostRate));
   return value;
 }
 
@@ -86,30 +102,19 @@ void set_count(PlanRequest& r, const std::string& key, int value) {
   if (key == "chunks") r.chunks = value;
 }
 
-// All but what changes the cluster's links and hosts.
+// All but figures of the cluster, and routing.
 void apply(PlanRequest& r, const Key& key, const std::string& text) {
-  const std::string field = std::string("--set ") + key.name;
-  const std::string name = key.name;
-  const auto gpus = [&](auto change) {
-    for (HostTemplate& host : r.topology.templates) {
-      change(host.gpu, number_from(field, text));
-      host.gpu.source = Source::assumed, host.gpu.source_note = field + "=" + text;
-    }
-  };
+  const std::string field = "--set " + key.name;
   if (key.takes == Takes::text)
-    set_text(r, name, text, field);
+    set_text(r, key.name, text, field);
   else if (key.of == Of::layout)
-    r.fix.push_back(fmt::format("{}={}", name, count_from(field, text)));
-  else if (name == "memory_GiB")
+    r.fix.push_back(fmt::format("{}={}", key.name, count_from(field, text)));
+  else if (key.name == "memory_GiB")
     r.memory_GiB = number_from(field, text);
-  else if (name == "hbm.GBps")
-    gpus([](GpuSpec& gpu, double value) { gpu.hbm_GBps = value; });
-  else if (name == "bf16.TFLOPps")
-    gpus([](GpuSpec& gpu, double value) { gpu.bf16_TFLOPps = value; });
-  else if (name == "gpus")
+  else if (key.of == Of::resize)
     r.topology = resize_hosts(r.topology, count_from(field, text), &r.topology_note);
   else
-    set_count(r, name, count_from(field, text));
+    set_count(r, key.name, count_from(field, text));
 }
 
 // Layout dimensions that --fix already holds.
@@ -121,16 +126,15 @@ bool fixed(const PlanRequest& r, const std::string& key) {
 }  // namespace
 
 std::string setting_keys() {
-  std::string text;
-  const auto list = [&](std::initializer_list<Of> of, const char* whose) {
-    const char* comma = text.empty() ? "" : "; ";
-    for (const Key& key : kKeys)
-      if (std::find(of.begin(), of.end(), key.of) != of.end()) text += comma + std::string(key.name), comma = ", ";
+  std::string text = fmt::format("{}, gpus (of the cluster); ", fmt::join(figure_keys(), ", "));
+  const auto list = [&](Of of, const char* whose) {
+    const char* comma = "";
+    for (const Key& key : own_keys())
+      if (key.of == of) text += comma + key.name, comma = ", ";
     text += whose;
   };
-  list({Of::cluster, Of::gpu}, " (of the cluster)");
-  list({Of::job}, " (of the job)");
-  list({Of::layout}, " (of the layout)");
+  list(Of::job, " (of the job); ");
+  list(Of::layout, " (of the layout)");
   return text;
 }
 
@@ -140,7 +144,7 @@ Setting parse_setting(const std::string& text) {
   const auto equals = text.find('=');
   if (equals == std::string::npos) throw InvalidInput("--set", text, "KEY=VALUE[,VALUE]; known are " + setting_keys());
   Setting setting{text.substr(0, equals), {}};
-  const Key& key = find_key(setting.key);
+  const Key key = find_key(setting.key);
   const std::string field = "--set " + setting.key;
   for (std::size_t at = equals + 1; at <= text.size();) {
     const std::size_t comma = std::min(text.find(',', at), text.size());
@@ -193,19 +197,22 @@ PlanRequest request_at(const WhatIf& w, const WhatIfPoint& point) {
   PlanRequest request = w.base;
   request.topology = w.clusters[point.cluster].topology;
   request.topology_note = w.clusters[point.cluster].note;
-  std::vector<std::string> set;
+  std::vector<Edit> edits;
   for (std::size_t i = 0; i < w.settings.size(); ++i) {
-    const Key& key = find_key(w.settings[i].key);
+    const Key key = find_key(w.settings[i].key);
     const std::string& value = w.settings[i].values[point.values[i]];
     if (key.of == Of::cluster)
-      set.push_back(w.settings[i].key + "=" + value);
+      edits.push_back(parse_set(w.settings[i].key + "=" + value));
     else if (w.settings[i].key == "routing")
       request.routing = w.routings.at(value);
     else
       apply(request, key, value);
   }
-  const std::vector<std::string> none;
-  request.topology = edited(request.topology, set, point.edited ? w.degrade : none, point.edited ? w.remove : none);
+  if (point.edited) {
+    for (const std::string& text : w.degrade) edits.push_back(parse_degrade(text));
+    for (const std::string& text : w.remove) edits.push_back(parse_remove(text));
+  }
+  request.topology = edit(request.topology, edits);
   return request;
 }
 

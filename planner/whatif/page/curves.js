@@ -31,7 +31,7 @@ function draw_curves() {
   svg.setAttribute("aria-label", `${metric.name} along ${axis.key}`);
   const lines = state.lines ? along(state.lines, state.point).map(p => along(axis, p.index)) : [along(axis, state.point)];
   const names = state.lines ? state.lines.values.map(v => title(state.lines, v)) : [];
-  const label = names.length ? Math.min(220, 24 + 6.6 * Math.max(...names.map(n => n.length))) : 20;
+  const label = names.length ? Math.min(230, 34 + 6.6 * Math.max(...names.map(n => n.length))) : 20;
   const left = 62, right = width - label, top = 26, bottom = 286;
   const x = x_scale(axis, left, right);
   const found = lines.flat().filter(planned);
@@ -61,7 +61,8 @@ function draw_curves() {
   const mine = lines.findIndex(line => line.includes(points[state.point]));
   const all_bands = lines.length <= 3;
   const ordered = numbers(axis);  // between two clusters there is nothing to draw a line through
-  const layers = ["bands", "paths", "dots"].map(() => make(svg, "g"));
+  const crowded = axis.values.some((_, i) => i > 0 && Math.abs(x(i) - x(i - 1)) < 9);
+  const layers = ["bands", "paths", "dots", "rings", "hits"].map(() => make(svg, "g"));
   const crosses = {};
   const ends = [];
   lines.forEach((line, k) => {
@@ -90,14 +91,14 @@ function draw_curves() {
       let cy = 0;
       if (planned(p)) {
         cy = y(metric.of(p));
-        make(layers[2], "circle", {cx: x_of(i), cy, r: 4, class: "dot", fill: own});
+        make(layers[2], "circle", {cx: x_of(i), cy, r: crowded ? 2 : 4, class: crowded ? "" : "dot", fill: own});
       } else {  // on the axis, several above each other
         cy = bottom - 8 - 13 * (crosses[i] = (crosses[i] ?? -1) + 1);
         const d = `M${x_of(i) - 4},${cy - 4} l8,8 m0,-8 l-8,8`;
         make(layers[2], "path", {d, class: "cross"});
       }
-      if (p.index === state.point) make(layers[2], "circle", {cx: x_of(i), cy, r: 7.5, class: "ring"});
-      make(layers[2], "circle", {cx: x_of(i), cy, r: 11, class: "hit", "data-point": p.index, "data-tip": tip});
+      if (p.index === state.point) make(layers[3], "circle", {cx: x_of(i), cy, r: 7.5, class: "ring"});
+      make(layers[4], "circle", {cx: x_of(i), cy, r: 11, class: "hit", "data-point": p.index, "data-tip": tip});
     });
     const final = line.findLastIndex(planned);
     if (names.length && final >= 0) ends.push({y: y(metric.of(line[final])), name: names[k], own, mine: k === mine});
@@ -109,7 +110,8 @@ function draw_curves() {
     for (let i = ends.length; i-- > 0;) {
       const limit = i + 1 < ends.length ? ends[i + 1].y - 13.5 : ends[i].y - over;
       ends[i].y = Math.min(ends[i].y, limit);
-      make(svg, "text", {x: right + 8, y: ends[i].y + 4, class: ends[i].mine ? "strong" : "", style: `fill: ${ends[i].mine ? "" : ends[i].own}`}, ends[i].name);
+      make(svg, "line", {x1: right + 6, x2: right + 15, y1: ends[i].y, y2: ends[i].y, class: "swatch", stroke: ends[i].own});
+      make(svg, "text", {x: right + 20, y: ends[i].y + 4, class: ends[i].mine ? "strong" : ""}, ends[i].name);
     }
   }
   const notes = [];

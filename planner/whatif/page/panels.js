@@ -95,6 +95,7 @@ function draw_timeline() {
   }
 }
 
+const most_neighbours = 12;
 // At most `most` neighbours of the chosen point.
 function near(list, most) {
   const at = list.findIndex(p => p.index === state.point);
@@ -104,7 +105,7 @@ function near(list, most) {
 const value_of = p => state.along.values[place(p.index)[axes.indexOf(state.along)]];
 
 function draw_loads() {
-  const box = $("heat"), line = near(along(state.along, state.point), 24), chosen = points[state.point];
+  const box = $("heat"), line = near(along(state.along, state.point), most_neighbours), chosen = points[state.point];
   box.replaceChildren();
   $("loads-note").textContent = `Share of a layer's time that the busiest link of each class is busy, along ${state.along.key}; figures are the chosen point's.`;
   const classes = [...new Set(line.filter(planned).flatMap(p => p.loads.map(l => l.link_class)))];
@@ -126,14 +127,14 @@ function draw_loads() {
         class: `cell${load ? "" : " none"}${busy > 0.5 ? " hot" : ""}${p === chosen ? " chosen" : ""}`, style: `--busy: ${Math.min(1, busy).toFixed(4)}`,
         "data-point": p.index, "data-class": klass,
         "data-tip": `${words(p)}\n` + (load ? `${load.link}: ${bytes(load.bytes)} at ${figure(load.GBps_per_direction)} GB/s, busy ${figure(load.busy_us)} us` : planned(p) ? "not used" : p.status)},
-        load ? (line.length > 14 ? "" : `${(100 * busy).toFixed(0)}%`) : planned(p) ? "" : "\u00d7");
+        load ? (100 * busy).toFixed(0) + (line.length > 7 ? "" : "%") : planned(p) ? "" : "\u00d7");
     }
     for (const text of own ? [figure(own.GBps_per_direction), bytes(own.bytes), figure(own.busy_us)] : ["", "", ""]) make(row, "td", {class: "own"}, text);
   }
 }
 
 function draw_memory() {
-  const box = $("bars"), line = near(along(state.along, state.point), 24), chosen = points[state.point];
+  const box = $("bars"), line = near(along(state.along, state.point), most_neighbours), chosen = points[state.point];
   box.replaceChildren(), $("buckets").replaceChildren();
   const found = line.filter(planned);
   $("memory-note").textContent = found.length ? `The worst pipeline stage, along ${state.along.key}; the line is the limit.` : "no plan";

@@ -34,7 +34,7 @@ function self_test() {
     const targets = [...document.querySelectorAll(selector)].map(c => +c.dataset.point);
     for (const point of [...new Set(targets)]) {
       const target = document.querySelector(`${selector}[data-point="${point}"]`);
-      if (target) click(target), list.push({clicked: point, chosen: shown().chosen_rows});
+      if (target) click(target), list.push({clicked: point, chosen: shown().chosen_rows, tiles: shown().tiles});
     }
   }
   const background = () => getComputedStyle(document.body).backgroundColor;
