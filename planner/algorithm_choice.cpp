@@ -1,7 +1,6 @@
 #include "planner/algorithm_choice.hpp"
 
 #include <numeric>
-#include <optional>
 
 #include "topomoe/error.hpp"
 
@@ -85,19 +84,25 @@ void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout
   a.idle_s = pricer.last_inter_node_idle_s();
 }
 
-Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
-                      double tokens_injected, double forwards, const AlgorithmOptions& options, std::int64_t& priced) {
+std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
+                                    double tokens_injected, const AlgorithmOptions& options, std::int64_t& priced) {
   constexpr int kChunks[] = {1, 2, 3, 4, 6, 8, 12, 16};
-  std::optional<Algorithm> best, forward, backward;
+  std::vector<Algorithm> all;
+  std::size_t best = 0, forward = 0, backward = 0;
+  // True where it is the fastest so far in either pass or in both together.
   const auto consider = [&](const Cut& there, const Cut& back) {
     a.forward = there, a.backward = back;
     price(a, pricer, cache, layout, options);
     ++priced;
-    const auto better = [](double x, double y) { return x < y * (1 - 1e-9); };
-    bool improved = false;
-    if (!best || better(a.time_s(forwards), best->time_s(forwards))) best = a, improved = true;
-    if (!forward || better(a.forward_s, forward->forward_s)) forward = a, improved = true;
-    if (!backward || better(a.backward_s, backward->backward_s)) backward = a, improved = true;
+    all.push_back(a);
+    const std::size_t last = all.size() - 1;
+    bool improved = last == 0;
+    const auto keep = [&](std::size_t& kept, auto time) {
+      if (time(a) < time(all[kept]) * (1 - 1e-9)) kept = last, improved = true;
+    };
+    keep(best, [](const Algorithm& x) { return x.time_s(1); });
+    keep(forward, [](const Algorithm& x) { return x.forward_s; });
+    keep(backward, [](const Algorithm& x) { return x.backward_s; });
     return improved;
   };
   if (options.chunks > 0) {
@@ -117,10 +122,9 @@ Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, co
       }
     }
   }
-  if (options.train && !(forward->forward == backward->backward) &&
-      std::lcm(forward->forward.chunks, backward->backward.chunks) <= kMostUnits)
-    consider(forward->forward, backward->backward);
-  return *best;
+  const Cut there = all[forward].forward, back = all[backward].backward;
+  if (options.train && !(there == back) && std::lcm(there.chunks, back.chunks) <= kMostUnits) consider(there, back);
+  return all;
 }
 
 }  // namespace topomoe

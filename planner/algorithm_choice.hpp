@@ -52,9 +52,9 @@ double injected(const Layout& layout, TokenSplit split, double tokens_of_tp_grou
 // Fills in the times.
 void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
            const AlgorithmOptions& options);
-// The best n and r of each pass for the split and transport of `a`; `priced` is increased by the number of schedules
-// priced. The passes are cut alike unless cutting them apart is faster, repacking of what was saved included.
-Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
-                      double tokens_injected, double forwards, const AlgorithmOptions& options, std::int64_t& priced);
+// The split and transport of `a` with every n and r worth a thought; `priced` is increased by the number of schedules
+// priced. The passes are cut alike, and in the last one each as suits it best, repacking of what was saved included.
+std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
+                                    double tokens_injected, const AlgorithmOptions& options, std::int64_t& priced);
 
 }  // namespace topomoe

@@ -15,7 +15,7 @@ Algorithm best_for(Search& s, const Candidate& c, double tokens) {
                               ? c.costs
                               : step_costs(m, job, c.layout, stage_classes(m, c.layout),
                                            topomoe::layer_costs(m, job, c.layout, s.machine, s.gpus_per_node()),
-                                           s.machine, s.gpus_per_node());
+                                           step_curves(c.layout, s.machine, s.gpus_per_node()), s.machine);
   const double forwards = c.costs.moe_forwards;
   Algorithm best;
   double best_ms = 0;

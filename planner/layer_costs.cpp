@@ -53,7 +53,7 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
   const double around = T / (l.sequence_parallel ? tp : 1), heads = m.heads / tp;
   const auto work = [&] { return Work{m, machine, b, {}}; };
   // Around each of attention and FFN.
-  const auto tp_group = groups.members(Role::tp, 0);
+  const CollectiveGroup tp_group = group_on_nodes(groups.members(Role::tp, 0), gpus_per_node);
   const double gathered = machine.collective_s(Collective::all_gather, T * m.hidden * b / tp, tp_group) +
                           machine.collective_s(Collective::reduce_scatter, T * m.hidden * b, tp_group);
   const auto add_collectives = [&](PassCost& c) { c.forward_s += gathered, c.backward_s += gathered; };
@@ -93,7 +93,8 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
     if (l.cp > 1 && !decode) {
       // Each rank's keys and values visit all others: cp-1 hops; in the backward also their gradients.
       const double kv = 2 * T * std::max(1.0, m.kv_heads / tp) * m.head_dim * b * (is_mla(m) ? heads : 1);
-      const double ring = machine.collective_s(Collective::all_gather, kv, groups.members(Role::cp, 0));
+      const double ring =
+          machine.collective_s(Collective::all_gather, kv, group_on_nodes(groups.members(Role::cp, 0), gpus_per_node));
       w.cost.forward_s += std::max(0.0, ring - scores);
       w.cost.backward_s += std::max(0.0, 2 * ring - scores_backward);
     }

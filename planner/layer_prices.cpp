@@ -1,5 +1,7 @@
 #include "planner/layer_prices.hpp"
 
+#include <algorithm>
+
 namespace topomoe {
 
 LayerPrices::LayerPrices(const Model& model, DType dtype, const Machine& machine, TrafficModel& traffic,
@@ -37,15 +39,16 @@ const std::vector<Algorithm>& LayerPrices::in_one_chunk(const Layout& layout, do
 
 const Algorithm& LayerPrices::refined(const Layout& layout, double tokens, std::size_t algorithm, double forwards) {
   Entry& e = entry(layout, tokens);
-  const auto [at, fresh] = e.refined.try_emplace({algorithm, forwards});
+  const auto [at, fresh] = e.refined.try_emplace(algorithm);
   if (fresh) {
     const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
     LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
     const Algorithm& a = e.one[algorithm];
-    at->second =
-        best_chunks(a, pricer, schedules_, layout, injected(layout, a.split, tokens), forwards, options_, timelines_);
+    at->second = price_chunks(a, pricer, schedules_, layout, injected(layout, a.split, tokens), options_, timelines_);
   }
-  return at->second;
+  return *std::min_element(at->second.begin(), at->second.end(), [&](const Algorithm& x, const Algorithm& y) {
+    return x.time_s(forwards) < y.time_s(forwards) * (1 - 1e-9);
+  });
 }
 
 const Schedule& LayerPrices::schedule(const Layout& layout, const Algorithm& a) {

@@ -36,7 +36,7 @@ class LayerPrices {
   };
   struct Entry {
     std::vector<Algorithm> one;
-    std::map<std::pair<std::size_t, double>, Algorithm> refined;
+    std::map<std::size_t, std::vector<Algorithm>> refined;  // by place in `one`
   };
   Key key(const Layout& layout, double tokens) const;
   Entry& entry(const Layout& layout, double tokens);

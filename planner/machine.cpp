@@ -56,10 +56,30 @@ Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibr
   return m;
 }
 
-double Machine::collective_s(Collective op, double send_bytes, std::span<const int> gpus) const {
-  if (gpus.size() < 2 || send_bytes <= 0) return 0;
-  const std::vector<int> ranks(gpus.begin(), gpus.end());
-  return collectives->time_us(op, send_bytes, group_of(collectives->topology(), ranks)) * 1e-6;
+CollectiveGroup group_on_nodes(std::span<const int> ranks, int gpus_per_node) {
+  CollectiveGroup group{.ranks = static_cast<int>(ranks.size()), .nodes = 0, .most = 0, .fewest = 0};
+  for (std::size_t begin = 0; begin < ranks.size();) {
+    std::size_t end = begin;
+    while (end < ranks.size() && ranks[end] / gpus_per_node == ranks[begin] / gpus_per_node) ++end;
+    const int here = static_cast<int>(end - begin);
+    if (here > group.most)
+      group.most = here,
+      group.gpus.assign(ranks.begin() + static_cast<long>(begin), ranks.begin() + static_cast<long>(end));
+    group.fewest = group.nodes == 0 ? here : std::min(group.fewest, here);
+    ++group.nodes;
+    begin = end;
+  }
+  return group;
+}
+
+const CollectiveCurve& Machine::curve(Collective op, const CollectiveGroup& group) const {
+  auto at = curves_.find({op, group});
+  if (at == curves_.end()) at = curves_.emplace(std::pair{op, group}, collectives->curve(op, group)).first;
+  return at->second;
+}
+
+double Machine::collective_s(Collective op, double send_bytes, const CollectiveGroup& group) const {
+  return group.ranks < 2 || send_bytes <= 0 ? 0 : curve(op, group).time_us(send_bytes) * 1e-6;
 }
 
 double efficiency_of(const Efficiency& e, const std::string& link_class) {

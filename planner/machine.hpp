@@ -2,6 +2,7 @@
 // (planner/rates), and what no model covers: stated efficiencies.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -56,9 +57,17 @@ struct Machine {
   std::shared_ptr<const CollectiveModel> collectives;
   std::vector<RateSource> sources;
 
-  // Seconds of a collective on these GPUs; 0 for a group of one.
-  double collective_s(Collective op, double send_bytes, std::span<const int> gpus) const;
+  // The model's curve, kept: not thread-safe, and references live as long as the machine.
+  const CollectiveCurve& curve(Collective op, const CollectiveGroup& group) const;
+  // Seconds of a collective on a group; 0 for a group of one.
+  double collective_s(Collective op, double send_bytes, const CollectiveGroup& group) const;
+
+ private:
+  mutable std::map<std::pair<Collective, CollectiveGroup>, CollectiveCurve> curves_;
 };
+
+// The group of these ranks (ascending; rank r is GPU r) on nodes of so many GPUs each: group_of without a search.
+CollectiveGroup group_on_nodes(std::span<const int> ranks, int gpus_per_node);
 
 // Throws InvalidInput when the topology does not know the GPU's rates.
 Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibration> calibrations = {});

@@ -19,13 +19,17 @@ double chunk_fraction(const Schedule& s, const Buffer& b, const View& v) {
   return static_cast<double>(c.end - c.begin) / s.chunks;
 }
 
-void put(std::string& key, int value) { key += static_cast<char>(value + 1); }
-void put(std::string& key, const std::optional<RankSet>& set) {
-  put(key, set ? static_cast<int>(set->base) : 9);
-  if (set)
-    for (const Role r : set->spread) put(key, static_cast<int>(r));
-  key += '|';
-}
+// FNV-1a over small integers: what tells views apart, without a string a question.
+struct Fingerprint {
+  std::uint64_t hash = 0xcbf29ce484222325U;
+  void put(int value) { hash = (hash ^ static_cast<std::uint32_t>(value + 1)) * 0x100000001b3U; }
+  void put(const std::optional<RankSet>& set) {
+    put(set ? static_cast<int>(set->base) : 9);
+    if (set)
+      for (const Role r : set->spread) put(static_cast<int>(r));
+    put(-7);
+  }
+};
 
 }  // namespace
 
@@ -59,14 +63,14 @@ double LayerPricer::row_bytes(const Buffer& b) const {
 namespace {
 
 // What rows of a view depend on, apart from ranks and chunks.
-std::string view_key(const Schedule& s, const View& view) {
+Fingerprint view_key(const Schedule& s, const View& view) {
   const Buffer& b = s.buffers[static_cast<std::size_t>(view.buffer)];
-  std::string key;
-  put(key, static_cast<int>(s.intake) * 8 + static_cast<int>(b.symbol));
-  put(key, b.sources), put(key, b.dests), put(key, view.sources), put(key, view.dests);
-  put(key, b.blocks ? static_cast<int>(*b.blocks) : 20), put(key, b.split ? static_cast<int>(b.split->role) : 20);
-  put(key, view.split ? static_cast<int>(view.split->role) : 20),
-      put(key, view.block ? static_cast<int>(*view.block) : 20);
+  Fingerprint key;
+  key.put(static_cast<int>(s.intake) * 8 + static_cast<int>(b.symbol));
+  key.put(b.sources), key.put(b.dests), key.put(view.sources), key.put(view.dests);
+  key.put(b.blocks ? static_cast<int>(*b.blocks) : 20), key.put(b.split ? static_cast<int>(b.split->role) : 20);
+  key.put(view.split ? static_cast<int>(view.split->role) : 20);
+  key.put(view.block ? static_cast<int>(*view.block) : 20);
   return key;
 }
 
@@ -74,8 +78,9 @@ std::string view_key(const Schedule& s, const View& view) {
 
 double LayerPricer::rows(const Schedule& s, const View& view, int rank, int peer) {
   const Buffer& b = s.buffers[static_cast<std::size_t>(view.buffer)];
-  const std::string key = view_key(s, view) + std::to_string(rank) + "," + std::to_string(peer);
-  const auto found = rows_.find(key);
+  Fingerprint key = view_key(s, view);
+  key.put(rank), key.put(peer);
+  const auto found = rows_.find(key.hash);
   double all = 0;
   if (found != rows_.end()) {
     all = found->second;
@@ -85,15 +90,16 @@ double LayerPricer::rows(const Schedule& s, const View& view, int rank, int peer
     one.chunks = {0, 1};
     if (v.chunks) v.chunks = Chunks{0, 1};
     all = rows_of(one, v, groups_, *counts_, rank, peer);
-    rows_.emplace(key, all);
+    rows_.emplace(key.hash, all);
   }
   return all * chunk_fraction(s, b, view);
 }
 
 const GroupLoad& LayerPricer::load(const Schedule& s, const Step& step) {
   const View& view = step.in[0];
-  const std::string key = view_key(s, view) + "/" + std::to_string(static_cast<int>(step.group));
-  if (const auto found = loads_of_.find(key); found != loads_of_.end()) return found->second;
+  Fingerprint key = view_key(s, view);
+  key.put(static_cast<int>(step.group));
+  if (const auto found = loads_of_.find(key.hash); found != loads_of_.end()) return found->second;
   const auto members = groups_.members(step.group, me_);
   const double part = 1 / chunk_fraction(s, s.buffers[static_cast<std::size_t>(view.buffer)], view);
   GroupLoad out;
@@ -111,15 +117,14 @@ const GroupLoad& LayerPricer::load(const Schedule& s, const Step& step) {
       return it != known.end() ? it->second : known.emplace(pair, part * rows(s, view, rank, peer)).first->second;
     });
   }
-  return loads_of_.emplace(key, std::move(out)).first->second;
+  return loads_of_.emplace(key.hash, std::move(out)).first->second;
 }
 
 const CollectiveCurve& LayerPricer::curve(Collective op, Role group) {
-  const auto found = curves_.find({op, group});
-  if (found != curves_.end()) return found->second;
-  const auto members = groups_.members(group, me_);
-  const auto shape = group_of(machine_.collectives->topology(), {members.begin(), members.end()});
-  return curves_.emplace(std::pair{op, group}, machine_.collectives->curve(op, shape)).first->second;
+  const CollectiveCurve*& known = curves_[{op, group}];
+  if (known == nullptr)
+    known = &machine_.curve(op, group_on_nodes(groups_.members(group, me_), groups_.gpus_per_node()));
+  return *known;
 }
 
 LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step) {
@@ -286,12 +291,14 @@ LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
     const Step* step;
     double bytes = 0;  // of a row, times the share of chunks, summed
   };
-  std::map<std::string, Traffic> traffic;
+  std::map<std::uint64_t, Traffic> traffic;
   double compute = 0, hbm = 0;
   for (const Step& step : backward ? s.backward : s.forward) {
     if (step.kind == StepKind::exchange || step.kind == StepKind::all_gather) {
       const Buffer& b = s.buffers[static_cast<std::size_t>(step.in[0].buffer)];
-      Traffic& t = traffic[view_key(s, step.in[0]) + std::to_string(static_cast<int>(step.group))];
+      Fingerprint key = view_key(s, step.in[0]);
+      key.put(static_cast<int>(step.group));
+      Traffic& t = traffic[key.hash];
       t.step = &step;
       t.bytes += row_bytes(b) * chunk_fraction(s, b, step.in[0]);
       continue;

@@ -12,6 +12,7 @@
 // directions of NVLink are one resource, which under skew is too strict.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
@@ -87,11 +88,11 @@ class LayerPricer {
   int me_ = 0;
   const ExpectedCounts* counts_ = nullptr;
   std::vector<std::string> resources_;
-  std::unordered_map<std::string, double> rows_;         // by view, for all chunks
-  std::unordered_map<std::string, GroupLoad> loads_of_;  // by view and group, where pairs differ
+  std::unordered_map<std::uint64_t, double> rows_;         // by view, for all chunks
+  std::unordered_map<std::uint64_t, GroupLoad> loads_of_;  // by view and group, where pairs differ
   std::vector<LinkClassLoad> loads_;
   double inter_idle_s_ = 0;
-  std::map<std::pair<Collective, Role>, CollectiveCurve> curves_;
+  std::map<std::pair<Collective, Role>, const CollectiveCurve*> curves_;
 };
 
 }  // namespace topomoe

@@ -136,6 +136,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   std::int64_t enumerated = 0, too_big = 0;
   std::vector<TooLarge> forbidden;
   for (const Layout& layout : *layouts) {
+    const StepCurves curves = step_curves(layout, s.machine, s.gpus_per_node());
     std::vector<StageClass> stages;
     int vpp = 0;
     for (const Variant& v : variants(layout, request.model, request.job, s.constraints)) {
@@ -154,8 +155,9 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
         any |= o.fits[i];
       }
       too_big += !any;
-      c.costs = step_costs(request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), s.machine,
-                           s.gpus_per_node());
+      // What is far too large is not told of.
+      if (!any && o.memory_GiB[0] > 1.25 * s.limit_GiB && o.memory_GiB[1] > 1.25 * s.limit_GiB) continue;
+      c.costs = step_costs(request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), curves, s.machine);
       const double flops = expert_flops_s(s, c.job, c.layout);
       o.bound_ms = bound_ms(c.costs, flops, s.options.train ? 2 * flops : 0);
       o.order = open.size();

@@ -5,19 +5,8 @@
 namespace topomoe {
 namespace {
 
-double sent_between_stages_s(const Model& m, const Job& job, const Layout& l, const Machine& machine) {
-  if (l.pp == 1) return 0;
-  const double bytes = tokens_per_micro_batch(job, l.cp) / (l.sequence_parallel ? l.tp : 1) * m.hidden *
-                       static_cast<double>(size_of(job.dtype));
-  const int pair[] = {0, l.world / l.pp};  // the second: the first rank of the next stage
-  return machine.collective_s(Collective::send_recv, bytes, pair);
-}
-
-// Reduce-scatter of fp32 gradients and all-gather of weights over the group.
-double reduction_s(std::span<const int> group, double parameters, double element_bytes, const Machine& machine) {
-  return machine.collective_s(Collective::reduce_scatter, parameters * 4, group) +
-         machine.collective_s(Collective::all_gather, parameters * element_bytes / static_cast<double>(group.size()),
-                              group);
+double reduction_s(const StepCurves::Reduction& r, double parameters, double element_bytes) {
+  return (r.scatter.time_us(parameters * 4) + r.gather.time_us(parameters * element_bytes / r.ranks)) * 1e-6;
 }
 
 double passes(const PassCost& c, const Job& job) {
@@ -30,8 +19,24 @@ double passes(const PassCost& c, const Job& job) {
 
 }  // namespace
 
+StepCurves step_curves(const Layout& l, const Machine& machine, int gpus_per_node) {
+  const RankGroups groups(l, gpus_per_node);
+  const auto curve = [&](Collective op, std::span<const int> ranks) {
+    return ranks.size() < 2 ? CollectiveCurve() : machine.curve(op, group_on_nodes(ranks, gpus_per_node));
+  };
+  const auto reduction = [&](Role role) {
+    const auto ranks = groups.members(role, 0);
+    return StepCurves::Reduction{curve(Collective::reduce_scatter, ranks), curve(Collective::all_gather, ranks),
+                                 static_cast<int>(ranks.size())};
+  };
+  StepCurves out{reduction(l.dp > 1 ? Role::dp : Role::cp), reduction(Role::edp), {}};
+  const int neighbours[] = {0, l.world / std::max(2, l.pp)};  // the first ranks of two stages
+  if (l.pp > 1) out.stage_to_stage = curve(Collective::send_recv, neighbours);
+  return out;
+}
+
 StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<const StageClass> stages,
-                     const LayerCosts& layers, const Machine& machine, int gpus_per_node) {
+                     const LayerCosts& layers, const StepCurves& curves, const Machine& machine) {
   const bool train = job.phase == Phase::train;
   StepCosts c;
   c.moe_forwards = train && job.recompute == Recompute::full ? 2 : 1;
@@ -53,17 +58,15 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     c.reducing_layers = moe;
     c.hideable_s = (moe + stage.dense) * layers.attention.backward_s;
   }
-  const double hop = sent_between_stages_s(m, job, l, machine), both = train ? 2 : 1;
+  const double b = static_cast<double>(size_of(job.dtype));
+  const double sent = tokens_per_micro_batch(job, l.cp) / (l.sequence_parallel ? l.tp : 1) * m.hidden * b;
+  const double hop = l.pp > 1 ? curves.stage_to_stage.time_us(sent) * 1e-6 : 0, both = train ? 2 : 1;
   // Interleaved: the passes of the first stage's warm-up and drain, 2 (pp-1) + (vpp-1) pp of m vpp.
   const double exposed = train && l.vpp > 1 ? std::min(2.0 * (l.pp - 1) + (l.vpp - 1.0) * l.pp, c.micro_batches * l.vpp)
                                             : l.pp - 1 + c.micro_batches;
   c.between_stages_s = both * hop * exposed;
   if (train) {
-    const RankGroups groups(l, gpus_per_node);
-    const double b = static_cast<double>(size_of(job.dtype));
-    // Dense gradients are summed over DP and CP; the group of the outer of them carries the bytes.
-    c.gradients_s = reduction_s(groups.members(l.dp > 1 ? Role::dp : Role::cp, 0), most.dense(), b, machine) +
-                    reduction_s(groups.members(Role::edp, 0), most.routed, b, machine);
+    c.gradients_s = reduction_s(curves.dense, most.dense(), b) + reduction_s(curves.experts, most.routed, b);
     // Adam reads gradient, two moments and master weight and writes the last three and the weight: 30 B.
     const double sharded = most.dense() / (l.dp * l.cp) + most.routed / l.edp;
     c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory);

@@ -37,8 +37,19 @@ struct StepCosts {
   double optimizer_s = 0;
 };
 
+// Collectives around the layers: the same for every way to run a layout.
+struct StepCurves {
+  // fp32 gradients summed, updated weights gathered. Dense ones over DP and CP: the outer of them carries the bytes.
+  struct Reduction {
+    CollectiveCurve scatter, gather;
+    int ranks = 1;
+  } dense, experts;
+  CollectiveCurve stage_to_stage;
+};
+StepCurves step_curves(const Layout& layout, const Machine& machine, int gpus_per_node);
+
 StepCosts step_costs(const Model& model, const Job& job, const Layout& layout, std::span<const StageClass> stages,
-                     const LayerCosts& layers, const Machine& machine, int gpus_per_node);
+                     const LayerCosts& layers, const StepCurves& curves, const Machine& machine);
 
 // Of one MoE layer's schedule.
 struct MoeTimes {

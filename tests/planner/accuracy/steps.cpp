@@ -46,8 +46,8 @@ double dense_TFLOPps(const DenseStep& s) {
   Machine machine = machine_of(topology, job.dtype, builtin_calibrations());
   machine.efficiency.in_step = Efficiency::kTrainingStep;
   const int node = topology.gpus_per_node();
-  const StepCosts costs =
-      step_costs(m, job, l, stage_classes(m, l), layer_costs(m, job, l, machine, node), machine, node);
+  const StepCosts costs = step_costs(m, job, l, stage_classes(m, l), layer_costs(m, job, l, machine, node),
+                                     step_curves(l, machine, node), machine);
   const double seconds = step_time(costs, {}).total_ms() * 1e-3;
   return model_flops_per_token(m, job.sequence) * job.global_batch * job.sequence / seconds / s.gpus * 1e-12;
 }
