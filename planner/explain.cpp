@@ -107,6 +107,12 @@ std::string explain_text(const Plan& p) {
   for (const Rejected& r : p.rejected)
     fmt::format_to(out, "  {} {} | {}{}: {}\n", r.undecided ? "undecided" : "rejected", r.layout, r.algorithm,
                    r.time_ms > 0 ? fmt::format(", {:.1f} ms", r.time_ms) : "", r.reason);
+  for (const Sensitivity& c : p.sensitivity) {
+    const double more = 100 * (c.time_ms / p.time.total_ms() - 1);
+    fmt::format_to(
+        out, "with {} {:.0f}% lower: {:+.1f}% time, {}\n", c.rate, 100 * (1 - c.factor), more,
+        c.changes ? fmt::format("and the choice would be {} | {}", c.layout, c.algorithm) : "the same choice");
+  }
   if (p.pareto.size() > 1) fmt::format_to(out, "with less memory (no other is better in both)\n");
   for (std::size_t i = 1; i < p.pareto.size(); ++i)
     fmt::format_to(out, "  {:.1f} GiB {:.1f} ms: {} | {}\n", p.pareto[i].memory_GiB, p.pareto[i].time_ms,

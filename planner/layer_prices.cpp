@@ -29,6 +29,10 @@ LayerPrices::Entry& LayerPrices::entry(const Layout& layout, double tokens) {
   for (Algorithm& a : e.one) {
     price(a, pricer, schedules_, layout, options_);
     ++timelines_;
+    if (options_.chunks > 0) continue;  // the lanes' bound knows only the numbers that are tried
+    const Schedule& s = schedules_.get(a.transport, request_for(layout, a));
+    a.forward_bound_s = std::max(a.forward_bound_s, pricer.lane_bound_s(s, false));
+    if (options_.train) a.backward_bound_s = std::max(a.backward_bound_s, pricer.lane_bound_s(s, true));
   }
   return e;
 }

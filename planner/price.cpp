@@ -1,6 +1,7 @@
 #include "planner/price.hpp"
 
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "topomoe/error.hpp"
@@ -17,6 +18,14 @@ double chunk_fraction(const Schedule& s, const Buffer& b, const View& v) {
   if (b.symbol == Symbol::held) return 1;
   const Chunks c = v.chunks.value_or(b.chunks);
   return static_cast<double>(c.end - c.begin) / s.chunks;
+}
+
+// The least of n t(1/n): what a step takes at best, cut as it may be (the numbers that algorithm_choice tries).
+template <class Time>
+double least_in_cuts(Time time) {
+  double least = time(1);
+  for (const int n : {2, 3, 4, 6, 8, 12, 16}) least = std::min(least, n * time(n));
+  return least;
 }
 
 // FNV-1a over small integers: what tells views apart, without a string a question.
@@ -158,7 +167,10 @@ LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step
   const bool gather = step.kind == StepKind::all_gather;
   const double send_bytes = gather ? message : message * static_cast<double>(members.size());
   const CollectiveCurve& time = curve(gather ? Collective::all_gather : Collective::alltoall, step.group);
-  c.alone_s = std::max(c.alone_s, time.time_us(send_bytes) * 1e-6);
+  const double raw_s = c.alone_s;
+  const auto cut = [&](int n) { return std::max(raw_s / n, time.time_us(send_bytes / n) * 1e-6); };
+  c.alone_s = cut(1);
+  if (bounding_) c.in_cuts_s = least_in_cuts(cut);
   if (slowest < c.alone_s / 2) c.bottleneck = "latency";
   c.uses.push_back({kCompute, c.alone_s * e.communication_sms / machine_.sms, 0});
   return c;
@@ -228,7 +240,11 @@ LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
   const double compute = flops / machine_.flops.value, memory = bytes / machine_.hbm.value;
   const double effective_memory = memory / machine_.efficiency.memory;
   c.bytes = bytes;
-  c.alone_s = std::max({ffn_s(rows_by_expert(n), step.kind, bytes), compute, memory});
+  const auto cut = [&](int parts) {
+    return std::max({ffn_s(rows_by_expert(n / parts), step.kind, bytes / parts), compute / parts, memory / parts});
+  };
+  c.alone_s = cut(1);
+  if (bounding_) c.in_cuts_s = least_in_cuts(cut);
   c.uses = {
       {kCompute, std::max(compute, std::min(c.alone_s, c.alone_s * compute / std::max(memory, compute))), compute},
       {kHbm, effective_memory, bytes > machine_.efficiency.cache_bytes ? memory : 0}};
@@ -321,6 +337,21 @@ LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
   if (compute > bound.seconds) bound = {compute, "compute"};
   if (hbm > bound.seconds) bound = {hbm, "hbm"};
   return bound;
+}
+
+double LayerPricer::lane_bound_s(const Schedule& s, bool backward) {
+  const Layout& layout = groups_.layout();
+  const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
+  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
+                                injected_tokens(s, layout, tokens_));
+  counts_ = &expected, bounding_ = true;
+  std::array<double, kLaneCount> lanes{};
+  for (const Step& step : backward ? s.backward : s.forward) {
+    const Cost c = cost(s, step);
+    lanes[static_cast<std::size_t>(step.lane)] += c.in_cuts_s > 0 ? c.in_cuts_s : c.alone_s;
+  }
+  counts_ = nullptr, bounding_ = false;
+  return *std::max_element(lanes.begin(), lanes.end());
 }
 
 PredictedPass LayerPricer::price(const Schedule& s, bool backward) {

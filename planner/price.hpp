@@ -47,6 +47,9 @@ class LayerPricer {
     std::string by;  // "compute", "hbm" or a link's name
   };
   Bound lower_bound(const Schedule& schedule, bool backward);
+  // What no number of chunks or pieces brings this pass below, on this timeline: a lane runs its steps one after
+  // another, each at best in the number of cuts that takes least in all. Of a schedule in one chunk.
+  double lane_bound_s(const Schedule& schedule, bool backward);
   // Seconds of link time by class that the last priced pass put on the busiest link, added up over steps.
   const std::vector<LinkClassLoad>& last_loads() const { return loads_; }
   // Seconds in which the last priced pass left the inter-node lane idle.
@@ -62,6 +65,7 @@ class LayerPricer {
     double alone_s = 0, bytes = 0;
     std::vector<Use> uses;
     std::string bottleneck;
+    double in_cuts_s = 0;  // least sum over 1 to 16 equal parts; 0: one part takes least
   };
   Cost cost(const Schedule& s, const Step& step);
   Cost communication(const Schedule& s, const Step& step);
@@ -87,6 +91,7 @@ class LayerPricer {
   std::vector<double> popularity_;
   int me_ = 0;
   const ExpectedCounts* counts_ = nullptr;
+  bool bounding_ = false;  // costs for lane_bound_s
   std::vector<std::string> resources_;
   std::unordered_map<std::uint64_t, double> rows_;         // by view, for all chunks
   std::unordered_map<std::uint64_t, GroupLoad> loads_of_;  // by view and group, where pairs differ

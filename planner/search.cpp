@@ -13,6 +13,7 @@
 #include "planner/certainty.hpp"
 #include "planner/flips.hpp"
 #include "planner/search_state.hpp"
+#include "planner/sensitivity.hpp"
 
 namespace topomoe {
 
@@ -59,6 +60,13 @@ const LayerCosts& Search::layer_costs(const Job& job, const Layout& l) {
   return at->second;
 }
 
+// "TP2 ... PP8, micro-batch 1, recompute full".
+std::string run_name(const Layout& l, const Job& job) {
+  std::string text = name(l) + fmt::format(", micro-batch {}", job.micro_batch);
+  if (job.recompute != Recompute::none) text += fmt::format(", recompute {}", to_string(job.recompute));
+  return text;
+}
+
 namespace {
 
 MoeTimes moe_times(const Algorithm& a) { return {a.forward_s, a.backward_s, a.idle_s}; }
@@ -71,13 +79,6 @@ double bound_ms(const StepCosts& c, double forward_s, double backward_s) {
 double expert_flops_s(const Search& s, const Job& job, const Layout& l) {
   const Model& m = s.request.model;
   return s.tokens(job, l) / l.tp * m.top_k * 2 * expert_parameters(m) / s.machine.flops.value;
-}
-
-// "TP2 ... PP8, micro-batch 1, recompute full".
-std::string run_name(const Layout& l, const Job& job) {
-  std::string text = name(l) + fmt::format(", micro-batch {}", job.micro_batch);
-  if (job.recompute != Recompute::none) text += fmt::format(", recompute {}", to_string(job.recompute));
-  return text;
 }
 
 std::string why_slower(const Candidate& c, const Candidate& chosen) {
@@ -224,13 +225,14 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
     plan.rejected.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB,
                              undecided(s, c, chosen), why_slower(c, chosen)});
   }
-  // In order of time, each that needs less memory than all before.
+  // In order of time, each that needs less memory than all before; steps of less than 5% are not worth a line.
   double least_GiB = std::numeric_limits<double>::infinity();
   for (const Candidate& c : priced) {
-    if (c.memory_GiB >= least_GiB * 0.999) continue;
+    if (c.memory_GiB >= least_GiB * 0.95) continue;
     least_GiB = c.memory_GiB;
     plan.pareto.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB});
   }
+  if (request.sensitivity) plan.sensitivity = find_sensitivity(s, priced);
   plan.flips = find_flips(s, chosen);
   plan.schedules_priced = s.prices.timelines();
   return plan;

@@ -1,5 +1,5 @@
 // What a search shares among its parts: the request, what was worked out once for all layouts, and a candidate.
-// Private to search.cpp, describe.cpp and too_large.cpp.
+// Private to the files of the search.
 #pragma once
 
 #include <map>
@@ -47,6 +47,9 @@ struct Search {
   std::map<std::tuple<int, int, int, bool>, LayerCosts> layers_;  // by tp, cp, micro-batch, sequence parallelism
   std::map<std::pair<int, int>, double> skews_;                   // by ep, and nothing else
 };
+
+// A layout and how it is run, for people.
+std::string run_name(const Layout& layout, const Job& job);
 
 // The plan of a chosen candidate, without what the search knows about the others.
 Plan describe(Search& s, const Candidate& c);

@@ -191,6 +191,25 @@ TEST(Planner, OpenJob_IsDecidedAndNoSlowerThanAnyFixedOne) {
     }
 }
 
+TEST(Planner, Sensitivity_NamesEveryRateAndNothingGetsFaster) {
+  auto request = shipped("h100-16x8", "mixtral-8x22b");
+  const auto plan = make_plan(request);
+  ASSERT_TRUE(plan);
+  std::vector<std::string> rates;
+  for (const Sensitivity& c : plan->sensitivity) {
+    rates.push_back(c.rate);
+    EXPECT_EQ(c.factor, 0.8);
+    // Another layout may hide more when a link is slow, but not be faster than the best was.
+    EXPECT_GE(c.time_ms, plan->time.total_ms() * (1 - 1e-6)) << c.rate;
+    if (!c.changes) {
+      EXPECT_EQ(c.algorithm, plan->schedule.name);
+    }
+  }
+  EXPECT_EQ(rates, (std::vector<std::string>{"compute", "hbm", "nvlink", "nic", "uplink"}));
+  // Arithmetic is what this step is made of: 20% less of it costs more than 20% less of anything else.
+  for (const Sensitivity& c : plan->sensitivity) EXPECT_LE(c.time_ms, plan->sensitivity.front().time_ms) << c.rate;
+}
+
 TEST(Planner, MoeShardsLayout_IsPlannedWithGather) {
   auto request = shipped("h100-2x8", "mixtral-8x7b");
   request.fix = {"tp=1", "etp=8", "ep=1"};
