@@ -32,9 +32,12 @@ class Failure : public std::runtime_error {
 };
 
 void add_topo_command(CLI::App& app, Context& context);
+void add_calibrate_command(CLI::App& app, Context& context);
+void add_estimate_command(CLI::App& app, Context& context);
 void add_plan_command(CLI::App& app, Context& context);
 void add_whatif_command(CLI::App& app, Context& context);
 void add_explain_command(CLI::App& app, Context& context);
+void add_emit_command(CLI::App& app, Context& context);
 void add_run_command(CLI::App& app, Context& context);
 
 // `--format text|json`, which every command has.

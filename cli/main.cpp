@@ -71,9 +71,12 @@ int main(int argc, char** argv) {
       "2 usage or input, 3 something this machine lacks, 4 internal.");
   add_format_option(app, context);
   add_topo_command(app, context);
+  add_estimate_command(app, context);
+  add_calibrate_command(app, context);
   add_plan_command(app, context);
   add_whatif_command(app, context);
   add_explain_command(app, context);
+  add_emit_command(app, context);
   add_run_command(app, context);
   return run(app, context, version, argc, argv);
 }

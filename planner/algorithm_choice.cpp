@@ -25,6 +25,8 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
   std::vector<Algorithm> out;
   for (const Transport& t : transports()) {
     if (!options.transport.empty() && options.transport != t.name) continue;
+    // Where nothing travels all transports are the same thing.
+    if (layout.ep * layout.etp == 1 && !out.empty()) break;
     for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
       if (!options.split.empty() && options.split != name(split)) continue;
       // Without TP the two are the same thing.
@@ -32,9 +34,8 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
       Algorithm a{.split = split, .transport = std::string(t.name)};
       if (!t.refuses(request_for(layout, a)).empty()) continue;
       // A transport in two levels needs two levels, equally filled.
-      if (t.needs_even_nodes &&
-          (!even_nodes(layout, groups.gpus_per_node()) || nodes_spanned(layout, 0, groups.gpus_per_node()) < 2))
-        continue;
+      if (t.needs_even_nodes && !even_nodes(layout, groups.gpus_per_node())) continue;
+      if (t.needs_two_nodes && nodes_spanned(layout, 0, groups.gpus_per_node()) < 2) continue;
       out.push_back(std::move(a));
     }
   }

@@ -63,10 +63,7 @@ Plan describe(Search& s, const Candidate& c) {
   const double error = error_ms(s.machine, time_parts(s, c));
   p.low_ms = c.time.total_ms() * c.time.total_ms() / (c.time.total_ms() + error);
   p.high_ms = c.time.total_ms() + error;
-  const Efficiency& e = s.machine.efficiency;
-  p.rates = {{"compute and memory of a GPU", s.machine.source, e.compute_error},
-             {"links inside nodes", s.machine.source, e.node_error},
-             {"links between nodes", s.machine.source, e.between_error}};
+  p.rates = s.machine.sources;
   return p;
 }
 

@@ -11,11 +11,11 @@ Algorithm best_for(Search& s, const Candidate& c, double tokens) {
   Job job = c.job;
   job.sequence = std::max(1, static_cast<int>(std::lround(tokens * c.layout.cp / job.micro_batch)));
   const Model& m = s.request.model;
-  const StepCosts costs =
-      job.phase == Phase::decode
-          ? c.costs
-          : step_costs(m, job, c.layout, stage_classes(m, c.layout),
-                       topomoe::layer_costs(m, job, c.layout, s.machine, s.traffic), s.machine, s.traffic);
+  const StepCosts costs = job.phase == Phase::decode
+                              ? c.costs
+                              : step_costs(m, job, c.layout, stage_classes(m, c.layout),
+                                           topomoe::layer_costs(m, job, c.layout, s.machine, s.gpus_per_node()),
+                                           s.machine, s.gpus_per_node());
   const double forwards = c.costs.moe_forwards;
   Algorithm best;
   double best_ms = 0;

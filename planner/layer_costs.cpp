@@ -16,9 +16,8 @@ struct Work {
 
   const Efficiency& e() const { return machine.efficiency; }
   double gemm(double m, double n, double k, double extra_bytes = 0) const {
-    const double bytes = (m * n + n * k + m * k) * element_bytes + extra_bytes;
-    return std::max(2 * m * n * k / (machine.flops.value * e().gemm), bytes / (machine.hbm.value * e().memory)) +
-           e().launch.value;
+    return std::max(machine.compute->gemm(m, n, k).time_us * 1e-6, extra_bytes / (machine.hbm.value * e().memory)) /
+           e().in_step;
   }
   // `rows` tokens through a matrix in x out.
   void matrix(double rows, double in, double out, bool recomputed = false) {
@@ -37,7 +36,7 @@ struct Work {
   }
   // Elements read and written.
   void stream(double forward, double backward, bool recomputed = false) {
-    const double rate = machine.hbm.value * e().memory;
+    const double rate = machine.hbm.value * e().memory * e().in_step;
     cost.forward_s += forward * element_bytes / rate + e().launch.value;
     cost.backward_s += backward * element_bytes / rate + e().launch.value;
     if (recomputed) cost.again_s += forward * element_bytes / rate;
@@ -46,27 +45,18 @@ struct Work {
 
 }  // namespace
 
-double ring_s(const RankGroups& groups, Role role, double bytes, const Machine& machine, TrafficModel& traffic) {
-  const int n = groups.size(role);
-  if (n < 2 || bytes <= 0) return 0;
-  const Efficiency& e = machine.efficiency;
-  const GroupLoad& load = traffic.ring(groups, role, 0);
-  double slowest = 0;
-  for (const auto& c : load.classes)
-    slowest = std::max(slowest, bytes * (n - 1) / n * c.units / (c.raw_GBps * 1e9 * efficiency_of(e, c.name)));
-  return (load.outside > 0 ? e.inter_latency : e.intra_latency).value + slowest;
-}
-
-LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Machine& machine, TrafficModel& traffic) {
-  const RankGroups groups(l, traffic.router().topology().gpus_per_node());
+LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Machine& machine, int gpus_per_node) {
+  const RankGroups groups(l, gpus_per_node);
   const Efficiency& e = machine.efficiency;
   const bool decode = job.phase == Phase::decode;
   const double T = tokens_per_micro_batch(job, l.cp), b = static_cast<double>(size_of(job.dtype)), tp = l.tp;
   const double around = T / (l.sequence_parallel ? tp : 1), heads = m.heads / tp;
   const auto work = [&] { return Work{m, machine, b, {}}; };
   // Around each of attention and FFN.
-  const double gathered = ring_s(groups, Role::tp, T * m.hidden * b, machine, traffic);
-  const auto add_collectives = [&](PassCost& c) { c.forward_s += 2 * gathered, c.backward_s += 2 * gathered; };
+  const auto tp_group = groups.members(Role::tp, 0);
+  const double gathered = machine.collective_s(Collective::all_gather, T * m.hidden * b / tp, tp_group) +
+                          machine.collective_s(Collective::reduce_scatter, T * m.hidden * b, tp_group);
+  const auto add_collectives = [&](PassCost& c) { c.forward_s += gathered, c.backward_s += gathered; };
 
   LayerCosts out;
   {
@@ -83,17 +73,27 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
     // Two norms and two residual additions a layer, the rotary embedding of queries and keys.
     w.stream(10 * around * m.hidden, 14 * around * m.hidden, true);
     w.stream(2 * T * heads * m.head_dim, 2 * T * heads * m.head_dim);
-    const double attended = job.sequence * (m.encoder_only || decode ? 1.0 : 0.5);
-    const double flops = 2 * T * attended * heads * (m.head_dim + value_head_dim(m));
+    AttentionShape a{.sequences = static_cast<double>(job.micro_batch),
+                     .queries = decode ? 1.0 : 1.0 * job.sequence / l.cp,
+                     .keys = static_cast<double>(job.sequence),
+                     .heads = heads,
+                     .kv_heads = std::max(1.0, m.kv_heads / tp),
+                     .head_dim = (m.head_dim + value_head_dim(m)) / 2.0,
+                     .causal = !m.encoder_only && !decode};
+    // With CP each rank has an early and a late part of the sequence: half of the keys, on average, as without.
+    if (a.causal) a.keys = a.queries, a.sequences *= l.cp;
+    // MLA reads its compressed cache, whatever the heads.
     const double cache = decode ? T * job.sequence * kv_elements_per_token(m, l.tp) * b : 0;
+    if (decode && is_mla(m)) a.kv_heads = 0;
     const double scores =
-        std::max(flops / (machine.flops.value * e.attention), cache / (machine.hbm.value * e.memory)) + e.launch.value;
-    const double scores_backward = 2.5 * flops / (machine.flops.value * e.attention_backward) + e.launch.value;
+        std::max(machine.compute->attention(a).time_us * 1e-6, cache / (machine.hbm.value * e.memory)) / e.in_step;
+    a.backward = true;
+    const double scores_backward = decode ? 0 : machine.compute->attention(a).time_us * 1e-6 / e.in_step;
     w.cost.forward_s += scores, w.cost.backward_s += scores_backward;
     if (l.cp > 1 && !decode) {
       // Each rank's keys and values visit all others: cp-1 hops; in the backward also their gradients.
       const double kv = 2 * T * std::max(1.0, m.kv_heads / tp) * m.head_dim * b * (is_mla(m) ? heads : 1);
-      const double ring = ring_s(groups, Role::cp, kv * l.cp, machine, traffic);
+      const double ring = machine.collective_s(Collective::all_gather, kv, groups.members(Role::cp, 0));
       w.cost.forward_s += std::max(0.0, ring - scores);
       w.cost.backward_s += std::max(0.0, 2 * ring - scores_backward);
     }

@@ -12,7 +12,6 @@
 #pragma once
 
 #include "planner/machine.hpp"
-#include "planner/traffic.hpp"
 #include "topomoe/job.hpp"
 #include "topomoe/layout.hpp"
 #include "topomoe/model.hpp"
@@ -31,10 +30,6 @@ struct LayerCosts {
 
 // `layout`: tp, cp and sequence_parallel matter, and where its groups lie.
 LayerCosts layer_costs(const Model& model, const Job& job, const Layout& layout, const Machine& machine,
-                       TrafficModel& traffic);
-
-// Ring reduce-scatter or all-gather of `bytes` over the group of rank 0: (n-1)/n of them cross each hop, and the
-// rings of neighbouring ranks share links.
-double ring_s(const RankGroups& groups, Role role, double bytes, const Machine& machine, TrafficModel& traffic);
+                       int gpus_per_node);
 
 }  // namespace topomoe

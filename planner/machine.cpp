@@ -1,10 +1,36 @@
 #include "planner/machine.hpp"
 
+#include <algorithm>
+
 #include "topomoe/error.hpp"
 
 namespace topomoe {
+namespace {
 
-Machine machine_of(const Topology& topology, DType dtype) {
+constexpr double kLarge = 268435456;  // bytes: every curve is bandwidth there
+
+double error_of(const Estimate& e) { return e.time_us > 0 ? e.high_us / e.time_us - 1 : 0; }
+
+// What the collective model says of links inside nodes and between them.
+void add_collectives(Machine& m, const Topology& t) {
+  const int g = t.gpus_per_node();
+  if (g > 1) {
+    const auto e = m.collectives->estimate(Collective::alltoall, kLarge, regular_group(g, 1));
+    m.efficiency.node_error = error_of(e);
+    m.efficiency.nvlink = std::clamp(e.bound_us / e.time_us, 0.05, 0.98);
+    m.sources.push_back({"links inside nodes", e.source, m.efficiency.node_error});
+  }
+  if (t.node_count() > 1) {
+    const auto e = m.collectives->estimate(Collective::send_recv, kLarge, regular_group(1, 2));
+    m.efficiency.between_error = error_of(e);
+    m.efficiency.network = std::clamp(e.bound_us / e.time_us, 0.05, 0.98);
+    m.sources.push_back({"links between nodes", e.source, m.efficiency.between_error});
+  }
+}
+
+}  // namespace
+
+Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibration> calibrations) {
   const GpuSpec& gpu = topology.gpu_spec(0);
   const auto need = [&](double figure, const char* field) {
     if (!(figure > 0))
@@ -14,13 +40,26 @@ Machine machine_of(const Topology& topology, DType dtype) {
   };
   Machine m;
   m.gpu = gpu.name;
-  m.source = std::string(name(gpu.source)) + ", efficiencies assumed or measured as planner/machine.hpp says";
   m.flops =
       TFLOPps(dtype == DType::bf16 ? need(gpu.bf16_TFLOPps, "bf16_TFLOPps") : need(gpu.fp32_TFLOPps, "fp32_TFLOPps"));
   m.hbm = GBps(need(gpu.hbm_GBps, "hbm_GBps"));
   m.memory_GiB = gpu.memory_GiB;
   m.sms = gpu.sms > 0 ? gpu.sms : 100;
+  GpuSpec known = gpu;
+  known.sms = m.sms;
+  m.compute = std::make_shared<const ComputeModel>(known, dtype, calibrations);
+  m.collectives = std::make_shared<const CollectiveModel>(topology, calibrations);
+  const Estimate gemm = m.compute->gemm(4096, 4096, 4096);
+  m.efficiency.compute_error = error_of(gemm);
+  m.sources.push_back({"compute and memory of a GPU", gemm.source, m.efficiency.compute_error});
+  add_collectives(m, topology);
   return m;
+}
+
+double Machine::collective_s(Collective op, double send_bytes, std::span<const int> gpus) const {
+  if (gpus.size() < 2 || send_bytes <= 0) return 0;
+  const std::vector<int> ranks(gpus.begin(), gpus.end());
+  return collectives->time_us(op, send_bytes, group_of(collectives->topology(), ranks)) * 1e-6;
 }
 
 double efficiency_of(const Efficiency& e, const std::string& link_class) {

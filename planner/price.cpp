@@ -9,6 +9,8 @@ namespace topomoe {
 namespace {
 
 constexpr int kCompute = 0, kHbm = 1;
+// The router's GEMM is a few hundred columns wide: a fraction of peak. Assumed.
+constexpr double kSmallGemm = 0.3;
 
 // Rows grow with the number of chunks; prices are worked out for all chunks at once and scaled.
 double chunk_fraction(const Schedule& s, const Buffer& b, const View& v) {
@@ -49,23 +51,9 @@ int LayerPricer::resource(const std::string& name) {
   return static_cast<int>(resources_.size()) - 1;
 }
 
-const SizeCurve& LayerPricer::curve(const GroupLoad::Class& link, bool outside) {
-  const std::string key = link.name + (outside ? " outside " : " inside ") + std::to_string(link.raw_GBps);
-  const auto found = curves_.find(key);
-  if (found != curves_.end()) return found->second;
-  const Efficiency& e = machine_.efficiency;
-  return curves_
-      .emplace(key, SizeCurve::from_rate(outside ? e.inter_latency : e.intra_latency,
-                                         GBps(link.raw_GBps) * efficiency_of(e, link.name), "datasheet"))
-      .first->second;
-}
-
 double LayerPricer::row_bytes(const Buffer& b) const {
-  const double width = b.columns == Columns::hidden  ? widths_.hidden
-                       : b.columns == Columns::ffn   ? widths_.ffn_shard
-                       : b.columns == Columns::top_k ? widths_.top_k
-                                                     : widths_.experts;
-  return width * (b.element == Element::payload ? widths_.element_bytes : 4);
+  return topomoe::row_bytes(b,
+                            {widths_.hidden, widths_.ffn_shard, widths_.top_k, widths_.experts, widths_.element_bytes});
 }
 
 namespace {
@@ -126,6 +114,14 @@ const GroupLoad& LayerPricer::load(const Schedule& s, const Step& step) {
   return loads_of_.emplace(key, std::move(out)).first->second;
 }
 
+const CollectiveCurve& LayerPricer::curve(Collective op, Role group) {
+  const auto found = curves_.find({op, group});
+  if (found != curves_.end()) return found->second;
+  const auto members = groups_.members(group, me_);
+  const auto shape = group_of(machine_.collectives->topology(), {members.begin(), members.end()});
+  return curves_.emplace(std::pair{op, group}, machine_.collectives->curve(op, shape)).first->second;
+}
+
 LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step) {
   Cost c;
   const auto members = groups_.members(step.group, me_);
@@ -139,28 +135,78 @@ LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step
     c.bytes += uniform_ ? n * l.peers : n;
     if (uniform_) break;
   }
-  for (const auto& k : l.classes) {
+  // Collectives are measured with equal messages. Unequal ones are priced as equal messages that load the slowest
+  // link as much.
+  const GroupLoad& alike = traffic_.equal(groups_, step.group, me_);
+  double message = 0, slowest = 0;
+  for (std::size_t i = 0; i < l.classes.size(); ++i) {
+    const auto& k = l.classes[i];
     const double volume = k.units * chunk_fraction(s, b, step.in[0]) * row_bytes(b), raw = volume / (k.raw_GBps * 1e9);
-    const double alone = curve(k, l.outside > 0)(volume).value;
-    c.uses.push_back({resource(k.name), raw / efficiency_of(e, k.name), raw});
-    if (alone > c.alone_s) c.alone_s = alone, c.bottleneck = c.uses.back().effective_s > alone / 2 ? k.link : "latency";
+    const double effective = raw / efficiency_of(e, k.name);
+    c.uses.push_back({resource(k.name), effective, raw});
+    if (effective > slowest) slowest = effective, c.bottleneck = k.link;
+    const auto same = std::find_if(alike.classes.begin(), alike.classes.end(),
+                                   [&](const GroupLoad::Class& a) { return a.name == k.name; });
+    if (same != alike.classes.end() && same->units > 0) message = std::max(message, volume / same->units);
+    c.alone_s = std::max(c.alone_s, raw);
   }
-  c.alone_s += (l.peers - 1) * e.per_message.value + l.latency_us * 1e-6;
+  const bool gather = step.kind == StepKind::all_gather;
+  const double send_bytes = gather ? message : message * static_cast<double>(members.size());
+  const CollectiveCurve& time = curve(gather ? Collective::all_gather : Collective::alltoall, step.group);
+  c.alone_s = std::max(c.alone_s, time.time_us(send_bytes) * 1e-6);
+  if (slowest < c.alone_s / 2) c.bottleneck = "latency";
   c.uses.push_back({kCompute, c.alone_s * e.communication_sms / machine_.sms, 0});
   return c;
 }
 
 LayerPricer::Cost LayerPricer::counts(const Step& step, int chunks) {
-  const GroupLoad& load = traffic_.equal(groups_, step.group, me_);
   Cost c;
   c.bytes = 4 * widths_.experts * chunks * static_cast<double>(step.slices.size());
-  const Efficiency& e = machine_.efficiency;
-  c.alone_s = e.host_sync.value;
-  if (load.peers > 0)
-    c.alone_s += (load.outside > 0 ? e.inter_latency : e.intra_latency).value + (load.peers - 1) * e.per_message.value +
-                 load.latency_us * 1e-6;
+  c.alone_s = machine_.efficiency.host_sync.value;
+  if (groups_.size(step.group) > 1) c.alone_s += curve(Collective::alltoall, step.group).time_us(c.bytes) * 1e-6;
   c.bottleneck = "latency";
   return c;
+}
+
+// Rows of each of my experts, of `rows` in all.
+std::vector<double> LayerPricer::rows_by_expert(double rows) const {
+  const int parts = groups_.size(Role::ep), place = groups_.index_in(Role::ep, me_);
+  const int experts = counts_->experts();
+  std::vector<double> out;
+  double sum = 0;
+  for (auto e = part_begin(experts, parts, place); e < part_begin(experts, parts, place + 1); ++e) {
+    out.push_back(counts_->count(Symbol::pairs, 0, me_, static_cast<int>(e)));
+    sum += out.back();
+  }
+  for (double& r : out) r *= sum > 0 ? rows / sum : 0;
+  return out;
+}
+
+// The faster of the two kernels that there are: one GEMM an expert, as grouped GEMMs of the BLAS library run them
+// (rates of single GEMMs of that shape, launched together), and the fused kernel.
+double LayerPricer::ffn_s(std::span<const double> by_expert, StepKind kind, double extra_bytes) const {
+  const ComputeModel& compute = *machine_.compute;
+  const double h = widths_.hidden, f = widths_.ffn_shard, up = widths_.matrices - 1;
+  const double launch = compute.gemm(1, 1, 1).time_us;
+  const auto gemms = [&](double r) {
+    // An expert with less than a row on average: its weights are read that often.
+    const double m = std::max(1.0, r), often = std::min(1.0, r);
+    if (kind == StepKind::expert_wgrad)
+      return often * (compute.gemm(h, up * f, m).time_us + compute.gemm(f, h, m).time_us - 2 * launch);
+    return often * (compute.gemm(m, up * f, h).time_us + compute.gemm(m, h, f).time_us - 2 * launch);
+  };
+  double grouped = (widths_.matrices == 3 ? 3 : 2) * launch, last = -1, last_us = 0;
+  for (const double r : by_expert) {
+    if (r <= 0) continue;
+    if (r != last) last = r, last_us = gemms(r);
+    grouped += last_us;
+  }
+  const FfnPass pass = kind == StepKind::expert_forward ? FfnPass::forward
+                       : kind == StepKind::expert_dgrad ? FfnPass::dgrad
+                                                        : FfnPass::wgrad;
+  const double fused = compute.grouped_ffn(by_expert, h, f, widths_.matrices, pass).time_us;
+  return std::max(std::min(grouped, fused) * 1e-6, extra_bytes / (machine_.hbm.value * machine_.efficiency.memory)) /
+         machine_.efficiency.in_step;
 }
 
 LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
@@ -173,13 +219,15 @@ LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
   double bytes = weight_bytes;
   for (const auto* views : {&step.in, &step.out})
     for (const View& v : *views) bytes += rows(s, v, me_) * row_bytes(s.buffers[static_cast<std::size_t>(v.buffer)]);
-  const Efficiency& e = machine_.efficiency;
   Cost c;
   const double compute = flops / machine_.flops.value, memory = bytes / machine_.hbm.value;
+  const double effective_memory = memory / machine_.efficiency.memory;
   c.bytes = bytes;
-  c.uses = {{kCompute, compute / e.gemm, compute}, {kHbm, memory / e.memory, bytes > e.cache_bytes ? memory : 0}};
-  c.alone_s = std::max(compute / e.gemm, memory / e.memory) + widths_.matrices * e.launch.value;
-  c.bottleneck = compute / e.gemm > memory / e.memory ? "compute" : "hbm";
+  c.alone_s = std::max({ffn_s(rows_by_expert(n), step.kind, bytes), compute, memory});
+  c.uses = {
+      {kCompute, std::max(compute, std::min(c.alone_s, c.alone_s * compute / std::max(memory, compute))), compute},
+      {kHbm, effective_memory, bytes > machine_.efficiency.cache_bytes ? memory : 0}};
+  c.bottleneck = effective_memory > 0.9 * c.alone_s ? "hbm" : "compute";
   return c;
 }
 
@@ -197,12 +245,12 @@ LayerPricer::Cost LayerPricer::memory_bound(const Schedule& s, const Step& step)
     flops = (step.kind == StepKind::route ? 2 : 4) * rows(s, step.in[0], me_) * widths_.hidden * widths_.experts;
   const Efficiency& e = machine_.efficiency;
   const double memory = c.bytes / machine_.hbm.value, compute = flops / machine_.flops.value;
-  c.uses = {{kHbm, memory / e.memory, c.bytes > e.cache_bytes ? memory : 0}, {kCompute, compute / e.gemm, compute}};
-  c.alone_s = std::max(memory / e.memory, compute / e.gemm) + e.launch.value;
+  c.uses = {{kHbm, memory / e.memory, c.bytes > e.cache_bytes ? memory : 0}, {kCompute, compute / kSmallGemm, compute}};
+  c.alone_s = std::max(memory / e.memory, compute / kSmallGemm) + e.launch.value;
   if (step.kind == StepKind::route) c.alone_s += e.host_sync.value;
-  c.bottleneck = compute / e.gemm > memory / e.memory ? "compute"
-                 : memory / e.memory > e.launch.value ? "hbm"
-                                                      : "latency";
+  c.bottleneck = compute / kSmallGemm > memory / e.memory ? "compute"
+                 : memory / e.memory > e.launch.value     ? "hbm"
+                                                          : "latency";
   return c;
 }
 

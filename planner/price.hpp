@@ -1,9 +1,9 @@
 // The price of a schedule on a machine: each step's time alone, what it asks of which resource, and the
 // fluid timeline of the whole pass, on the busiest rank.
 //
-//   compute  flops / (peak x efficiency), at least the bytes it moves / HBM, plus a launch
+//   compute  the compute model's GEMMs or fused kernel of the rows of each expert (planner/rates)
 //   copies   bytes read and written / (HBM x efficiency), plus a launch
-//   network  latency + messages + max over link classes of curve(bytes)
+//   network  the collective model's curve for the group, at the size that loads the slowest link as much
 //
 // price() adds up each class's busiest link step by step: what this timeline cannot beat, and what the search
 // prunes by. lower_bound() adds up each link over the pass, at raw rates and without latencies: what no
@@ -12,6 +12,8 @@
 // directions of NVLink are one resource, which under skew is too strict.
 #pragma once
 
+#include <map>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -71,7 +73,9 @@ class LayerPricer {
   const GroupLoad& load(const Schedule& s, const Step& step);
   double row_bytes(const Buffer& b) const;
   int resource(const std::string& name);
-  const SizeCurve& curve(const GroupLoad::Class& link, bool outside);
+  const CollectiveCurve& curve(Collective op, Role group);
+  std::vector<double> rows_by_expert(double rows) const;
+  double ffn_s(std::span<const double> by_expert, StepKind kind, double extra_bytes) const;
 
   TrafficModel& traffic_;
   const Machine& machine_;
@@ -87,7 +91,7 @@ class LayerPricer {
   std::unordered_map<std::string, GroupLoad> loads_of_;  // by view and group, where pairs differ
   std::vector<LinkClassLoad> loads_;
   double inter_idle_s_ = 0;
-  std::unordered_map<std::string, SizeCurve> curves_;  // of an exchange, by link class and where its group lies
+  std::map<std::pair<Collective, Role>, CollectiveCurve> curves_;
 };
 
 }  // namespace topomoe

@@ -19,13 +19,14 @@ namespace topomoe {
 Search::Search(const PlanRequest& r)
     : request(r),
       constraints(parse_constraints(r.fix, r.max)),
-      machine(machine_of(r.topology, r.job.dtype)),
+      machine(machine_of(r.topology, r.job.dtype, r.calibrations)),
       router(r.topology),
       traffic(router),
       popularity(expert_popularity(r.routing, r.model.experts)),
       options{r.split, r.transport, r.chunks, r.job.phase == Phase::train},
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : machine.memory_GiB),
       prices(r.model, r.job.dtype, machine, traffic, popularity, options) {
+  if (r.job.phase == Phase::train) machine.efficiency.in_step = Efficiency::kTrainingStep;
   constraints.target = target_limits(r.target);
   if (!constraints.target.chunked) {
     if (options.chunks > 1)
@@ -54,7 +55,7 @@ MemoryBreakdown Search::memory(const Job& job, const Layout& l, TokenSplit split
 
 const LayerCosts& Search::layer_costs(const Job& job, const Layout& l) {
   const auto [at, fresh] = layers_.try_emplace({l.tp, l.cp, job.micro_batch, l.sequence_parallel});
-  if (fresh) at->second = topomoe::layer_costs(request.model, job, l, machine, traffic);
+  if (fresh) at->second = topomoe::layer_costs(request.model, job, l, machine, gpus_per_node());
   return at->second;
 }
 
@@ -153,8 +154,8 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
         any |= o.fits[i];
       }
       too_big += !any;
-      c.costs =
-          step_costs(request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), s.machine, s.traffic);
+      c.costs = step_costs(request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), s.machine,
+                           s.gpus_per_node());
       const double flops = expert_flops_s(s, c.job, c.layout);
       o.bound_ms = bound_ms(c.costs, flops, s.options.train ? 2 * flops : 0);
       o.order = open.size();

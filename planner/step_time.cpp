@@ -5,22 +5,19 @@
 namespace topomoe {
 namespace {
 
-double sent_between_stages_s(const Model& m, const Job& job, const Layout& l, const Machine& machine,
-                             TrafficModel& traffic) {
+double sent_between_stages_s(const Model& m, const Job& job, const Layout& l, const Machine& machine) {
   if (l.pp == 1) return 0;
-  const Router& router = traffic.router();
-  const Efficiency& e = machine.efficiency;
   const double bytes = tokens_per_micro_batch(job, l.cp) / (l.sequence_parallel ? l.tp : 1) * m.hidden *
                        static_cast<double>(size_of(job.dtype));
-  const int next = l.world / l.pp;  // the first rank of the second stage
-  const Route way = router.route(0, next);
-  double slowest = 0;
-  for (const int link : way.links) {
-    const LinkInfo info = router.link(link);
-    slowest = std::max(slowest, bytes / (info.GBps_per_direction * 1e9 * efficiency_of(e, info.klass)));
-  }
-  const bool outside = router.topology().node_of(0) != router.topology().node_of(next);
-  return (outside ? e.inter_latency : e.intra_latency).value + slowest;
+  const int pair[] = {0, l.world / l.pp};  // the second: the first rank of the next stage
+  return machine.collective_s(Collective::send_recv, bytes, pair);
+}
+
+// Reduce-scatter of fp32 gradients and all-gather of weights over the group.
+double reduction_s(std::span<const int> group, double parameters, double element_bytes, const Machine& machine) {
+  return machine.collective_s(Collective::reduce_scatter, parameters * 4, group) +
+         machine.collective_s(Collective::all_gather, parameters * element_bytes / static_cast<double>(group.size()),
+                              group);
 }
 
 double passes(const PassCost& c, const Job& job) {
@@ -34,7 +31,7 @@ double passes(const PassCost& c, const Job& job) {
 }  // namespace
 
 StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<const StageClass> stages,
-                     const LayerCosts& layers, const Machine& machine, TrafficModel& traffic) {
+                     const LayerCosts& layers, const Machine& machine, int gpus_per_node) {
   const bool train = job.phase == Phase::train;
   StepCosts c;
   c.moe_forwards = train && job.recompute == Recompute::full ? 2 : 1;
@@ -56,17 +53,17 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     c.reducing_layers = moe;
     c.hideable_s = (moe + stage.dense) * layers.attention.backward_s;
   }
-  const double hop = sent_between_stages_s(m, job, l, machine, traffic), both = train ? 2 : 1;
-  c.between_stages_s = both * hop * (l.pp - 1 + (train && l.vpp > 1 ? 0 : c.micro_batches));
+  const double hop = sent_between_stages_s(m, job, l, machine), both = train ? 2 : 1;
+  // Interleaved: the passes of the first stage's warm-up and drain, 2 (pp-1) + (vpp-1) pp of m vpp.
+  const double exposed = train && l.vpp > 1 ? std::min(2.0 * (l.pp - 1) + (l.vpp - 1.0) * l.pp, c.micro_batches * l.vpp)
+                                            : l.pp - 1 + c.micro_batches;
+  c.between_stages_s = both * hop * exposed;
   if (train) {
-    const RankGroups groups(l, traffic.router().topology().gpus_per_node());
+    const RankGroups groups(l, gpus_per_node);
     const double b = static_cast<double>(size_of(job.dtype));
-    // Dense gradients are summed over DP and CP; the ring of the outer of them carries the bytes.
-    const Role dense_ring = l.dp > 1 ? Role::dp : Role::cp;
-    c.gradients_s = ring_s(groups, dense_ring, most.dense() * 4, machine, traffic) +
-                    ring_s(groups, dense_ring, most.dense() * b, machine, traffic) +
-                    ring_s(groups, Role::edp, most.routed * 4, machine, traffic) +
-                    ring_s(groups, Role::edp, most.routed * b, machine, traffic);
+    // Dense gradients are summed over DP and CP; the group of the outer of them carries the bytes.
+    c.gradients_s = reduction_s(groups.members(l.dp > 1 ? Role::dp : Role::cp, 0), most.dense(), b, machine) +
+                    reduction_s(groups.members(Role::edp, 0), most.routed, b, machine);
     // Adam reads gradient, two moments and master weight and writes the last three and the weight: 30 B.
     const double sharded = most.dense() / (l.dp * l.cp) + most.routed / l.edp;
     c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory);

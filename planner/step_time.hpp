@@ -4,10 +4,10 @@
 //   prefill  the same, forward only;  decode: all stages in turn
 // Full recomputation runs a layer's forward once more, selective only norms, activations and MLA's up-projections.
 // Between stages each micro-batch sends its tokens on: both ways on the critical path in plain 1F1B, only while
-// filling and draining where interleaved (Megatron overlaps the rest). Gradients: fp32 reduce-scatter and
-// all-gather of weights (distributed optimizer), hidden where the last micro-batch's backward leaves the
-// inter-node lane idle (FSMoE), the rest exposed.
-// Ignored: data loading, stragglers, overlap of the weights' all-gather with the next forward.
+// warming up and draining where interleaved (Megatron overlaps the steady state's, not theirs). Gradients: fp32
+// reduce-scatter and all-gather of weights (distributed optimizer), hidden where the last micro-batch's backward leaves
+// the inter-node lane idle (FSMoE), the rest exposed. Ignored: data loading, stragglers, overlap of the weights'
+// all-gather with the next forward.
 #pragma once
 
 #include <span>
@@ -38,7 +38,7 @@ struct StepCosts {
 };
 
 StepCosts step_costs(const Model& model, const Job& job, const Layout& layout, std::span<const StageClass> stages,
-                     const LayerCosts& layers, const Machine& machine, TrafficModel& traffic);
+                     const LayerCosts& layers, const Machine& machine, int gpus_per_node);
 
 // Of one MoE layer's schedule.
 struct MoeTimes {

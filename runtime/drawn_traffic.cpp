@@ -19,14 +19,7 @@ double DrawnCounts::count(Symbol symbol, int chunk, int source, int index) const
 
 void each_transfer(const Schedule& schedule, const std::vector<Step>& steps, const RankGroups& groups,
                    const LayerShape& shape, const DrawnCounts& counts, const VisitTraffic& visit) {
-  const auto row_bytes = [&](const Buffer& b) {
-    const std::int64_t columns = b.columns == Columns::hidden  ? shape.hidden
-                                 : b.columns == Columns::ffn   ? shape.ffn / groups.layout().etp
-                                 : b.columns == Columns::top_k ? shape.top_k
-                                                               : shape.experts;
-    return static_cast<double>(columns) *
-           (b.element == Element::payload ? static_cast<double>(size_of(shape.dtype)) : 4.0);
-  };
+  const RowWidths widths = row_widths(shape, groups.layout().etp);
   for (const Step& step : steps) {
     if (step.kind != StepKind::exchange && step.kind != StepKind::all_gather && step.kind != StepKind::counts_exchange)
       continue;
@@ -40,7 +33,7 @@ void each_transfer(const Schedule& schedule, const std::vector<Step>& steps, con
         } else {
           const View& sent = step.in[0];
           bytes = rows_of(schedule, sent, groups, counts, rank, peer) *
-                  row_bytes(schedule.buffers[static_cast<std::size_t>(sent.buffer)]);
+                  row_bytes(schedule.buffers[static_cast<std::size_t>(sent.buffer)], widths);
         }
         visit(step, rank, peer, bytes);
       }

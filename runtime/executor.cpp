@@ -19,28 +19,17 @@ T* as(std::byte* p) {
   return reinterpret_cast<T*>(p);
 }
 
-int root_of(const Schedule& s, int buffer) {
-  const int alias = s.buffers[static_cast<std::size_t>(buffer)].alias;
-  return alias < 0 ? buffer : root_of(s, alias);
-}
-
 }  // namespace
 
 Executor::Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
                    const LayerGradients* gradients)
-    : c_(context), state_(state), weights_(weights), gradients_(gradients) {}
+    : c_(context),
+      widths_(row_widths(context.shape, context.groups.layout().etp)),
+      state_(state),
+      weights_(weights),
+      gradients_(gradients) {}
 
-std::int64_t Executor::shard() const { return c_.shape.ffn / c_.groups.layout().etp; }
-
-std::int64_t Executor::columns(const Buffer& b) const {
-  switch (b.columns) {
-    case Columns::hidden: return c_.shape.hidden;
-    case Columns::ffn: return shard();
-    case Columns::top_k: return c_.shape.top_k;
-    case Columns::experts: return c_.shape.experts;
-  }
-  return 0;
-}
+std::int64_t Executor::columns(const Buffer& b) const { return static_cast<std::int64_t>(columns_of(b, widths_)); }
 
 // Ids are moved as four opaque bytes.
 DType Executor::dtype(const Buffer& b) const { return b.element == Element::payload ? c_.shape.dtype : DType::f32; }
@@ -55,8 +44,7 @@ std::byte* Executor::memory_of(int id) {
     all.buffer = root;
     const auto rows =
         static_cast<std::size_t>(resolve(c_.schedule, all, c_.groups, state_.counts, c_.rank, c_.rank).rows);
-    memory =
-        c_.device.allocate(std::max<std::size_t>(1, rows * static_cast<std::size_t>(columns(b)) * size_of(dtype(b))));
+    memory = c_.device.allocate(std::max<std::size_t>(1, rows * bytes_of_row(b)));
   }
   return memory.get();
 }
@@ -64,9 +52,9 @@ std::byte* Executor::memory_of(int id) {
 Executor::Span Executor::at(const View& view, int peer) {
   const Buffer& b = buffer(view);
   const RowRange range = resolve(c_.schedule, view, c_.groups, state_.counts, c_.rank, peer < 0 ? c_.rank : peer);
-  const std::size_t row_bytes = static_cast<std::size_t>(columns(b)) * size_of(dtype(b));
-  return {memory_of(view.buffer) + static_cast<std::size_t>(range.offset) * row_bytes,
-          static_cast<std::int64_t>(range.rows), row_bytes};
+  const std::size_t bytes = bytes_of_row(b);
+  return {memory_of(view.buffer) + static_cast<std::size_t>(range.offset) * bytes,
+          static_cast<std::int64_t>(range.rows), bytes};
 }
 
 void Executor::run(const std::vector<Step>& steps, bool backward) {
@@ -283,8 +271,10 @@ std::vector<std::int64_t> Executor::expert_offsets(const View& rows) {
   const int parts = c_.groups.size(Role::ep), index = c_.groups.index_in(Role::ep, c_.rank);
   const auto first = part_begin(c_.shape.experts, parts, index), end = part_begin(c_.shape.experts, parts, index + 1);
   std::vector<std::int64_t> offsets(static_cast<std::size_t>(end - first) + 1, 0);
+  const Chunks chunks = rows.chunks.value_or(buffer(rows).chunks);
   for (const Segment& s : segments_of(buffer(rows), c_.groups, state_.counts, c_.rank))
-    offsets[static_cast<std::size_t>(s.expert - first) + 1] += static_cast<std::int64_t>(s.rows);
+    if (chunks.begin <= s.chunk && s.chunk < chunks.end)
+      offsets[static_cast<std::size_t>(s.expert - first) + 1] += static_cast<std::int64_t>(s.rows);
   for (std::size_t e = 1; e < offsets.size(); ++e) offsets[e] += offsets[e - 1];
   return offsets;
 }
@@ -294,7 +284,7 @@ void Executor::experts(const Step& s) {
   std::vector<std::byte*> in, out;
   for (const View& v : s.in) in.push_back(at(v).data);
   for (const View& v : s.out) out.push_back(at(v).data);
-  const std::int64_t hidden = c_.shape.hidden, ffn = shard();
+  const std::int64_t hidden = c_.shape.hidden, ffn = c_.shape.ffn / c_.groups.layout().etp;
   if (s.kind == StepKind::expert_forward) {
     c_.device.grouped_ffn(s.lane, {.in = in[0],
                                    .out = out[0],

@@ -68,9 +68,9 @@ class Executor {
   std::byte* memory_of(int buffer);
   std::int64_t columns(const Buffer& b) const;
   DType dtype(const Buffer& b) const;
+  std::size_t bytes_of_row(const Buffer& b) const { return static_cast<std::size_t>(row_bytes(b, widths_)); }
   const Buffer& buffer(const View& v) const { return c_.schedule.buffers[static_cast<std::size_t>(v.buffer)]; }
   std::vector<std::int64_t> expert_offsets(const View& rows);
-  std::int64_t shard() const;
   std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
 
   void issue(const Step& s, StepTrace& trace, EventPtr& event);
@@ -87,6 +87,7 @@ class Executor {
   void route_backward(const Step& s);
 
   const ExecutorContext& c_;
+  const RowWidths widths_;
   PassState& state_;
   const LayerWeights& weights_;
   const LayerGradients* gradients_;

@@ -47,13 +47,20 @@ namespace {
 void require_fit(const Schedule& s, const Layout& l) {
   if (const auto violations = check(s); !violations.empty())
     throw InvalidInput("schedule " + s.name, violations.front(), "plan again");
-  bool sums_shards = false;
-  for (const Step& step : s.forward) sums_shards |= step.group == Role::etp && step.kind == StepKind::ordered_sum;
+  bool sums_shards = false, visits_experts = false, cuts_over_etp = false;
+  for (const Step& step : s.forward) {
+    sums_shards |= step.group == Role::etp && step.kind == StepKind::ordered_sum;
+    visits_experts |= (step.kind == StepKind::exchange || step.kind == StepKind::all_gather) &&
+                      (step.group == Role::ep || step.group == Role::node || step.group == Role::rail);
+  }
+  for (const Buffer& b : s.buffers) cuts_over_etp |= b.split && b.split->role == Role::etp;
   const auto refuse = [&](const std::string& built_for) {
     throw InvalidInput("schedule", s.name,
                        "it was built for " + built_for + ", the layout is " + name(l) + ": plan again for it");
   };
   if (sums_shards != (l.etp > 1)) refuse(sums_shards ? "sharded experts" : "whole experts");
+  if (l.ep > 1 && !visits_experts) refuse("ranks that hold a part of every expert");
+  if (cuts_over_etp && l.etp != l.tp) refuse("ETP groups that hold the same tokens");
   if (s.intake == Intake::tp_slice && (l.tp == 1 || l.sequence_parallel)) refuse("tokens that a TP group holds alike");
   if (s.intake == Intake::tp_gather && !l.sequence_parallel) refuse("sequence parallelism");
 }

@@ -19,12 +19,17 @@ class HostBuilder {
     check();
     for (int i = 0; i < shape_.numa_nodes; ++i) add(DeviceKind::numa, fmt::format("numa{}", i), i);
     const int numa0 = 0;
+    // Traffic goes up to the root, through it to the CPU, and down from there: nothing passes but over the root's link.
+    if (shape_.cpu_root.GBps_per_direction > 0)
+      for (int i = 0; i < shape_.numa_nodes; ++i)
+        roots_.push_back(add(DeviceKind::pci_switch, fmt::format("cpu_root{}", i), i));
+    for (std::size_t i = 0; i < roots_.size(); ++i)
+      join(roots_[i], static_cast<int>(i), LinkKind::cpu_root, shape_.cpu_root, false);
     const int switches = shape_.gpus_per_pci_switch > 0 ? shape_.gpus / shape_.gpus_per_pci_switch : 0;
     const int switch0 = static_cast<int>(host_.devices.size());
     for (int i = 0; i < switches; ++i) {
       const int numa = i * shape_.numa_nodes / switches;
-      join(add(DeviceKind::pci_switch, fmt::format("pci_switch{}", i), numa), numa0 + numa, LinkKind::pcie,
-           shape_.pcie);
+      hang(add(DeviceKind::pci_switch, fmt::format("pci_switch{}", i), numa), numa0 + numa);
     }
     const bool c2c = shape_.c2c.GBps_per_direction > 0;
     for (int i = 0; i < shape_.gpus; ++i) {
@@ -34,7 +39,7 @@ class HostBuilder {
       if (switches > 0)
         join(gpu, switch0 + i / shape_.gpus_per_pci_switch, LinkKind::pcie, shape_.pcie);
       else if (!c2c)
-        join(gpu, numa0 + numa, LinkKind::pcie, shape_.pcie);
+        hang(gpu, numa0 + numa);
       if (c2c) join(gpu, numa0 + numa, LinkKind::c2c, shape_.c2c);
     }
     for (int i = 0; i < shape_.nics; ++i) {
@@ -42,7 +47,10 @@ class HostBuilder {
       const int parent = i * parents / shape_.nics;
       const int numa = switches > 0 ? parent * shape_.numa_nodes / switches : parent;
       const int nic = add(DeviceKind::nic, fmt::format("nic{}", i), numa);
-      join(nic, (switches > 0 ? switch0 : numa0) + parent, LinkKind::pcie, shape_.pcie);
+      if (switches > 0)
+        join(nic, switch0 + parent, LinkKind::pcie, shape_.pcie);
+      else
+        hang(nic, numa0 + parent);
       host_.nics.push_back({nic, i, fmt::format("nic{}", i), shape_.nic});
     }
     host_.nvlink = Presence::absent;
@@ -52,8 +60,16 @@ class HostBuilder {
       for (const int gpu : host_.gpus) join(gpu, plane, LinkKind::nvlink, shape_.nvlink);
     }
     for (int a = 0; a < shape_.numa_nodes; ++a)
-      for (int b = a + 1; b < shape_.numa_nodes; ++b)
-        join(numa0 + a, numa0 + b, LinkKind::cpu_interconnect, shape_.cpu_interconnect);
+      for (int b = a + 1; b < shape_.numa_nodes; ++b) {
+        if (roots_.empty()) {
+          join(numa0 + a, numa0 + b, LinkKind::cpu_interconnect, shape_.cpu_interconnect);
+          continue;
+        }
+        join(numa0 + a, roots_[static_cast<std::size_t>(b)], LinkKind::cpu_interconnect, shape_.cpu_interconnect,
+             false);
+        join(numa0 + b, roots_[static_cast<std::size_t>(a)], LinkKind::cpu_interconnect, shape_.cpu_interconnect,
+             false);
+      }
     return std::move(host_);
   }
 
@@ -94,13 +110,23 @@ class HostBuilder {
     host_.devices.push_back({kind, std::move(name), "", numa});
     return static_cast<int>(host_.devices.size()) - 1;
   }
-  void join(int src, int dst, LinkKind kind, const Rate& rate) {
+  // By PCIe under a CPU (its device is its number).
+  void hang(int device, int numa) {
+    if (roots_.empty()) {
+      join(device, numa, LinkKind::pcie, shape_.pcie);
+      return;
+    }
+    join(device, roots_[static_cast<std::size_t>(numa)], LinkKind::pcie, shape_.pcie, false);
+    join(numa, device, LinkKind::pcie, shape_.pcie, false);
+  }
+  void join(int src, int dst, LinkKind kind, const Rate& rate, bool both_ways = true) {
     host_.links.push_back(
-        {src, dst, kind, rate.GBps_per_direction, rate.latency_us, rate.source, rate.source_note, true});
+        {src, dst, kind, rate.GBps_per_direction, rate.latency_us, rate.source, rate.source_note, both_ways});
   }
 
   const HostShape& shape_;
   HostTemplate host_;
+  std::vector<int> roots_;
 };
 
 }  // namespace

@@ -140,7 +140,8 @@ class Checker {
     if (link.src == link.dst)
       fail(own, host.devices[static_cast<std::size_t>(link.src)].name, "a link joins two devices");
     if (link.kind >= LinkKind::nic)
-      fail(own + ".kind", topomoe::name(link.kind), "inside a host: nvlink, xgmi, c2c, pcie or cpu_interconnect");
+      fail(own + ".kind", topomoe::name(link.kind),
+           "inside a host: nvlink, xgmi, c2c, pcie, cpu_interconnect or cpu_root");
     rate(own, link.GBps_per_direction, link.latency_us);
   }
 

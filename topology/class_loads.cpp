@@ -90,11 +90,13 @@ class ClassLoadBuilder {
         on_hosts_(hosts),
         kinds_(state_),
         result_(router) {
-    tables_.resize(static_cast<std::size_t>(kinds_.count() * kinds_.count() * relations));
+    if (kinds_.count() <= kMostKinds)
+      tables_.resize(static_cast<std::size_t>(kinds_.count() * kinds_.count() * relations));
   }
 
-  // Nothing where a dead link of a torus asks for a look at each pair.
+  // Nothing where a dead link of a torus asks for a look at each pair, or hardly two hosts are alike.
   std::optional<FoldedLoads> run(double bytes) {
+    if (kinds_.count() > kMostKinds) return std::nullopt;
     const Topology& topology = state_.topology;
     result_.vector_of_host_.assign(static_cast<std::size_t>(topology.host_count()), -1);
     result_.fabric_.assign(static_cast<std::size_t>(state_.links - state_.first_fabric_link), 0.0);
@@ -116,6 +118,8 @@ class ClassLoadBuilder {
   static FoldedLoads fold(const LinkLoads& loads);
 
  private:
+  static constexpr int kMostKinds = 512;  // tables for each two of them
+
   // What one host adds: its own links, and the fabric's links above it.
   struct Sum {
     int vector = -1;
@@ -481,10 +485,8 @@ LinkLoads FoldedLoads::unfold() const {
 FoldedLoads all_to_all_loads(const Router& router, double bytes_per_pair, const RankPattern& given) {
   checked_bytes(bytes_per_pair);
   const RankPattern pattern = checked(router.state(), given);
-  if (const auto hosts = on_hosts(router.state(), pattern)) {
-    auto loads = ClassLoadBuilder(router, pattern, *hosts).run(bytes_per_pair);
-    if (loads) return std::move(*loads);
-  }
+  if (const auto hosts = on_hosts(router.state(), pattern))
+    if (auto loads = ClassLoadBuilder(router, pattern, *hosts).run(bytes_per_pair)) return std::move(*loads);
   LinkLoads loads(router);
   const int span = pattern.group * pattern.stride;
   for (int rank = 0; rank < pattern.ranks; ++rank) {

@@ -4,7 +4,11 @@
 #include <cmath>
 #include <map>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include "topology/fabric_map.hpp"
+#include "topology/names.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -59,6 +63,26 @@ void drop_lost_exceptions(Topology& topology) {
     }
     fabric.exceptions.push_back(std::move(own));
   }
+}
+
+std::string fabric_words(const Topology& topology) {
+  const Fabric& fabric = *topology.fabric;
+  std::string words;
+  if (fabric.kind == FabricKind::torus) {
+    words = fmt::format("torus of {} hosts", fmt::join(fabric.dims, " x "));
+  } else {
+    words = fmt::format("{} spines, {} leaves of {} hosts, {}:1 oversubscription", fabric.spine_count,
+                        topology.leaf_count(), fabric.hosts_per_leaf, short_number(fabric.oversubscription));
+    if (fabric.planes > 1) words = fmt::format("{} planes; in each ", fabric.planes) + words;
+    if (fabric.hosts_per_pod > 0)
+      words += fabric.kind == FabricKind::dragonfly_plus
+                   ? fmt::format("; groups of {} hosts, {}:1 between them", fabric.hosts_per_pod,
+                                 short_number(fabric.pod_oversubscription))
+                   : fmt::format("; pods of {} hosts under {} cores, {}:1", fabric.hosts_per_pod, fabric.core_count,
+                                 short_number(fabric.pod_oversubscription));
+  }
+  if (!fabric.exceptions.empty()) words += fmt::format("; {} exceptions", fabric.exceptions.size());
+  return words;
 }
 
 }  // namespace topomoe

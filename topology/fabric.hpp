@@ -1,6 +1,8 @@
 // Sizes of a fabric that follow from its hosts.
 #pragma once
 
+#include <string>
+
 #include "topomoe/topology.hpp"
 
 namespace topomoe {
@@ -12,6 +14,9 @@ double leaf_down_GBps(const Topology&, const Fabric&);
 // What the leaves of one full pod can send into one plane of it, over what that plane sends out (to one other group, of
 // a dragonfly+) at the given oversubscription: the rate of Fabric::pod_uplink.
 double pod_uplink_GBps(const Topology&, const Fabric&, double oversubscription);
+
+// For drawings and the text of show: "4 spines, 8 leaves of 32 hosts, 1:1 oversubscription; pods of ...".
+std::string fabric_words(const Topology&);
 
 // The ratios that follow from the rates, after these or the hosts have changed.
 void update_oversubscription(Topology&);

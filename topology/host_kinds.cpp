@@ -1,6 +1,7 @@
 #include "topology/host_kinds.hpp"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -30,37 +31,43 @@ HostKinds::HostKinds(const Router::State& state) : state_(state) {
     for (const auto& own : paths.own_nics)
       if (!own.empty()) modulus_ = std::lcm(modulus_, static_cast<int>(own.size()));
 
-  // Units and pods with a dead link above them, each alone of its kind.
+  // Which of its uplinks are dead tells units apart, and pods; groups of a dragonfly+ are told apart by their number,
+  // since a dead link joins two of them.
   const FabricMap& fabric = state.fabric;
-  std::set<int> dead_units, dead_pods, cuts;
+  std::map<int, std::set<int>> dead_units, dead_pods;
+  std::set<int> cuts;
   const int hosts_per_pod = fabric.hosts_per_unit * fabric.units_per_pod;
   if (state.has_fabric && fabric.top != FabricMap::Top::torus)
     for (const auto& [id, factor] : fabric.factors) {
       if (factor > 0) continue;
       if (id < fabric.first_upper) {
-        dead_units.insert((id - fabric.first) / 2 / fabric.ranks);
+        const int leaf = (id - fabric.first) / 2;
+        dead_units[leaf / fabric.ranks].insert(leaf % fabric.ranks);
       } else if (fabric.top == FabricMap::Top::core) {
-        dead_pods.insert((id - fabric.first_upper) / 2 / fabric.planes);
+        const int which = (id - fabric.first_upper) / 2;
+        dead_pods[which / fabric.planes].insert(which % fabric.planes);
       } else {
         const int which = id - fabric.first_upper, group = which / (fabric.pods - 1) % fabric.pods;
-        const int other = which % (fabric.pods - 1);
-        dead_pods.insert(group);
-        dead_pods.insert(other < group ? other : other + 1);
+        const int rest = which % (fabric.pods - 1), other = rest < group ? rest : rest + 1;
+        dead_pods[group] = {group};
+        dead_pods[other] = {other};
       }
     }
-  for (const int unit : dead_units) cuts.insert({unit * fabric.hosts_per_unit, (unit + 1) * fabric.hosts_per_unit});
-  for (const int pod : dead_pods) cuts.insert({pod * hosts_per_pod, (pod + 1) * hosts_per_pod});
+  for (const auto& [unit, dead] : dead_units)
+    cuts.insert({unit * fabric.hosts_per_unit, (unit + 1) * fabric.hosts_per_unit});
+  for (const auto& [pod, dead] : dead_pods) cuts.insert({pod * hosts_per_pod, (pod + 1) * hosts_per_pod});
+  std::map<std::set<int>, int> luck{{{}, 0}};
+  const auto luck_of = [&](const std::map<int, std::set<int>>& dead, int which) {
+    const auto found = dead.find(which);
+    return found == dead.end() ? 0 : luck.emplace(found->second, static_cast<int>(luck.size())).first->second;
+  };
 
   const auto add_piece = [&](const HostRun& run, int first, int end) {
     const int unit = first / fabric.hosts_per_unit, pod = first / hosts_per_pod;
     Piece piece{first, end, shift_, {}};
     for (int residue = 0; residue < modulus_; ++residue) {
-      const Kind kind{run.template_index, residue, dead_units.count(unit) == 1 ? unit : -1,
-                      dead_pods.count(pod) == 1 ? pod : -1};
-      const auto known = std::find_if(kinds_.begin(), kinds_.end(), [&](const Kind& own) {
-        return own.template_index == kind.template_index && own.residue == residue && own.unit == kind.unit &&
-               own.pod == kind.pod;
-      });
+      const Kind kind{run.template_index, residue, luck_of(dead_units, unit), luck_of(dead_pods, pod)};
+      const auto known = std::find(kinds_.begin(), kinds_.end(), kind);
       piece.kinds.push_back(static_cast<int>(known - kinds_.begin()));
       if (known == kinds_.end()) kinds_.push_back(kind);
     }

@@ -14,12 +14,13 @@ struct HostSeries {
   int within(int first, int end, int residue, int modulus) const;
 };
 
-// What a route sees of a host: its template, its number modulo the spread over several NICs, and the unit or pod it is
-// in where a link above is dead there.
+// What a route sees of a host: its template, its number modulo the spread over several NICs, and which links above its
+// unit and its pod are dead.
 class HostKinds {
  public:
   struct Kind {
-    int template_index, residue, unit, pod;
+    int template_index, residue, unit, pod;  // unit, pod: 0 where nothing is dead above it
+    bool operator==(const Kind&) const = default;
   };
   // Hosts first .. end-1; those of residue r are of kind kinds[r]. Hosts without GPUs are in no piece; `shift` of them
   // come before this one. A host's ordinal is its number less the shift: series count ordinals.

@@ -6,15 +6,15 @@ std::size_t LoadTable::class_of(int id) const {
   const Router::State& state = router_.state();
   if (id >= state.first_fabric_link) {
     const FabricMap& fabric = state.fabric;
-    if (fabric.top == FabricMap::Top::torus) return 12;
-    if (id < fabric.first_upper) return (id - fabric.first) % 2 == 0 ? 7 : 8;
-    if (fabric.top == FabricMap::Top::mesh) return 11;
-    return (id - fabric.first_upper) % 2 == 0 ? 9 : 10;
+    if (fabric.top == FabricMap::Top::torus) return 13;
+    if (id < fabric.first_upper) return (id - fabric.first) % 2 == 0 ? 8 : 9;
+    if (fabric.top == FabricMap::Top::mesh) return 12;
+    return (id - fabric.first_upper) % 2 == 0 ? 10 : 11;
   }
   const HostRun& run = state.run_of_link(id);
   const int local = (id - run.first_link) % run.links_per_host;
   const int directed = state.directed_links(run);
-  if (local >= directed) return (local - directed) % 2 == 0 ? 5 : 6;
+  if (local >= directed) return (local - directed) % 2 == 0 ? 6 : 7;
   const auto& links = state.paths[static_cast<std::size_t>(run.template_index)].directed;
   return static_cast<std::size_t>(links[static_cast<std::size_t>(local)].kind);
 }

@@ -30,10 +30,10 @@ class LoadTable {
   std::vector<ClassLoad> by_class() const;
 
  private:
-  // In the order of LinkInfo::klass. The first five are LinkKind's first five, in the same order.
-  static constexpr std::array kClasses{"nvlink",   "xgmi",        "c2c",     "pcie",      "cpu_interconnect",
-                                       "nic_out",  "nic_in",      "leaf_up", "leaf_down", "pod_up",
-                                       "pod_down", "group_group", "ring"};
+  // In the order of LinkInfo::klass. The first six are LinkKind's first six, in the same order.
+  static constexpr std::array kClasses{"nvlink",   "xgmi",     "c2c",         "pcie",    "cpu_interconnect",
+                                       "cpu_root", "nic_out",  "nic_in",      "leaf_up", "leaf_down",
+                                       "pod_up",   "pod_down", "group_group", "ring"};
   std::size_t class_of(int id) const;
 
   const Router& router_;

@@ -23,8 +23,8 @@ std::optional<Enum> find(const std::array<const char*, n>& words, std::string_vi
 constexpr std::array kPathClasses{"LOC", "NVL", "NVB", "C2C", "PIX", "PXB", "P2C", "PXN", "PHB", "SYS", "NET", "DIS"};
 constexpr std::array kSources{"measured", "datasheet", "assumed", "unknown"};
 constexpr std::array kDeviceKinds{"gpu", "nic", "numa", "pci_switch", "nvswitch", "host", "leaf", "spine", "core"};
-constexpr std::array kLinkKinds{"nvlink", "xgmi",       "c2c",      "pcie",        "cpu_interconnect",
-                                "nic",    "leaf_spine", "pod_core", "group_group", "ring"};
+constexpr std::array kLinkKinds{"nvlink",     "xgmi",     "c2c",         "pcie", "cpu_interconnect", "cpu_root", "nic",
+                                "leaf_spine", "pod_core", "group_group", "ring"};
 constexpr std::array kFabricKinds{"fat_tree", "dragonfly_plus", "torus"};
 constexpr std::array kPresences{"present", "absent", "unknown"};
 

@@ -71,6 +71,7 @@ HostShape read_shape(JsonFields fields) {
   shape.pcie = read_rate(fields, "pcie");
   shape.c2c = read_rate(fields, "c2c");
   shape.cpu_interconnect = read_rate(fields, "cpu_interconnect");
+  shape.cpu_root = read_rate(fields, "cpu_root");
   shape.nic = read_rate(fields, "nic");
   fields.refuse_unknown();
   return shape;
@@ -100,7 +101,8 @@ class GraphReader {
       Link value;
       value.src = device(link, "src");
       value.dst = device(link, "dst");
-      value.kind = one_of(link.path("kind"), link.text("kind"), link_kind, "nvlink, xgmi, c2c, pcie, cpu_interconnect");
+      value.kind = one_of(link.path("kind"), link.text("kind"), link_kind,
+                          "nvlink, xgmi, c2c, pcie, cpu_interconnect, cpu_root");
       value.GBps_per_direction = link.number("GBps_per_direction");
       value.latency_us = link.number("latency_us", 0);
       value.both_ways = link.boolean("both_ways", true);

@@ -138,6 +138,7 @@ std::map<std::string, Setter> setters() {
     links("xgmi", LinkKind::xgmi, nullptr);
     links("pcie", LinkKind::pcie, &HostShape::pcie);
     links("c2c", LinkKind::c2c, &HostShape::c2c);
+    links("cpu_root", LinkKind::cpu_root, &HostShape::cpu_root);
     links("cpu_interconnect", LinkKind::cpu_interconnect, &HostShape::cpu_interconnect);
     table["nic" + end] = [=](Topology& t, double v) { set_nics(t, latency, v, "nic" + end); };
     const auto above = [&](const std::string& stem, Rate Fabric::*rate) {

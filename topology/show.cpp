@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 
+#include "topology/fabric.hpp"
 #include "topology/json_fields.hpp"
 #include "topology/names.hpp"
 #include "topology/write_json.hpp"
@@ -128,13 +129,33 @@ std::string nvlink_line(const HostTemplate& host) {
 std::string fabric_line(const Topology& topology) {
   if (!topology.fabric) return topology.host_count() > 1 ? "fabric: none known\n" : "";
   const Fabric& fabric = *topology.fabric;
-  std::string out = fmt::format("fabric: {}{} leaves, {} hosts a leaf", fabric.rail_optimised ? "rail-optimised, " : "",
-                                topology.leaf_count(), fabric.hosts_per_leaf);
-  if (fabric.rail_optimised) out += fmt::format(", {} rails", fabric.rails);
-  if (fabric.spine_count == 0) return out + ", no spine\n";
-  return out + fmt::format(", {} spines, {}:1 oversubscription, {} GB/s up from a leaf ({})\n", fabric.spine_count,
-                           short_number(fabric.oversubscription), short_number(fabric.uplink.GBps_per_direction),
-                           source_text(fabric.uplink.source, fabric.uplink.source_note));
+  const auto rate_line = [](const Rate& rate, const char* what) {
+    return fmt::format("{} GB/s {} ({})", short_number(rate.GBps_per_direction), what,
+                       source_text(rate.source, rate.source_note));
+  };
+  std::string out;
+  if (fabric.kind == FabricKind::torus) {
+    out = fmt::format("fabric: {}, {}\n", fabric_words(topology), rate_line(fabric.ring, "to the next of a ring"));
+  } else {
+    out = fmt::format("fabric: {}{} leaves, {} hosts a leaf", fabric.rail_optimised ? "rail-optimised, " : "",
+                      topology.leaf_count(), fabric.hosts_per_leaf);
+    if (fabric.rail_optimised) out += fmt::format(", {} rails", fabric.rails);
+    if (fabric.planes > 1) out += fmt::format(" in {} planes", fabric.planes);
+    if (fabric.spine_count == 0) return out + ", no spine\n";
+    out += fmt::format(", {} spines, {}:1 oversubscription, {}\n", fabric.spine_count,
+                       short_number(fabric.oversubscription), rate_line(fabric.uplink, "up from a leaf"));
+    if (fabric.kind == FabricKind::dragonfly_plus)
+      out += fmt::format("  groups of {} hosts, {}\n", fabric.hosts_per_pod,
+                         rate_line(fabric.pod_uplink, "from one to each other"));
+    else if (fabric.hosts_per_pod > 0)
+      out += fmt::format("  pods of {} hosts, {} cores, {}:1 oversubscription, {}\n", fabric.hosts_per_pod,
+                         fabric.core_count, short_number(fabric.pod_oversubscription),
+                         rate_line(fabric.pod_uplink, "up from a pod"));
+  }
+  for (const FabricException& own : fabric.exceptions)
+    out += own.factor == 0 ? fmt::format("  {} dead\n", own.name)
+                           : fmt::format("  {} at {} of its rate\n", own.name, short_number(own.factor, 4));
+  return out;
 }
 
 std::string gpu_line(const GpuSpec& gpu) {

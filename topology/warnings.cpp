@@ -40,10 +40,16 @@ std::vector<std::string> warnings_from_sources(const Topology& topology) {
         push_once(lines,
                   rate_line(host.name, "nic", nic.port.GBps_per_direction, nic.port.source, nic.port.source_note));
   }
-  if (topology.fabric && topology.fabric->spine_count > 0 && is_weak(topology.fabric->uplink.source)) {
-    const Rate& uplink = topology.fabric->uplink;
-    push_once(lines,
-              rate_line("fabric", "uplinks of a leaf", uplink.GBps_per_direction, uplink.source, uplink.source_note));
+  if (topology.fabric) {
+    const Fabric& fabric = *topology.fabric;
+    const auto weak = [&](const char* what, bool is_used, const Rate& rate) {
+      if (is_used && is_weak(rate.source))
+        push_once(lines, rate_line("fabric", what, rate.GBps_per_direction, rate.source, rate.source_note));
+    };
+    weak("uplinks of a leaf", fabric.spine_count > 0, fabric.uplink);
+    weak(fabric.kind == FabricKind::dragonfly_plus ? "link from a group to another" : "uplinks of a pod",
+         fabric.hosts_per_pod > 0, fabric.pod_uplink);
+    weak("link of a ring", fabric.kind == FabricKind::torus, fabric.ring);
   }
   return lines;
 }

@@ -1,8 +1,11 @@
 // Graphviz: one host of each template in full, folded with its count, under the leaves it reaches and the spine.
 #include <fmt/format.h>
 
+#include <map>
 #include <set>
 
+#include "topology/fabric.hpp"
+#include "topology/fabric_map.hpp"
 #include "topology/names.hpp"
 
 namespace topomoe {
@@ -22,6 +25,7 @@ const char* colour(LinkKind kind) {
     case LinkKind::nvlink:
     case LinkKind::xgmi: return "#2e7d32";
     case LinkKind::c2c: return "#00838f";
+    case LinkKind::cpu_root:
     case LinkKind::cpu_interconnect: return "#6a1b9a";
     case LinkKind::nic:
     case LinkKind::leaf_spine:
@@ -49,7 +53,8 @@ std::string write_dot(const Topology& topology) {
       quoted(topology.name),
       quoted(fmt::format("{}: {} hosts, {} GPUs; GB/s one direction", topology.name, topology.host_count(),
                          topology.gpu_count())));
-  std::set<std::string> leaves;
+  std::map<std::string, int> leaves;  // name, number
+  const FabricMap map = topology.fabric ? FabricMap(topology, 0) : FabricMap();
   std::string links;
   int first_host = 0;
   for (std::size_t g = 0; g < topology.groups.size(); ++g) {
@@ -66,26 +71,39 @@ std::string write_dot(const Topology& topology) {
       links += edge(prefix + host.devices[static_cast<std::size_t>(link.src)].name,
                     prefix + host.devices[static_cast<std::size_t>(link.dst)].name, link.kind, link.GBps_per_direction,
                     link.both_ways);
-    if (topology.fabric) {
-      const int pod = first_host / topology.fabric->hosts_per_leaf;
+    if (topology.fabric)
       for (const Nic& nic : host.nics) {
-        const int leaf = topology.fabric->rail_optimised ? pod * topology.fabric->rails + nic.rail : pod;
-        leaves.insert(fmt::format("leaf{}", leaf));
-        links += edge(prefix + host.devices[static_cast<std::size_t>(nic.device)].name, fmt::format("leaf{}", leaf),
-                      LinkKind::nic, nic.port.GBps_per_direction, true);
+        const std::string leaf = map.leaf_name(first_host, nic.rail);
+        leaves.emplace(leaf, map.leaf_of(first_host, nic.rail));
+        links += edge(prefix + host.devices[static_cast<std::size_t>(nic.device)].name, leaf, LinkKind::nic,
+                      nic.port.GBps_per_direction, true);
       }
-    }
     first_host += group.count;
   }
-  for (const std::string& leaf : leaves) {
+  std::set<std::string> above;
+  const auto up = [&](const std::string& from, int id) {
+    LinkInfo link;
+    map.describe(*topology.fabric, id, link);
+    const std::string& to = link.src == from ? link.dst : link.src;
+    links += edge(from, to, link.kind, link.GBps_per_direction, true);
+    return to;
+  };
+  for (const auto& [leaf, id] : leaves) {
     out += fmt::format("  {} [fillcolor=\"#e3f2fd\"];\n", quoted(leaf));
-    if (topology.fabric->spine_count > 0)
-      links += edge(leaf, "spine", LinkKind::leaf_spine, topology.fabric->uplink.GBps_per_direction, true);
+    if (map.top == FabricMap::Top::torus) {
+      above.insert(up(leaf, map.ring(id, 0, 0)));
+    } else if (map.top != FabricMap::Top::none) {
+      const std::string spine = up(leaf, map.leaf_up(id));
+      const int pod = id / map.ranks / map.units_per_pod, plane = id % map.ranks % map.planes;
+      if (above.insert(spine).second && map.top == FabricMap::Top::core)
+        above.insert(up(spine, map.pod_up(pod, plane)));
+      if (map.top == FabricMap::Top::mesh && map.pods > 1)
+        above.insert(up(spine, map.between(pod, pod == 0 ? 1 : 0, plane)));
+    }
   }
-  if (topology.fabric && topology.fabric->spine_count > 0)
-    out +=
-        fmt::format("  \"spine\" [label={}, fillcolor=\"#e3f2fd\"];\n",
-                    quoted(fmt::format("{} spines, {} leaves", topology.fabric->spine_count, topology.leaf_count())));
+  for (const std::string& device : above)
+    out += fmt::format("  {} [label={}, fillcolor=\"#e3f2fd\"];\n", quoted(device),
+                       quoted(device == "spine" ? fabric_words(topology) : device));
   return out + links + "}\n";
 }
 

@@ -49,6 +49,7 @@ Json shape_json(const HostShape& shape) {
   rate("pcie", shape.pcie);
   rate("c2c", shape.c2c);
   rate("cpu_interconnect", shape.cpu_interconnect);
+  rate("cpu_root", shape.cpu_root);
   rate("nic", shape.nic);
   return json;
 }

@@ -10,6 +10,8 @@
 #include <map>
 #include <set>
 
+#include "topology/fabric.hpp"
+#include "topology/fabric_map.hpp"
 #include "topology/names.hpp"
 
 namespace topomoe {
@@ -274,6 +276,7 @@ std::string write_svg(const Topology& topology) {
   if (!topology.fabric) canvas.raise(kHostY - kSpineY);
   double left = 20;
   std::map<int, double> leaf_x;  // leaf -> centre
+  const FabricMap map = topology.fabric ? FabricMap(topology, 0) : FabricMap();
   int first_host = 0;
   struct Cable {
     double nic_x;
@@ -292,9 +295,8 @@ std::string write_svg(const Topology& topology) {
       for (const Nic& nic : host.nics) {
         const auto at = drawing.nic_centres().find(nic.device);
         if (at == drawing.nic_centres().end()) continue;
-        const int pod = first_host / topology.fabric->hosts_per_leaf;
-        const int leaf = topology.fabric->rail_optimised ? pod * topology.fabric->rails + nic.rail : pod;
-        leaf_x.emplace(leaf, topology.fabric->rail_optimised ? at->second : (left + right) / 2);
+        const int leaf = map.leaf_of(first_host, nic.rail);
+        leaf_x.emplace(leaf, map.ranks > 1 ? at->second : (left + right) / 2);
         drawn.push_back({at->second, leaf, nic.port.GBps_per_direction});
       }
     left = right + 30;
@@ -313,16 +315,16 @@ std::string write_svg(const Topology& topology) {
   if (!leaf_x.empty()) {
     const Fabric& fabric = *topology.fabric;
     for (const auto& [leaf, x] : leaf_x) {
-      canvas.labelled_box(x - kCell / 2, kLeafY, kCell, 30, "#e3f2fd", "#1565c0", fmt::format("leaf{}", leaf));
+      canvas.labelled_box(x - kCell / 2, kLeafY, kCell, 30, "#e3f2fd", "#1565c0",
+                          fabric.kind == FabricKind::torus ? fmt::format("ring{}", leaf) : fmt::format("leaf{}", leaf));
       if (fabric.spine_count > 0) canvas.line(x, kLeafY, x, kSpineY + 30, "#0d47a1", fabric.uplink.GBps_per_direction);
     }
-    if (fabric.spine_count > 0) {
+    if (fabric.spine_count > 0 || fabric.kind == FabricKind::torus) {
+      const std::string words = fabric_words(topology);
+      const double width = std::max(340.0, 6.5 * static_cast<double>(words.size()));
       const double x0 = leaf_x.begin()->second, x1 = leaf_x.rbegin()->second;
-      const double lo = std::max(20.0, std::min(x0, x1) - 170), hi = std::max({x0, x1, lo + 340 - kCell}) + kCell / 2;
-      canvas.labelled_box(
-          lo, kSpineY, hi - lo, 30, "#bbdefb", "#0d47a1",
-          fmt::format("{} spines, {} leaves of {} hosts, {}:1 oversubscription", fabric.spine_count,
-                      topology.leaf_count(), fabric.hosts_per_leaf, short_number(fabric.oversubscription)));
+      const double lo = std::max(20.0, std::min(x0, x1) - 170), hi = std::max({x0, x1, lo + width - kCell}) + kCell / 2;
+      canvas.labelled_box(lo, kSpineY, hi - lo, 30, "#bbdefb", "#0d47a1", words);
     }
   }
   return canvas.finish();

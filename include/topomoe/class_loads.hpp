@@ -2,8 +2,9 @@
 // of a regular partition of them, on any topology, in time and memory that grow with the hosts and not with the pairs.
 //
 // Model: the routes of Router, so the loads equal LinkLoads flow by flow, byte for byte while sums are below 2^53.
-// Hosts of the same template, NIC parity and luck (whether a link above them is dead) are one kind; a pair of kinds is
-// walked once for each place they can have to each other (same leaf, same pod, further).
+// Hosts of the same template, NIC parity and luck (which links above them are dead) are one kind; a pair of kinds is
+// walked once for each place they can have to each other (same leaf, same pod, further). Where there are more than 512
+// kinds, flows are added one by one.
 // Ignored: skew. Unequal pairs go to LinkLoads.
 #pragma once
 

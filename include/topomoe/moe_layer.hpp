@@ -29,6 +29,11 @@ struct LayerShape {
   DType dtype = DType::f32;
 };
 
+inline RowWidths row_widths(const LayerShape& s, int etp) {
+  return {static_cast<double>(s.hidden), static_cast<double>(s.ffn / etp), static_cast<double>(s.top_k),
+          static_cast<double>(s.experts), static_cast<double>(size_of(s.dtype))};
+}
+
 // Device pointers. `local experts` are [E ep_index / EP, E (ep_index+1) / EP), `shard` is ffn / ETP.
 struct LayerWeights {
   const float* router = nullptr;                               // [experts, hidden], on every rank

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "topomoe/calibration.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/job.hpp"
 #include "topomoe/model.hpp"
@@ -20,9 +21,10 @@ struct PlanRequest {
   Model model;
   Job job;  // micro_batch 0 and recompute automatic are chosen
   RoutingProfile routing;
-  std::vector<std::string> fix, max;  // "tp=8", as on the command line; also vpp and mbs
-  std::string target = "any";         // only what this training stack can run: megatron, deepspeed
-  double memory_GiB = 0;              // of a GPU; 0: what the topology says
+  std::vector<Calibration> calibrations;  // what was measured, of this machine or others; may be empty
+  std::vector<std::string> fix, max;      // "tp=8", as on the command line; also vpp and mbs
+  std::string target = "any";             // only what this training stack can run: megatron, deepspeed
+  double memory_GiB = 0;                  // of a GPU; 0: what the topology says
   // Restrict the algorithm; empty: all. "sliced" or "replicated"; a name of transports(); 0: any n.
   std::string split, transport;
   int chunks = 0;

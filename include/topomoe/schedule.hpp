@@ -15,8 +15,7 @@
 //    is the transpose of the other: one map serves four steps.
 //  * Order. `steps` is the total issue order, equal on all ranks. Communication starts in that order.
 //
-// What it does not model: token drops (capacity), replicated experts, a backward cut into pieces that
-// straddle the forward's chunks.
+// What it does not model: token drops (capacity), replicated experts.
 #pragma once
 
 #include <cstdint>
@@ -62,12 +61,13 @@ struct RankSet {
 };
 
 // Nesting of the loops that enumerate a buffer's rows, outermost first. Inside the innermost, rows
-// stand in token order, then slot order. Chunks are consecutive tokens of one source.
+// stand in token order, then slot order. Chunks are consecutive tokens of one source; a unit is so many
+// consecutive chunks that travel or are computed together (Buffer::together).
 enum class Order : std::uint8_t {
-  by_token,   // source, chunk                    held and tokens
-  by_source,  // chunk, source, dest, expert      as they arrive
-  by_dest,    // chunk, dest, source, expert      as they leave
-  by_expert,  // dest, expert, source, chunk      as experts want them: independent of the chunking
+  by_token,   // source, chunk                          held and tokens, which are also by_source
+  by_source,  // unit, source, dest, expert, chunk      as they arrive
+  by_dest,    // unit, dest, source, expert, chunk      as they leave
+  by_expert,  // unit, dest, expert, source, chunk      as experts want them
 };
 
 // What one row holds: a vector of the model's width, or a sidecar.
@@ -93,6 +93,7 @@ struct Buffer {
   Chunks chunks;
   RankSet sources, dests;  // dests is unused for held and tokens
   Order order = Order::by_token;
+  int together = 0;  // chunks of a unit; 0: all where rows are by_expert, else 1
   Columns columns = Columns::hidden;
   Element element = Element::payload;
   Storage storage = Storage::pass;
@@ -166,10 +167,10 @@ struct Step {
 
 struct Schedule {
   std::string name;              // for people: "sliced flat n=4"
-  std::string split, transport;  // labels of the algorithm that built it; nothing reads them but people
+  std::string split, transport;  // labels of the algorithm that built it: for people and emitters; no execution reads them
   Intake intake = Intake::as_held;
-  int chunks = 1;  // n
-  int pieces = 1;  // r, divides n
+  int chunks = 1;  // by which tokens are counted: a multiple of the n of either pass
+  int pieces = 1;  // r of the forward, divides n
   std::vector<Buffer> buffers;
   std::vector<IndexMap> maps;
   std::vector<Step> forward, backward;  // each in issue order
@@ -215,6 +216,9 @@ struct Segment {
   double offset, rows;
 };
 
+// Chunks of one unit of the buffer's rows.
+int unit_of(const Buffer& buffer);
+
 // The rows of a buffer as its declaration orders them (one block, before `split`).
 std::vector<Segment> segments_of(const Buffer& buffer, const RankGroups& groups, const CountSource& counts, int me);
 
@@ -230,6 +234,16 @@ double rows_of(const Buffer& buffer, const View& view, const RankGroups& groups,
                int peer);
 double rows_of(const Schedule& schedule, const View& view, const RankGroups& groups, const CountSource& counts, int me,
                int peer);
+
+// The buffer whose memory this one is. Alias chains must be sound: check() says whether they are.
+int root_of(const Schedule& schedule, int buffer);
+
+// What a row's width depends on: the model, the experts' shards and the job's dtype.
+struct RowWidths {
+  double hidden = 0, ffn_shard = 0, top_k = 0, experts = 0, element_bytes = 0;
+};
+double columns_of(const Buffer& buffer, const RowWidths& widths);
+double row_bytes(const Buffer& buffer, const RowWidths& widths);
 
 // [begin, end) of part `index` of `parts` of n rows: the one rule by which anything is cut evenly.
 inline std::int64_t part_begin(std::int64_t n, int parts, int index) { return n * index / parts; }

@@ -26,7 +26,19 @@ namespace topomoe {
 enum class PathClass { LOC, NVL, NVB, C2C, PIX, PXB, P2C, PXN, PHB, SYS, NET, DIS };
 enum class Source { measured, datasheet, assumed, unknown };
 enum class DeviceKind { gpu, nic, numa, pci_switch, nvswitch, host, leaf, spine, core };
-enum class LinkKind { nvlink, xgmi, c2c, pcie, cpu_interconnect, nic, leaf_spine, pod_core, group_group, ring };
+enum class LinkKind {
+  nvlink,
+  xgmi,
+  c2c,
+  pcie,
+  cpu_interconnect,
+  cpu_root,
+  nic,
+  leaf_spine,
+  pod_core,
+  group_group,
+  ring
+};
 enum class FabricKind { fat_tree, dragonfly_plus, torus };
 // "Unknown" is not "absent": a template file without NVLink elements says nothing about NVLink.
 enum class Presence { present, absent, unknown };
@@ -107,6 +119,9 @@ struct HostShape {
   Rate c2c;                     // GPU to CPU (Grace); rate 0: GPUs reach the CPU by PCIe
   Rate cpu_interconnect;        // between each two NUMA nodes
   Rate nic;                     // per NIC, port to leaf
+  // All that one CPU passes on between devices below it, to and from other CPUs: one link that every such flow takes.
+  // Rate 0: the CPU is no limit.
+  Rate cpu_root;
   bool operator==(const HostShape&) const = default;
 };
 
@@ -216,8 +231,8 @@ struct LinkInfo {
   std::string name;  // "host0.gpu3->nvswitch", "leaf2->spine"
   std::string src,
       dst;  // full names of its ends: "host0.gpu3", "host0.nvswitch"; consecutive links of a route share one
-  // "nvlink" "xgmi" "c2c" "pcie" "cpu_interconnect" "nic_out" "nic_in" "leaf_up" "leaf_down" "pod_up" "pod_down"
-  // "group_group" "ring"
+  // "nvlink" "xgmi" "c2c" "pcie" "cpu_interconnect" "cpu_root" "nic_out" "nic_in" "leaf_up" "leaf_down"
+  // "pod_up" "pod_down" "group_group" "ring"
   std::string klass;
   LinkKind kind = LinkKind::pcie;
   double GBps_per_direction = 0;  // 0: dead, no route takes it

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "planner/plan/schedule_rules.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -53,7 +54,6 @@ int RankGroups::node_index(int rank) const {
 namespace {
 
 bool per_expert(Symbol s) { return s == Symbol::pairs; }
-bool per_token(Symbol s) { return s == Symbol::held || s == Symbol::tokens; }
 
 struct ExpertRange {
   int begin, end;
@@ -74,28 +74,30 @@ void enumerate(const Buffer& b, std::span<const int> sources, std::span<const in
     const auto range = experts_of(dest, groups, counts);
     for (int e = range.begin; e < range.end; ++e) f(e);
   };
-  switch (b.order) {
-    case Order::by_token:
+  if (b.order == Order::by_token) {
+    for (const int s : sources)
+      for (int c = chunks.begin; c < chunks.end; ++c) visit(c, s, -1, -1);
+    return;
+  }
+  const int unit = unit_of(b);
+  for (int begin = chunks.begin; begin < chunks.end; begin += unit) {
+    const int end = std::min(begin + unit, chunks.end);
+    const auto each_chunk = [&](int s, int d, int e) {
+      for (int c = begin; c < end; ++c) visit(c, s, d, e);
+    };
+    if (per_token(b.symbol))
+      for (const int s : sources) each_chunk(s, -1, -1);
+    else if (b.order == Order::by_source)
       for (const int s : sources)
-        for (int c = chunks.begin; c < chunks.end; ++c) visit(c, s, -1, -1);
-      return;
-    case Order::by_source:
-      for (int c = chunks.begin; c < chunks.end; ++c)
-        for (const int s : sources)
-          for (const int d : dests) each_expert(d, [&](int e) { visit(c, s, d, e); });
-      return;
-    case Order::by_dest:
-      for (int c = chunks.begin; c < chunks.end; ++c)
-        for (const int d : dests)
-          for (const int s : sources) each_expert(d, [&](int e) { visit(c, s, d, e); });
-      return;
-    case Order::by_expert:
+        for (const int d : dests) each_expert(d, [&](int e) { each_chunk(s, d, e); });
+    else if (b.order == Order::by_dest)
+      for (const int d : dests)
+        for (const int s : sources) each_expert(d, [&](int e) { each_chunk(s, d, e); });
+    else
       for (const int d : dests)
         each_expert(d, [&](int e) {
-          for (const int s : sources)
-            for (int c = chunks.begin; c < chunks.end; ++c) visit(c, s, d, e);
+          for (const int s : sources) each_chunk(s, d, e);
         });
-      return;
   }
 }
 
@@ -129,6 +131,11 @@ double buffer_rows(const Buffer& b, const RankGroups& groups, const CountSource&
 bool selects(const View& v) { return v.chunks || v.sources || v.dests; }
 
 }  // namespace
+
+int unit_of(const Buffer& b) {
+  if (b.together > 0) return b.together;
+  return b.order == Order::by_expert ? b.chunks.end - b.chunks.begin : 1;
+}
 
 std::vector<Segment> segments_of(const Buffer& b, const RankGroups& groups, const CountSource& counts, int me) {
   std::vector<int> sources, dests;
@@ -181,6 +188,26 @@ RowRange resolve(const Schedule& schedule, const View& view, const RankGroups& g
     }
   }
   return view.split ? cut(range, *view.split, groups, me, peer) : range;
+}
+
+int root_of(const Schedule& schedule, int buffer) {
+  for (int alias = buffer; alias >= 0; alias = schedule.buffers[static_cast<std::size_t>(alias)].alias) buffer = alias;
+  return buffer;
+}
+
+double columns_of(const Buffer& b, const RowWidths& widths) {
+  switch (b.columns) {
+    case Columns::hidden: return widths.hidden;
+    case Columns::ffn: return widths.ffn_shard;
+    case Columns::top_k: return widths.top_k;
+    case Columns::experts: return widths.experts;
+  }
+  return 0;
+}
+
+double row_bytes(const Buffer& b, const RowWidths& widths) {
+  constexpr double kSidecarBytes = 4;  // f32 and i32
+  return columns_of(b, widths) * (b.element == Element::payload ? widths.element_bytes : kSidecarBytes);
 }
 
 double rows_of(const Schedule& schedule, const View& view, const RankGroups& groups, const CountSource& counts, int me,

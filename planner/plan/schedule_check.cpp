@@ -78,9 +78,14 @@ class Checker {
       say("chunks [{}, {}): must lie in [0, {})", b.chunks.begin, b.chunks.end, s_.chunks);
     ranks("sources", b.sources, false);
     ranks("dests", b.dests, false);
-    if ((b.order == Order::by_token) != per_token(b.symbol))
-      say("order: by_token is for held and tokens, and only they have it");
+    if (b.order == Order::by_token && !per_token(b.symbol)) say("order: by_token is for held and tokens");
+    if (b.order != Order::by_token && per_token(b.symbol) &&
+        !(b.symbol == Symbol::tokens && b.order == Order::by_source))
+      say("order: held is by_token, tokens are by_token or by_source");
     if (per_token(b.symbol) && b.dests != RankSet{}) say("dests: rows of tokens have none");
+    if (b.together < 0 || (b.together > 0 && (b.order == Order::by_token || b.chunks.begin % b.together != 0 ||
+                                              b.chunks.end % b.together != 0)))
+      say("together: {}: must divide chunks [{}, {}) of rows in units", b.together, b.chunks.begin, b.chunks.end);
     const bool vector = b.columns == Columns::hidden || b.columns == Columns::ffn;
     if (vector != (b.element == Element::payload)) say("element: hidden and ffn rows are payload, sidecars are not");
     if (b.blocks && !inside_layer(*b.blocks)) say("blocks: {}: not a group of the layer", to_string(*b.blocks));
@@ -112,6 +117,10 @@ class Checker {
       const Chunks in = b.symbol == Symbol::held ? Chunks{0, 1} : b.chunks;
       if (v.chunks->begin < in.begin || v.chunks->begin >= v.chunks->end || v.chunks->end > in.end)
         say("{}: chunks [{}, {}): {} has [{}, {})", what, v.chunks->begin, v.chunks->end, b.name, in.begin, in.end);
+      else if (b.order != Order::by_token &&
+               ((v.chunks->begin - in.begin) % unit_of(b) != 0 || (v.chunks->end - in.begin) % unit_of(b) != 0))
+        say("{}: chunks [{}, {}): {} has them in units of {}", what, v.chunks->begin, v.chunks->end, b.name,
+            unit_of(b));
     }
     if (v.sources) ranks(what, *v.sources, may_name_peer);
     if (v.dests) ranks(what, *v.dests, may_name_peer);
@@ -183,6 +192,8 @@ class Checker {
     if (rule.keeps_chunks &&
         (chunks_of(s_, step.in[0]) != chunks_of(s_, step.out[0]) || symbol_of(step.in[0]) != symbol_of(step.out[0])))
       say("in and out are not the same rows");
+    else if (rule.keeps_chunks && !rule.maps && unit_in(s_, step.in[0]) != unit_in(s_, step.out[0]))
+      say("in and out have chunks in different units");
     if (step.kind == StepKind::ordered_sum && (at(step.in[0].buffer).blocks != step.group || step.in[0].block))
       say("in: must have a block for each member of {}", to_string(step.group));
     if (expert_step(step.kind))

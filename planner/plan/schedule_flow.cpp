@@ -153,8 +153,10 @@ class Flow {
     const Buffer& b = at(view.buffer);
     const bool mine = b.sources == RankSet{};
     if (per_token(b.symbol)) {
-      // Ranks of a TP group that each hold their own tokens must say how many; else all hold as many as I.
-      const bool needed = s_.intake == Intake::tp_gather && (b.symbol == Symbol::tokens || !mine);
+      // Ranks of a TP group that each hold their own tokens must say how many; else all hold as many as I. Nobody
+      // outside of it need hold as many.
+      const bool beyond_tp = !mine && b.sources != RankSet{Who::me, {Role::tp}};
+      const bool needed = beyond_tp || (s_.intake == Intake::tp_gather && (b.symbol == Symbol::tokens || !mine));
       if (needed && exchanged_.count(Symbol::held) == 0) say("rows of {}: held has not been exchanged", b.name);
     } else if (mine) {
       if (!routed_) say("rows of {}: not known before route", b.name);

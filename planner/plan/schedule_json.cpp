@@ -63,6 +63,7 @@ class Writer {
     j["sources"] = json(b.sources);
     if (has_dests(b.symbol) || b.dests != RankSet{}) j["dests"] = json(b.dests);
     j["order"] = name_of(kOrders, b.order);
+    if (b.together != 0) j["together"] = b.together;
     if (b.columns != Columns::hidden) j["columns"] = name_of(kColumns, b.columns);
     if (b.element != Element::payload) j["element"] = name_of(kElements, b.element);
     if (b.storage != Storage::pass) j["storage"] = name_of(kStorages, b.storage);

@@ -129,6 +129,7 @@ class Reader {
     b.sources = ranks_at(in, "sources");
     b.dests = read_or(in, "dests", RankSet{}, rank_set);
     b.order = value_of(kOrders, in.text("order"), in.field("order"));
+    if (in.has("together")) b.together = in.integer("together", 1, kMaxChunks);
     b.columns = enum_or(in, "columns", b.columns, kColumns);
     b.element = enum_or(in, "element", b.element, kElements);
     b.storage = enum_or(in, "storage", b.storage, kStorages);

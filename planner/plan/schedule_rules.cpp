@@ -1,5 +1,7 @@
 #include "planner/plan/schedule_rules.hpp"
 
+#include <algorithm>
+
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -75,11 +77,6 @@ bool expert_step(StepKind k) {
   return k == StepKind::expert_forward || k == StepKind::expert_dgrad || k == StepKind::expert_wgrad;
 }
 
-int root_of(const Schedule& s, int buffer) {
-  for (int alias = buffer; alias >= 0; alias = s.buffers[static_cast<std::size_t>(alias)].alias) buffer = alias;
-  return buffer;
-}
-
 Chunks chunks_of(const Schedule& s, const View& v) {
   const Buffer& b = at(s, v);
   return b.symbol == Symbol::held ? Chunks{0, s.chunks} : v.chunks.value_or(b.chunks);
@@ -92,9 +89,16 @@ bool same_selection(const Schedule& s, const View& a, const View& b) {
          x.blocks == y.blocks && a.block == b.block;
 }
 
+int unit_in(const Schedule& s, const View& v) {
+  const Chunks chunks = chunks_of(s, v);
+  const int all = chunks.end - chunks.begin;
+  return at(s, v).order == Order::by_token ? all : std::min(unit_of(at(s, v)), all);
+}
+
 bool same_rows(const Schedule& s, const View& a, const View& b) {
   const Buffer &x = at(s, a), &y = at(s, b);
-  return x.symbol == y.symbol && x.order == y.order && chunks_of(s, a) == chunks_of(s, b) && same_selection(s, a, b);
+  return x.symbol == y.symbol && x.order == y.order && chunks_of(s, a) == chunks_of(s, b) &&
+         unit_in(s, a) == unit_in(s, b) && same_selection(s, a, b);
 }
 
 bool names_peer(const View& v) {

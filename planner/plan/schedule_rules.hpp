@@ -31,10 +31,10 @@ const Rule& rule_of(StepKind kind);
 bool inside_layer(Role role);
 bool per_token(Symbol symbol);
 bool expert_step(StepKind kind);
-// The buffer whose memory this one is. Alias chains must be sound.
-int root_of(const Schedule& schedule, int buffer);
 // Chunks that a view covers; held rows are of all chunks at once.
 Chunks chunks_of(const Schedule& schedule, const View& view);
+// Chunks of a unit as far as a view shows them: one of a single unit does not tell how long it is.
+int unit_in(const Schedule& schedule, const View& view);
 bool same_rows(const Schedule& schedule, const View& a, const View& b);
 // The selectors alone: which ranks' rows, which part of them.
 bool same_selection(const Schedule& schedule, const View& a, const View& b);

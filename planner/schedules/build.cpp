@@ -5,10 +5,11 @@
 namespace topomoe {
 namespace {
 
-// MoEShard's layouts (EP 1, any ETP) wait for the gather transport.
 std::string shards_over_tp(const ScheduleRequest& r) {
   return r.etp == 1 || r.etp == r.tp ? "" : "it needs ETP 1 or ETP = TP";
 }
+
+std::string nothing(const ScheduleRequest&) { return ""; }
 
 std::string whole_experts_only(const ScheduleRequest& r) {
   return r.etp == 1 ? "" : "experts sharded over tensor ranks (ETP > 1) are not built for it yet";
@@ -16,9 +17,13 @@ std::string whole_experts_only(const ScheduleRequest& r) {
 
 // One row a transport; order is the order in which ties are broken.
 constexpr Transport kTransports[] = {
-    {"flat", "pack, exchange(EP), experts, exchange(EP), combine", build_flat, false, shards_over_tp},
+    {"flat", "pack, exchange(EP), experts, exchange(EP), combine", build_flat, false, false, shards_over_tp},
+    {"two_level", "pack, exchange(node), repack, exchange(rail), experts, and back", build_two_level, true, true,
+     shards_over_tp},
     {"node_dedup", "exchange(rail) once a node, exchange(node) once a rank, experts, sums on the way back",
-     build_node_dedup, true, whole_experts_only},
+     build_node_dedup, true, true, whole_experts_only},
+    {"gather", "all-gather(rail, node), own experts, reduce-scatter back; EP 1: over ETP", build_gather, true, false,
+     nothing},
 };
 
 }  // namespace

@@ -15,7 +15,8 @@ struct Transport {
   std::string_view name;
   std::string_view steps;  // one line for people
   Schedule (*build)(const ScheduleRequest&);
-  bool needs_even_nodes;  // EP groups must spread evenly over two or more nodes
+  bool needs_even_nodes;  // EP groups must spread evenly over nodes
+  bool needs_two_nodes;   // and over two or more of them
   // Empty where it applies, else why not.
   std::string (*refuses)(const ScheduleRequest&);
 };
@@ -27,6 +28,8 @@ const Transport& find_transport(std::string_view name);
 Schedule build_schedule(std::string_view transport, const ScheduleRequest& request);
 
 Schedule build_flat(const ScheduleRequest& request);
+Schedule build_two_level(const ScheduleRequest& request);
 Schedule build_node_dedup(const ScheduleRequest& request);
+Schedule build_gather(const ScheduleRequest& request);
 
 }  // namespace topomoe

@@ -1,22 +1,51 @@
 #include "planner/schedules/draft.hpp"
 
 #include <algorithm>
+#include <numeric>
 
+#include "planner/plan/schedule_rules.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 
+namespace {
+
+constexpr double kOpenSlot = -2, kCountsSlot = -1;
+
+}  // namespace
+
 std::string_view name(TokenSplit s) { return s == TokenSplit::sliced ? "sliced" : "replicated"; }
 
-LayerDraft::LayerDraft(const ScheduleRequest& request, std::string transport) : request_(request) {
-  TOPOMOE_ASSERT(request.chunks >= 1 && request.pieces >= 1 && request.chunks % request.pieces == 0);
-  TOPOMOE_ASSERT(request.etp == 1 || request.etp == request.tp);
+Cut cut_of(const ScheduleRequest& r, bool backward) {
+  const Cut forward{r.chunks, r.pieces};
+  const Cut back{r.backward_chunks > 0 ? r.backward_chunks : r.chunks, r.backward_pieces > 0   ? r.backward_pieces
+                                                                       : r.backward_chunks > 0 ? r.backward_chunks
+                                                                                               : r.pieces};
+  for (const Cut& cut : {forward, back}) {
+    if (cut.chunks < 1) throw InvalidInput("chunks", std::to_string(cut.chunks), "must be positive");
+    if (cut.pieces < 1 || cut.chunks % cut.pieces != 0)
+      throw InvalidInput("pieces", std::to_string(cut.pieces), "must divide chunks = " + std::to_string(cut.chunks));
+  }
+  if (std::lcm(forward.chunks, back.chunks) > kMaxCountChunks)
+    throw InvalidInput(
+        "chunks", std::to_string(forward.chunks) + " and " + std::to_string(back.chunks),
+        "forward and backward may have at most " + std::to_string(kMaxCountChunks) + " as their least common multiple");
+  return backward ? back : forward;
+}
+
+LayerDraft::LayerDraft(const ScheduleRequest& request, std::string transport)
+    : request_(request), cut_(cut_of(request, false)) {
+  TOPOMOE_ASSERT(request.etp == 1 || request.etp == request.tp || request.ep == 1);
+  const Cut back = cut_of(request, true);
+  const auto words = [](const Cut& cut) {
+    return "n=" + std::to_string(cut.chunks) + (cut.pieces != cut.chunks ? " r=" + std::to_string(cut.pieces) : "");
+  };
   schedule_.split = name(request.split);
-  schedule_.name = schedule_.split + " " + transport + " n=" + std::to_string(request.chunks);
-  if (request.pieces != request.chunks) schedule_.name += " r=" + std::to_string(request.pieces);
+  schedule_.name = schedule_.split + " " + transport + " " + words(cut_);
+  if (recuts()) schedule_.name += ", back " + words(back);
   schedule_.transport = std::move(transport);
-  schedule_.chunks = request.chunks;
-  schedule_.pieces = request.pieces;
+  schedule_.chunks = std::lcm(cut_.chunks, back.chunks);
+  schedule_.pieces = cut_.pieces;
   if (request.tp > 1) {
     if (sliced() && !request.sequence_parallel) schedule_.intake = Intake::tp_slice;
     if (!sliced() && request.sequence_parallel) schedule_.intake = Intake::tp_gather;
@@ -30,10 +59,14 @@ LayerDraft::LayerDraft(const ScheduleRequest& request, std::string transport) : 
   weights = sidecar("weights", like, Columns::top_k, Element::f32, Storage::saved);
   probabilities_ = sidecar("probabilities", like, Columns::experts, Element::f32, Storage::saved);
   weight_grads = sidecar("dweights", like, Columns::top_k, Element::f32);
-  experts_.resize(static_cast<std::size_t>(request.pieces));
+  saved_.in = all_pieces("expert_in", Columns::hidden, Storage::saved);
+  saved_.gate = all_pieces("gate", Columns::ffn, Storage::saved);
+  saved_.up = all_pieces("up", Columns::ffn, Storage::saved);
 }
 
 int LayerDraft::buffer(Buffer b) {
+  // What travels in chunks of this pass.
+  if ((b.order == Order::by_source || b.order == Order::by_dest) && unit() > 1) b.together = unit();
   schedule_.buffers.push_back(std::move(b));
   return static_cast<int>(schedule_.buffers.size()) - 1;
 }
@@ -47,6 +80,47 @@ void LayerDraft::step(double slot, Step s) {
   // Steps that both passes share say `forward`.
   if (pass_ == &backward_ && s.phase == StepPhase::forward) s.phase = StepPhase::dgrad;
   pass_->push_back({slot, std::move(s)});
+}
+
+// A group that may span nodes is served by the inter-node lane, wherever its members happen to be.
+Lane LayerDraft::lane_of(Role group) const {
+  const bool wide_shards = group == Role::etp && request_.etp > request_.tp;
+  return group == Role::ep || group == Role::rail || wide_shards ? Lane::inter_node : Lane::intra_node;
+}
+
+void LayerDraft::move(double slot, StepKind kind, std::string name, int c, Role group, View in, View out, MoveBy by) {
+  const bool communicates = kind == StepKind::exchange || kind == StepKind::all_gather;
+  step(slot, {.name = std::move(name),
+              .kind = kind,
+              .phase = by.metadata && pass_ == &forward_ ? StepPhase::metadata : StepPhase::forward,
+              .chunk = c < 0 ? c : chunk(c).begin,
+              .lane = communicates ? lane_of(group) : Lane::copy,
+              .group = group,
+              .metadata = by.metadata,
+              .in = {std::move(in)},
+              .out = {std::move(out)},
+              .map = by.map,
+              .transpose = by.transpose,
+              .weights = std::move(by.weights)});
+}
+
+void LayerDraft::index(double slot, std::string name, int c, int map) {
+  step(slot, {.name = "index " + std::move(name),
+              .kind = StepKind::index,
+              .phase = StepPhase::metadata,
+              .chunk = c < 0 ? c : chunk(c).begin,
+              .metadata = true,
+              .map = map});
+}
+
+void LayerDraft::exchange_counts(std::string name, Role group, std::vector<CountSlice> slices) {
+  step(kCountsSlot, {.name = std::move(name),
+                     .kind = StepKind::counts_exchange,
+                     .phase = StepPhase::metadata,
+                     .lane = lane_of(group),
+                     .group = group,
+                     .metadata = true,
+                     .slices = std::move(slices)});
 }
 
 int LayerDraft::rows(std::string name, Symbol symbol, Chunks chunks, RankSet sources, RankSet dests, Order order,
@@ -75,7 +149,7 @@ int LayerDraft::token_buffer(const std::string& name, bool saved) {
   int memory = buffer(held);
   Buffer tokens = held;
   tokens.symbol = Symbol::tokens;
-  tokens.chunks = {0, n()};
+  tokens.chunks = {0, schedule_.chunks};
   tokens.name = name + ".tokens";
   if (schedule_.intake == Intake::tp_slice) tokens.sources = me({Role::tp});
   if (schedule_.intake == Intake::tp_gather) {
@@ -90,18 +164,15 @@ int LayerDraft::token_buffer(const std::string& name, bool saved) {
   return buffer(std::move(tokens));
 }
 
-void LayerDraft::gather_intake(double slot, const std::string& name, int token_buffer) {
+void LayerDraft::gather_intake(const std::string& name, int token_buffer) {
   if (schedule_.intake != Intake::tp_gather) return;
   const int gathered = schedule_.buffers[static_cast<std::size_t>(token_buffer)].alias;
-  step(slot, {.name = "gather " + name,
-              .kind = StepKind::all_gather,
-              .lane = Lane::intra_node,
-              .group = Role::tp,
-              .in = {whole(gathered - 1)},
-              .out = {from_source(gathered, {0, 1}, peer())}});
+  move(kOpenSlot, StepKind::all_gather, "gather " + name, -1, Role::tp, whole(gathered - 1),
+       from_source(gathered, {0, 1}, peer()));
 }
 
-void LayerDraft::open_forward(double slot) {
+void LayerDraft::open_forward() {
+  const double slot = kOpenSlot;
   if (schedule_.intake == Intake::tp_gather) {
     step(slot, {.name = "held counts",
                 .kind = StepKind::counts_exchange,
@@ -111,8 +182,8 @@ void LayerDraft::open_forward(double slot) {
                 .metadata = true,
                 .slices = {{Symbol::held, me(), {}}}});
   }
-  gather_intake(slot, "x", x);
-  const View all = from_source(x, {0, n()}, me());
+  gather_intake("x", x);
+  const View all = from_source(x, {0, schedule_.chunks}, me());
   step(slot, {.name = "route",
               .kind = StepKind::route,
               .in = {all},
@@ -122,13 +193,8 @@ void LayerDraft::open_forward(double slot) {
 void LayerDraft::deliver(double slot, int token_buffer, int c) {
   if (schedule_.intake != Intake::tp_slice) return;
   const std::string tensor = token_buffer == y ? "y" : "dx";
-  step(slot, {.name = "gather " + tensor + "." + std::to_string(c),
-              .kind = StepKind::all_gather,
-              .chunk = c,
-              .lane = Lane::intra_node,
-              .group = Role::tp,
-              .in = {mine(token_buffer, c)},
-              .out = {from_source(token_buffer, one(c), peer())}});
+  move(slot, StepKind::all_gather, numbered("gather " + tensor, c), c, Role::tp, mine(token_buffer, c),
+       from_source(token_buffer, chunk(c), peer()));
 }
 
 void LayerDraft::close_forward(double slot) {
@@ -140,18 +206,33 @@ void LayerDraft::close_forward(double slot) {
               .out = {whole(gathered - 1)}});
 }
 
-void LayerDraft::open_backward(double slot) {
-  backward();
-  gather_intake(slot, "dy", dy);
+void LayerDraft::open_backward() {
+  pass_ = &backward_;
+  const Cut forward = cut_;
+  cut_ = cut_of(request_, true);
+  gather_intake("dy", dy);
+  if (cut_.pieces == forward.pieces) return;
+  const int in = all_pieces("recut expert_in", Columns::hidden, Storage::pass);
+  const int map = this->map("recut", whole(saved_.in), whole(in));
+  index(kOpenSlot, "recut", -1, map);
+  const auto recut = [&](int& saved, int to) {
+    move(kOpenSlot, StepKind::repack, schedule_.buffers[static_cast<std::size_t>(to)].name, -1, Role::ep, whole(saved),
+         whole(to), {.map = map});
+    saved = to;
+  };
+  recut(saved_.in, in);
+  recut(saved_.gate, all_pieces("recut gate", Columns::ffn, Storage::pass));
+  recut(saved_.up, all_pieces("recut up", Columns::ffn, Storage::pass));
+  if (saved_.out >= 0) recut(saved_.out, all_pieces("recut expert_out", Columns::hidden, Storage::pass));
 }
 
 void LayerDraft::close_backward(double slot) {
-  const View all = from_source(x, {0, n()}, me());
+  const View all = from_source(x, {0, schedule_.chunks}, me());
   step(slot, {.name = "route backward",
               .kind = StepKind::route_backward,
               .phase = StepPhase::dgrad,
               .in = {all, whole(weight_grads), whole(ids), whole(probabilities_)},
-              .out = {from_source(dx, {0, n()}, me())},
+              .out = {from_source(dx, {0, schedule_.chunks}, me())},
               .shared_by_tp = !sliced() && request_.tp > 1});
   for (int c = 0; c < n(); ++c) deliver(slot, dx, c);
   if (schedule_.intake == Intake::tp_gather) {
@@ -164,56 +245,61 @@ void LayerDraft::close_backward(double slot) {
   }
 }
 
-int LayerDraft::expert_forward(double slot, int p, int in, Storage out_storage) {
-  const std::string suffix = "." + std::to_string(p);
-  const Storage saved = Storage::saved;
-  const int out = sidecar("expert_out" + suffix, in, Columns::hidden, Element::payload, out_storage);
-  const int gate = sidecar("gate" + suffix, in, Columns::ffn, Element::payload, saved);
-  const int up = sidecar("up" + suffix, in, Columns::ffn, Element::payload, saved);
-  const int act = sidecar("act" + suffix, in, Columns::ffn, Element::payload);
-  experts_[static_cast<std::size_t>(p)] = {gate, up};
-  step(slot, {.name = "experts" + suffix,
-              .kind = StepKind::expert_forward,
-              .chunk = piece(p).begin,
-              .in = {whole(in)},
-              .out = {whole(out), whole(gate), whole(up), whole(act)}});
-  return out;
+RankSet LayerDraft::computing() const {
+  return expert_sharded() && !alike_over_etp() ? me({Role::etp, Role::ep}) : me({Role::ep});
 }
 
-int LayerDraft::expert_backward(double slot, double wgrad_slot, int p, int in, int dout) {
-  const std::string suffix = "." + std::to_string(p);
-  const auto [gate, up] = experts_[static_cast<std::size_t>(p)];
-  const int din = sidecar("dexpert_in" + suffix, in, Columns::hidden, Element::payload);
-  const int act = sidecar("bact" + suffix, in, Columns::ffn, Element::payload);
-  const int dgate = sidecar("dgate" + suffix, in, Columns::ffn, Element::payload);
-  const int dup = sidecar("dup" + suffix, in, Columns::ffn, Element::payload);
-  step(slot, {.name = "experts dgrad" + suffix,
+// One piece after another, each by_expert.
+int LayerDraft::all_pieces(const std::string& name, Columns columns, Storage storage) {
+  return buffer({.name = name,
+                 .symbol = Symbol::pairs,
+                 .chunks = {0, schedule_.chunks},
+                 .sources = computing(),
+                 .dests = me(),
+                 .order = Order::by_expert,
+                 .together = r() > 1 ? schedule_.chunks / r() : 0,
+                 .columns = columns,
+                 .storage = storage});
+}
+
+void LayerDraft::keep_expert_out() { saved_.out = all_pieces("expert_out", Columns::hidden, Storage::saved); }
+
+void LayerDraft::expert_forward(double slot, int p, View out) {
+  const int act = buffer({.name = numbered("act", p),
+                          .symbol = Symbol::pairs,
+                          .chunks = piece(p),
+                          .sources = computing(),
+                          .dests = me(),
+                          .order = Order::by_expert,
+                          .columns = Columns::ffn});
+  step(slot, {.name = numbered("experts", p),
+              .kind = StepKind::expert_forward,
+              .chunk = piece(p).begin,
+              .in = {expert_in(p)},
+              .out = {std::move(out), of_piece(saved_.gate, p), of_piece(saved_.up, p), whole(act)}});
+}
+
+int LayerDraft::expert_backward(double slot, double wgrad_slot, int p, int dout) {
+  const int din = sidecar(numbered("dexpert_in", p), dout, Columns::hidden, Element::payload);
+  const int act = sidecar(numbered("bact", p), dout, Columns::ffn, Element::payload);
+  const int dgate = sidecar(numbered("dgate", p), dout, Columns::ffn, Element::payload);
+  const int dup = sidecar(numbered("dup", p), dout, Columns::ffn, Element::payload);
+  step(slot, {.name = numbered("experts dgrad", p),
               .kind = StepKind::expert_dgrad,
               .phase = StepPhase::dgrad,
               .chunk = piece(p).begin,
-              .in = {whole(dout), whole(gate), whole(up)},
+              .in = {whole(dout), of_piece(saved_.gate, p), of_piece(saved_.up, p)},
               .out = {whole(din), whole(act), whole(dgate), whole(dup)}});
-  step(wgrad_slot, {.name = "experts wgrad" + suffix,
+  step(wgrad_slot, {.name = numbered("experts wgrad", p),
                     .kind = StepKind::expert_wgrad,
                     .phase = StepPhase::wgrad,
                     .chunk = piece(p).begin,
-                    .in = {whole(in), whole(dout), whole(act), whole(dgate), whole(dup)},
-                    .shared_by_tp = !sliced() && request_.tp > 1 && !expert_sharded()});
+                    .in = {expert_in(p), whole(dout), whole(act), whole(dgate), whole(dup)},
+                    .shared_by_tp = !sliced() && request_.tp > 1 && !alike_over_etp()});
   return din;
 }
 
 namespace {
-
-int root_of(const Schedule& s, int buffer) {
-  const int alias = s.buffers[static_cast<std::size_t>(buffer)].alias;
-  return alias < 0 ? buffer : root_of(s, alias);
-}
-
-Chunks chunks_of(const Schedule& s, const View& v) {
-  const Buffer& b = s.buffers[static_cast<std::size_t>(v.buffer)];
-  if (b.symbol == Symbol::held) return {0, s.chunks};  // all chunks at once
-  return v.chunks.value_or(b.chunks);
-}
 
 // A reads what b wrote.
 bool feeds(const Schedule& s, const View& written, const View& read) {
@@ -225,8 +311,9 @@ bool feeds(const Schedule& s, const View& written, const View& read) {
 bool sized_by_counts(const Schedule& s, const Step& step) {
   for (const auto* views : {&step.in, &step.out})
     for (const View& v : *views) {
-      const Symbol symbol = s.buffers[static_cast<std::size_t>(v.buffer)].symbol;
-      if (symbol != Symbol::held && symbol != Symbol::tokens) return true;
+      const Buffer& b = s.buffers[static_cast<std::size_t>(v.buffer)];
+      // How many tokens my TP group holds is known before.
+      if (!per_token(b.symbol) || (b.sources != me() && b.sources != me({Role::tp}))) return true;
     }
   return false;
 }

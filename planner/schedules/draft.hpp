@@ -26,6 +26,8 @@ struct ScheduleRequest {
   bool sequence_parallel = false;
   int chunks = 1;  // n >= 1
   int pieces = 1;  // r divides n
+  // Of the backward; 0: as the forward.
+  int backward_chunks = 0, backward_pieces = 0;
   auto operator<=>(const ScheduleRequest&) const = default;
 };
 
@@ -42,27 +44,56 @@ inline View to_dest(int buffer, RankSet d) {
   v.dests = std::move(d);
   return v;
 }
+inline std::string numbered(const std::string& name, int i) { return name + "." + std::to_string(i); }
+
+// How the tokens of one pass are cut: n chunks travel, r pieces of them are computed.
+struct Cut {
+  int chunks = 1, pieces = 1;
+  bool operator==(const Cut&) const = default;
+};
+// Throws InvalidInput where pieces do not divide chunks, or both passes together count in more than kMaxCountChunks.
+Cut cut_of(const ScheduleRequest& request, bool backward);
+constexpr int kMaxCountChunks = 256;
+
+// Of a move, where it has any. `metadata`: sidecars on their way beside the payload.
+struct MoveBy {
+  int map = -1;
+  View weights = {};
+  bool transpose = false, metadata = false;
+};
 
 class LayerDraft {
  public:
   explicit LayerDraft(const ScheduleRequest& request, std::string transport);
 
   const ScheduleRequest& request() const { return request_; }
-  int n() const { return request_.chunks; }
   bool sliced() const { return request_.split == TokenSplit::sliced; }
   bool expert_sharded() const { return request_.etp > 1; }
-  Chunks piece(int p) const { return {p * n() / request_.pieces, (p + 1) * n() / request_.pieces}; }
-  static Chunks one(int c) { return {c, c + 1}; }
+  // All ranks of my ETP group inject the same tokens.
+  bool alike_over_etp() const { return expert_sharded() && request_.etp == request_.tp && !sliced(); }
+
+  // Chunks and pieces of the pass under construction, by number; as chunks of the counts; and one in the other.
+  int n() const { return cut_.chunks; }
+  int r() const { return cut_.pieces; }
+  Chunks chunk(int c) const { return {c * unit(), (c + 1) * unit()}; }
+  Chunks piece(int p) const { return {p * schedule_.chunks / r(), (p + 1) * schedule_.chunks / r()}; }
+  Chunks chunks_of_piece(int p) const { return {p * n() / r(), (p + 1) * n() / r()}; }
+  int piece_of(int c) const { return c * r() / n(); }
+  // The backward has other chunks or pieces than the forward: its maps are its own.
+  bool recuts() const { return cut_of(request_, true) != cut_of(request_, false); }
 
   int buffer(Buffer b);
   int map(std::string name, View from, View to, View ids = {});
-  // Which pass steps are added to from now on.
-  void forward() { pass_ = &forward_; }
-  void backward() { pass_ = &backward_; }
   // A slot is a tick of the pipeline: chunk c sets off at tick c, and each further hop or computation is one
   // later, so that chunk c+1's exchange is issued before anything waits for chunk c's. Steps of one slot keep the
-  // order in which they were added. open_* take slots before 0, close_* one after all others.
+  // order in which they were added. Steps before the first chunk have slots below 0, close_* one after all others.
   void step(double slot, Step s);
+  // Rows from one place to another, at chunk c of this pass (the first of several): communication on the lane of its
+  // group, anything else on the copy lane.
+  void move(double slot, StepKind kind, std::string name, int c, Role group, View in, View out, MoveBy by = {});
+  // Builds a map that was declared.
+  void index(double slot, std::string name, int c, int map);
+  void exchange_counts(std::string name, Role group, std::vector<CountSlice> slices);
 
   // Rows for experts as a transport moves them: the job's dtype unless it is a sidecar.
   int rows(std::string name, Symbol symbol, Chunks chunks, RankSet sources, RankSet dests, Order order,
@@ -70,25 +101,33 @@ class LayerDraft {
   int sidecar(std::string name, int like, Columns columns, Element element, Storage storage = Storage::pass);
 
   // My tokens of chunk c in one of the four token buffers, or in a sidecar of them.
-  View mine(int token_buffer, int c) const { return from_source(token_buffer, one(c), me()); }
+  View mine(int token_buffer, int c) const { return from_source(token_buffer, chunk(c), me()); }
 
   // Token space: x (input), y (output), dy, dx: rows of the tokens that this rank injects, all chunks.
   int x = -1, y = -1, dy = -1, dx = -1;
   int ids = -1, weights = -1, weight_grads = -1;  // [rows, top_k], rows as x's own
 
-  // Intake, router; then the count slices that `transport` needs are exchanged by itself.
-  void open_forward(double slot);
+  // Intake, router; then the transport exchanges the counts that it needs.
+  void open_forward();
   // After combine of chunk c: give the rows to the ranks that should hold them.
   void deliver(double slot, int token_buffer, int c);
   void close_forward(double slot);
-  void open_backward(double slot);
+  void open_backward();
   // Router backward, then delivery of dx.
   void close_backward(double slot);
 
-  // Experts of piece p over rows `in` (by_expert): returns the output rows.
-  int expert_forward(double slot, int p, int in, Storage out = Storage::pass);
+  // Whose rows come together at my experts.
+  RankSet computing() const;
+  // Rows of piece p by_expert that the forward keeps for the backward: what goes into the experts and, if
+  // asked for, what comes out. Where the backward has other pieces it repacks them first.
+  View expert_in(int p) const { return of_piece(saved_.in, p); }
+  View expert_out(int p) const { return of_piece(saved_.out, p); }
+  void keep_expert_out();
+
+  // Experts of piece p from expert_in to `out`.
+  void expert_forward(double slot, int p, View out);
   // Returns dx rows; wgrad is issued at `wgrad_slot`.
-  int expert_backward(double slot, double wgrad_slot, int p, int in, int dout);
+  int expert_backward(double slot, double wgrad_slot, int p, int dout);
 
   Schedule finish();
 
@@ -97,18 +136,27 @@ class LayerDraft {
     double slot;
     Step step;
   };
+  struct Saved {
+    int in, gate, up, out = -1;
+  };
+  int unit() const { return schedule_.chunks / n(); }
+  View of_piece(int buffer, int p) const {
+    View v = whole(buffer);
+    v.chunks = piece(p);
+    return v;
+  }
+  int all_pieces(const std::string& name, Columns columns, Storage storage);
+  Lane lane_of(Role group) const;
   int token_buffer(const std::string& name, bool saved);
-  void gather_intake(double slot, const std::string& name, int buffer);
+  void gather_intake(const std::string& name, int buffer);
 
   ScheduleRequest request_;
   Schedule schedule_;
   std::vector<Slotted> forward_, backward_;
   std::vector<Slotted>* pass_ = &forward_;
+  Cut cut_;  // of this pass
   int probabilities_ = -1;
-  struct ExpertState {
-    int gate, up;
-  };
-  std::vector<ExpertState> experts_;  // by piece
+  Saved saved_;
 };
 
 }  // namespace topomoe

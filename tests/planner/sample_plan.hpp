@@ -57,7 +57,8 @@ inline Plan sample_plan(int n, int world = 16) {
   return p;
 }
 
-// Calls visit(schedule) for all transports, splits, tensor layouts, chunk and piece counts.
+// Calls visit(schedule) for all transports, splits, tensor layouts, chunk and piece counts, and now and then with a
+// backward that is cut otherwise.
 template <class Visit>
 void each_schedule(const std::vector<int>& chunk_counts, Visit visit) {
   for (const Transport& t : transports())
@@ -66,9 +67,13 @@ void each_schedule(const std::vector<int>& chunk_counts, Visit visit) {
            {std::tuple{1, 1, false}, {2, 1, false}, {2, 2, false}, {2, 1, true}, {2, 2, true}})
         for (const int n : chunk_counts)
           for (int r = 1; r <= n; ++r) {
-            const ScheduleRequest request{
+            ScheduleRequest request{
                 .split = split, .tp = tp, .etp = etp, .ep = 4, .sequence_parallel = sp, .chunks = n, .pieces = r};
-            if (n % r == 0 && t.refuses(request).empty()) visit(t.build(request));
+            if (n % r != 0 || !t.refuses(request).empty()) continue;
+            visit(t.build(request));
+            if (r > 1) continue;
+            request.backward_chunks = n + 1, request.backward_pieces = n + 1;
+            visit(t.build(request));
           }
 }
 

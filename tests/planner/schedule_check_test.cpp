@@ -52,8 +52,7 @@ TEST(ScheduleCheck, Violation_SaysWhereAndWhat) {
   EXPECT_HAS(first_violation(s), "(pack.0): map: pack needs one");
   s = flat();
   s.forward[step_of(s.forward, StepKind::expert_forward)].after.clear();
-  EXPECT_HAS(first_violation(s),
-             "(experts.0): does not wait for step sort.0, which writes what it reads of expert_in.0");
+  EXPECT_HAS(first_violation(s), "(experts.0): does not wait for step sort.0, which writes what it reads of expert_in");
   s = flat();
   s.forward[step_of(s.forward, StepKind::combine)].out[0].chunks = Chunks{1, 2};
   EXPECT_HAS(first_violation(s), "(combine.0): y.tokens: not the rows that map pack.0 is from");
@@ -81,6 +80,36 @@ TEST(ScheduleCheck, MoreStepsThanCanBeFollowed_IsRefused) {
     s.forward.back().name += std::to_string(s.forward.size());
   }
   EXPECT_EQ(first_violation(s), "20001 steps in a pass: at most 20000");
+}
+
+TEST(ScheduleCheck, UnitsCutOrUneven_AreNamed) {
+  ScheduleRequest request{.tp = 2, .etp = 2, .ep = 4, .chunks = 2, .pieces = 2, .backward_chunks = 3};
+  const Schedule good = build_schedule("flat", request);
+  EXPECT_EQ(good.chunks, 6);
+  EXPECT_EQ(first_violation(good), "passes");
+  const auto named = [](Schedule& s, std::string_view name) -> Buffer& {
+    return *std::find_if(s.buffers.begin(), s.buffers.end(), [&](const Buffer& b) { return b.name == name; });
+  };
+  Schedule s = good;
+  named(s, "recv.0").together = 2;  // of chunks [0, 3)
+  EXPECT_EQ(first_violation(s), "buffer recv.0: together: 2: must divide chunks [0, 3) of rows in units");
+  s = good;
+  named(s, "recv.0").together = 1;  // what comes together would lie apart
+  EXPECT_HAS(first_violation(s), "(dispatch.0): in and out have chunks in different units");
+  s = good;
+  for (Step& step : s.forward)
+    if (step.name == "dispatch.0") step.out[0].chunks = Chunks{0, 1};
+  EXPECT_HAS(first_violation(s), "(dispatch.0): out[0]: chunks [0, 1): recv.0 has them in units of 3");
+}
+
+TEST(ScheduleRequests, CutsThatDoNotFit_AreRefusedByName) {
+  const auto refusal = [](const ScheduleRequest& r) { return message_of([&] { build_schedule("flat", r); }); };
+  EXPECT_HAS(refusal({.chunks = 4, .pieces = 3}), "pieces: 3: must divide chunks = 4");
+  EXPECT_HAS(refusal({.chunks = 2, .pieces = 2, .backward_chunks = 3, .backward_pieces = 2}),
+             "pieces: 2: must divide chunks = 3");
+  EXPECT_HAS(refusal({.chunks = 16, .pieces = 1, .backward_chunks = 17}), "chunks: 16 and 17");
+  EXPECT_EQ(build_schedule("flat", {.chunks = 4, .pieces = 2, .backward_chunks = 6, .backward_pieces = 3}).name,
+            "sliced flat n=4 r=2, back n=6 r=3");
 }
 
 TEST(ScheduleCheck, ManyViolations_AreNotAllListed) {
@@ -147,10 +176,10 @@ const Edit kEdits[] = {
     {"view of the next chunk", 100,
      [](Schedule& s, Random& r) {
        for (View* v = &any_view(s, r);; v = &any_view(s, r))
-         if (v->chunks && v->chunks->end - v->chunks->begin == 1 && s.chunks > 1 &&
+         if (v->chunks && v->chunks->end - v->chunks->begin < s.chunks &&
              s.buffers[static_cast<std::size_t>(v->buffer)].symbol != Symbol::held) {
-           const int next = (v->chunks->begin + 1) % s.chunks;
-           v->chunks = Chunks{next, next + 1};
+           const int length = v->chunks->end - v->chunks->begin, next = v->chunks->end % s.chunks;
+           v->chunks = Chunks{next, next + length};
            return;
          }
      }},
@@ -175,7 +204,7 @@ const Edit kEdits[] = {
     {"another map", 100,
      [](Schedule& s, Random& r) {
        Step& t = step_with(s, r, [](const Step& u) { return u.map >= 0; });
-       t.map = (t.map + 1) % static_cast<int>(s.maps.size());
+       t.map = (t.map + 1) % std::max(2, static_cast<int>(s.maps.size()));  // where there is only one: to none
      }},
     {"repack the other way", 100,
      [](Schedule& s, Random& r) {

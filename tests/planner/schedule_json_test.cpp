@@ -27,10 +27,10 @@ void expect_same(const Schedule& a, const Schedule& b) {
   ASSERT_EQ(a.buffers.size(), b.buffers.size());
   for (std::size_t i = 0; i < a.buffers.size(); ++i) {
     const Buffer &x = a.buffers[i], &y = b.buffers[i];
-    EXPECT_EQ(std::tie(x.name, x.symbol, x.chunks, x.sources, x.dests, x.order, x.columns, x.element, x.storage,
-                       x.blocks, x.split, x.alias),
-              std::tie(y.name, y.symbol, y.chunks, y.sources, y.dests, y.order, y.columns, y.element, y.storage,
-                       y.blocks, y.split, y.alias))
+    EXPECT_EQ(std::tie(x.name, x.symbol, x.chunks, x.sources, x.dests, x.order, x.together, x.columns, x.element,
+                       x.storage, x.blocks, x.split, x.alias),
+              std::tie(y.name, y.symbol, y.chunks, y.sources, y.dests, y.order, y.together, y.columns, y.element,
+                       y.storage, y.blocks, y.split, y.alias))
         << x.name;
   }
   ASSERT_EQ(a.maps.size(), b.maps.size());

@@ -120,6 +120,52 @@ TEST_F(ReadingASchedule, ByExpert_RowsAsExpertsWantThem) {
   EXPECT_EQ(segments[3].rows, 3);
 }
 
+// Both chunks travel as one: of rank 0 for expert 0 0 + 1 rows, for expert 1 1 + 2, then of rank 2 2 + 3 and 3 + 4;
+// token order inside each, as if there were one chunk.
+TEST_F(ReadingASchedule, BySourceTogether_ChunksOfAUnitStandInnermost) {
+  const int recv = add({.name = "rows",
+                        .symbol = Symbol::pairs,
+                        .chunks = {0, 4},
+                        .sources = me({Role::ep}),
+                        .dests = me(),
+                        .order = Order::by_source,
+                        .together = 2});
+  const auto all = offsets(recv, 0);
+  EXPECT_EQ(std::vector<double>(all.begin(), all.begin() + 8), (std::vector<double>{0, 0, 1, 2, 4, 6, 9, 12}));
+  expect_range(from_source(recv, {0, 2}, peer()), 0, 0, 0, 4);
+  expect_range(from_source(recv, {0, 2}, peer()), 0, 2, 4, 12);
+  // The second unit: 2 + 3, 3 + 4 of rank 0; 4 + 5, 5 + 6 of rank 2.
+  expect_range(from_source(recv, {2, 4}, peer()), 0, 0, 16, 12);
+  expect_range(from_source(recv, {2, 4}, peer()), 0, 2, 28, 20);
+  EXPECT_THROW(resolve(s_, from_source(recv, {0, 1}, peer()), groups_, counts_, 0, 2), std::logic_error);
+}
+
+// Two pieces of two chunks each, by_expert inside: 16 rows of chunks 0 and 1, then 32 of 2 and 3.
+TEST_F(ReadingASchedule, ByExpertTogether_OnePieceAfterAnother) {
+  const int saved = add({.name = "rows",
+                         .symbol = Symbol::pairs,
+                         .chunks = {0, 4},
+                         .sources = me({Role::ep}),
+                         .dests = me(),
+                         .order = Order::by_expert,
+                         .together = 2});
+  View piece = whole(saved);
+  piece.chunks = Chunks{0, 2};
+  expect_range(piece, 0, 0, 0, 16);
+  piece.chunks = Chunks{2, 4};
+  expect_range(piece, 0, 0, 16, 32);
+  EXPECT_EQ(segments_of(s_.buffers[static_cast<std::size_t>(saved)], groups_, counts_, 0)[3].chunk, 1);
+}
+
+// Tokens of several ranks as they arrive: 1 + 3 of chunk 0 from ranks 0 and 2, then 2 + 4 of chunk 1.
+TEST_F(ReadingASchedule, TokensBySource_OneChunkAfterAnother) {
+  const int x = add(
+      {.name = "x", .symbol = Symbol::tokens, .chunks = {0, 2}, .sources = me({Role::ep}), .order = Order::by_source});
+  expect_range(whole(x), 0, 0, 0, 10);
+  expect_range(from_source(x, {0, 1}, peer()), 0, 2, 1, 3);
+  expect_range(from_source(x, {1, 2}, me({Role::ep})), 0, 0, 4, 6);
+}
+
 // One source's rows are there once an expert: 2..6 and 9..16 of the above. Their number is still known.
 TEST_F(ReadingASchedule, RowsApartFromOneAnother_HaveANumberButNoPlace) {
   const int sorted = pairs({0, 2}, me({Role::ep}), me(), Order::by_expert);

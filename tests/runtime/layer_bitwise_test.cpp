@@ -37,17 +37,21 @@ void expect_same_bits(const PerRank& a, const PerRank& b, const char* what) {
 }
 
 struct Chunking {
-  int chunks, pieces;
+  int chunks, pieces, backward_chunks = 0, backward_pieces = 0;
 };
-constexpr Chunking kChunkings[] = {{1, 1}, {2, 1}, {2, 2}, {3, 1}, {3, 3}, {8, 1}, {8, 2}, {8, 4}, {8, 8}};
+constexpr Chunking kChunkings[] = {{1, 1},       {2, 1},       {2, 2},       {3, 1},       {3, 3},
+                                   {8, 1},       {8, 2},       {8, 4},       {8, 8},       {1, 1, 4, 2},
+                                   {4, 4, 1, 1}, {4, 2, 6, 3}, {6, 2, 6, 3}, {6, 6, 6, 1}, {3, 1, 2, 1}};
 
 // All splits and chunkings of one transport against the first of them, rank by rank.
 LayerResult expect_one_answer(const LayerCase& c, std::string_view transport) {
   SCOPED_TRACE(describe(c) + ", " + std::string(transport));
   LayerResult first;
   for (const auto split : {TokenSplit::replicated, TokenSplit::sliced})
-    for (const auto& [chunks, pieces] : kChunkings) {
-      const Schedule schedule = build_schedule(transport, request(c.layout, split, chunks, pieces));
+    for (const auto& [chunks, pieces, backward_chunks, backward_pieces] : kChunkings) {
+      ScheduleRequest r = request(c.layout, split, chunks, pieces);
+      r.backward_chunks = backward_chunks, r.backward_pieces = backward_pieces;
+      const Schedule schedule = build_schedule(transport, r);
       SCOPED_TRACE(schedule.name);
       LayerResult result = run_layer(c, schedule);
       if (first.output.empty()) {
@@ -94,6 +98,48 @@ TEST(LayerBits, FlatWholeExperts_SameForEverySplitChunkingAndHolder) {
 TEST(LayerBits, FlatShardedExperts_SameForEverySplitChunkingAndHolder) {
   LayerCase c{.layout = layout(8, 4, 4, 2), .gpus_per_node = 4, .shape = {12, 12, 4, 3, false}};
   expect_same_with_and_without_sp(c, kTokensOf8, "flat");
+}
+
+TEST(LayerBits, TwoLevel_SameForEverySplitChunkingAndHolder) {
+  LayerCase c{.layout = layout(8, 2, 1, 8), .gpus_per_node = 4, .shape = {12, 6, 16, 3, true}};
+  expect_same_with_and_without_sp(c, kTokensOf8, "two_level");
+  c.layout = layout(8, 2, 2, 4), c.shape = {12, 12, 4, 3, false};
+  expect_same_with_and_without_sp(c, kTokensOf8, "two_level");
+}
+
+// The same rows by the same experts in the same order: even the weights' gradients do not tell which way they came.
+TEST(LayerBits, TwoLevel_AddsAsFlatDoes) {
+  for (const int etp : {1, 2}) {
+    LayerCase c{.layout = layout(8, 2, etp, 8 / etp),
+                .gpus_per_node = 4,
+                .shape = {12, 12, 16, 3, true},
+                .tokens = {5, 0, 7, 3}};
+    for (const auto split : {TokenSplit::replicated, TokenSplit::sliced}) {
+      SCOPED_TRACE(describe(c) + ", " + std::string(name(split)));
+      const LayerResult flat = run_layer(c, build_schedule("flat", request(c.layout, split, 2))),
+                        two_level = run_layer(c, build_schedule("two_level", request(c.layout, split, 2)));
+      expect_same_bits(two_level.output, flat.output, "output of rank");
+      expect_same_bits(two_level.token_grads, flat.token_grads, "token gradients of rank");
+      EXPECT_EQ(two_level.grads.gate, flat.grads.gate);
+      EXPECT_EQ(two_level.grads.up, flat.grads.up);
+      EXPECT_EQ(two_level.grads.down, flat.grads.down);
+    }
+  }
+}
+
+TEST(LayerBits, Gather_SameForEverySplitChunkingAndHolder) {
+  LayerCase c{.layout = layout(8, 2, 1, 8), .gpus_per_node = 4, .shape = {12, 6, 16, 3, true}};
+  expect_same_with_and_without_sp(c, kTokensOf8, "gather");
+  c.layout = layout(8, 2, 2, 4), c.shape = {12, 12, 4, 3, false};
+  expect_same_with_and_without_sp(c, kTokensOf8, "gather");
+}
+
+// Shards of all experts on every rank of an ETP group that is wider, or narrower, than the TP group.
+TEST(LayerBits, GatherOverShardsOfAllExperts_SameForEverySplitChunkingAndHolder) {
+  for (const auto& [tp, etp] : {std::pair{2, 8}, {8, 2}, {4, 4}}) {
+    LayerCase c{.layout = layout(8, tp, etp, 1), .gpus_per_node = 4, .shape = {12, 2 * etp, 4, 3, true}};
+    expect_same_with_and_without_sp(c, kTokensOf8, "gather");
+  }
 }
 
 TEST(LayerBits, NodeDedup_SameForEverySplitChunkingAndHolder) {

@@ -60,18 +60,21 @@ double counts_exchanged(const std::vector<StepTrace>& trace) {
   return bytes;
 }
 
-void expect_bytes(const LayerCase& c, std::string_view transport, TokenSplit split, int chunks, int pieces) {
-  const Schedule schedule = build_schedule(transport, request(c.layout, split, chunks, pieces));
+void expect_bytes(const LayerCase& c, std::string_view transport, const ScheduleRequest& r) {
+  const Schedule schedule = build_schedule(transport, r);
   SCOPED_TRACE(describe(c) + ", " + schedule.name);
-  const bool sliced = split == TokenSplit::sliced;
+  const bool sliced = r.split == TokenSplit::sliced;
+  const int backward_chunks = r.backward_chunks > 0 ? r.backward_chunks : r.chunks;
+  const bool recut = backward_chunks != r.chunks || (r.backward_pieces > 0 && r.backward_pieces != r.pieces);
   const ExpectedResult reference = expect_layer(c);
   const LayerResult actual = run_layer(c, schedule);
 
-  const TrafficMatrix expected = expect_traffic(c, reference.ids, sliced, way_of(transport), chunks);
+  const TrafficMatrix expected =
+      expect_traffic(c, reference.ids, sliced, way_of(transport), {r.chunks, backward_chunks, recut});
   expect_same_bytes(actual.sent_forward, expected.forward, "forward");
   expect_same_bytes(actual.sent_backward, expected.backward, "backward");
 
-  const DrawnCounts counts(c, reference.ids, sliced, chunks);
+  const DrawnCounts counts(c, reference.ids, sliced, schedule.chunks);
   const Matrix said_forward = sizes_of(c, schedule, schedule.forward, counts),
                said_backward = sizes_of(c, schedule, schedule.backward, counts);
   for (std::size_t from = 0; from < actual.forward.size(); ++from) {
@@ -124,7 +127,8 @@ TEST_P(LayerBytes, EverySplitAndTransport_EqualsCountByTokens) {
     for (const auto split : {TokenSplit::replicated, TokenSplit::sliced}) {
       if (!applies(transport, drawn.c.layout, drawn.c.gpus_per_node)) continue;
       const int chunks = draw.of({1, 2, 3, 4});
-      expect_bytes(drawn.c, transport, split, chunks, draw.coin() ? chunks : 1);
+      expect_bytes(drawn.c, transport,
+                   draw_backward(request(drawn.c.layout, split, chunks, draw.coin() ? chunks : 1), draw));
     }
 }
 INSTANTIATE_TEST_SUITE_P(Folds, LayerBytes, ::testing::ValuesIn(folds(16)),

@@ -35,12 +35,6 @@ void expect_matches(const DrawnCase& drawn, const Schedule& schedule) {
   EXPECT_LE(std::sqrt(d.difference), (drawn.c.dtype == DType::bf16 ? 3 * 0x1p-8 : 16 * 0x1p-24) * std::sqrt(d.size));
 }
 
-int draw_pieces(int chunks, Draw& draw) {
-  int pieces = 1 + draw.below(chunks);
-  while (chunks % pieces != 0) --pieces;
-  return pieces;
-}
-
 class LayerContract : public ::testing::TestWithParam<Fold> {
  protected:
   Draw draw_{static_cast<std::uint64_t>(GetParam().tp * 100 + GetParam().ep * 10 + (GetParam().etp > 1 ? 1 : 0))};
@@ -59,7 +53,9 @@ TEST_P(LayerContract, F32EverySplitTransportAndChunking_MatchesReference) {
         if (c.layout.tp == 1 && split == TokenSplit::replicated) continue;  // the same schedule
         const bool low = even == (split == TokenSplit::sliced);
         for (const int n : low ? std::array{1, 8} : std::array{2, 3})
-          expect_matches(drawn, build_schedule(transport, request(c.layout, split, n, draw_pieces(n, draw_))));
+          expect_matches(
+              drawn,
+              build_schedule(transport, draw_backward(request(c.layout, split, n, draw_pieces(n, draw_)), draw_)));
       }
     }
     if (HasFailure()) return;
@@ -73,7 +69,9 @@ TEST_P(LayerContract, Bf16_MatchesReference) {
     if (!applies(transport, drawn.c.layout, drawn.c.gpus_per_node)) continue;
     const int n = draw_.of({1, 2, 3, 8});
     const auto split = draw_.of({TokenSplit::replicated, TokenSplit::sliced});
-    expect_matches(drawn, build_schedule(transport, request(drawn.c.layout, split, n, draw_pieces(n, draw_))));
+    expect_matches(
+        drawn,
+        build_schedule(transport, draw_backward(request(drawn.c.layout, split, n, draw_pieces(n, draw_)), draw_)));
   }
 }
 

@@ -214,6 +214,20 @@ TEST(LayerEdges, ShapeLayoutOrScheduleDoNotFit_SaidByName) {
   EXPECT_NE(refusal(odd, schedule, 4).find("ep: 2"), std::string::npos);
 }
 
+TEST(LayerEdges, ScheduleOfAnotherLayout_IsRefused) {
+  const LayerCase c{.layout = layout(4, 2, 2, 2), .gpus_per_node = 2, .tokens = {1}};
+  const auto built_for = [&](const Layout& l, TokenSplit split) {
+    return refusal(c, build_schedule("gather", request(l, split, 1)), 4);
+  };
+  EXPECT_EQ(built_for(c.layout, TokenSplit::sliced), "accepted");
+  EXPECT_NE(built_for(layout(4, 2, 4, 1), TokenSplit::sliced).find("a part of every expert"), std::string::npos);
+  EXPECT_NE(built_for(layout(4, 2, 1, 4), TokenSplit::sliced).find("whole experts"), std::string::npos);
+  LayerCase wide = c;
+  wide.layout = layout(4, 2, 4, 1);
+  const Schedule alike = build_schedule("gather", request(layout(4, 2, 2, 1), TokenSplit::replicated, 1));
+  EXPECT_NE(refusal(wide, alike, 4).find("the same tokens"), std::string::npos);
+}
+
 // Six ranks of one EP group on nodes of four: 4 + 2, so that rails have different lengths.
 TEST(LayerEdges, NodeDedupOnUnevenNodes_IsRefused) {
   const LayerCase c{.layout = layout(6, 1, 1, 6), .gpus_per_node = 4, .shape = {8, 4, 6, 2, true}, .tokens = {3}};

@@ -179,8 +179,9 @@ class Flow {
     if (pass_ == 2) return true;
     for (const auto* views : {&step.in, &step.out})
       for (const View& v : *views) {
-        const Symbol symbol = s_.buffers[at(v.buffer)].symbol;
-        if (symbol == Symbol::held || symbol == Symbol::tokens) continue;
+        const Buffer& b = s_.buffers[at(v.buffer)];
+        const bool of_tp_group = b.sources == me() || b.sources == me({Role::tp});
+        if ((b.symbol == Symbol::held || b.symbol == Symbol::tokens) && of_tp_group) continue;
         for (Index i = 0; i < steps.size(); ++i)
           if (steps[i].kind == StepKind::counts_exchange && !done.contains(static_cast<int>(i))) return false;
       }
@@ -282,9 +283,10 @@ TEST_P(ScheduleFlow, EverySchedule_ReadsWhatIsThereAndNeverHangs) {
     for (const auto split : {TokenSplit::replicated, TokenSplit::sliced}) {
       if (!applies(transport, c.layout, c.gpus_per_node)) continue;
       const int n = draw.of({1, 2, 3, 4});
-      const Schedule s = build_schedule(transport, request(c.layout, split, n, draw.coin() ? n : 1));
+      const Schedule s =
+          build_schedule(transport, draw_backward(request(c.layout, split, n, draw.coin() ? n : 1), draw));
       SCOPED_TRACE(describe(c) + ", " + s.name);
-      const DrawnCounts counts(c, flow.held, split == TokenSplit::sliced, n);
+      const DrawnCounts counts(c, flow.held, split == TokenSplit::sliced, s.chunks);
       for (int rank = 0; rank < c.layout.world; ++rank) {
         Flow one(s, groups, counts, rank);
         one.run(s.forward);

@@ -22,6 +22,8 @@ struct Places {
   int node(int rank) const { return rank / gpus_per_node; }
   // The member of rank's EP group on that node with rank's own index among its node's members.
   int relay(int rank, int on_node) const;
+  // Of rank's EP group: all members, those on its node, those that relay() finds on any node.
+  std::vector<int> ep_group(int rank) const, on_node(int rank) const, on_rail(int rank) const;
 };
 Places places(const LayerCase& c);
 
@@ -46,12 +48,18 @@ class DrawnCounts final : public CountSource {
 };
 
 // How the bytes of a transport are counted from ids alone: a new transport adds a Way and its row in way_of().
-enum class Way : std::uint8_t { flat, node_dedup };
+enum class Way : std::uint8_t { flat, two_level, node_dedup, gather };
 Way way_of(std::string_view transport);  // throws std::logic_error for one that nobody counts yet
 
 struct TrafficMatrix {
   std::vector<std::vector<Traffic>> forward, backward;  // [from][to]; messages are not counted
 };
-TrafficMatrix expect_traffic(const LayerCase& c, const Ids& held, bool sliced, Way way, int chunks);
+// Tokens are counted by the chunks of both passes. A backward that is cut otherwise than the forward finds ids and
+// weights out of order: where they travel, they do so again.
+struct PassChunks {
+  int forward = 1, backward = 1;
+  bool recut = false;
+};
+TrafficMatrix expect_traffic(const LayerCase& c, const Ids& held, bool sliced, Way way, const PassChunks& chunks);
 
 }  // namespace topomoe::testing

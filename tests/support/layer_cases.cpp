@@ -19,6 +19,9 @@ std::vector<Fold> folds(int ranks) {
     for (int ep = 1; ep <= 8; ++ep)
       for (const int etp : tp == 1 ? std::vector{1} : std::vector{1, tp})
         if (std::lcm(tp, etp * ep) <= ranks) all.push_back({tp, ep, etp});
+  for (int tp = 1; tp <= 8; ++tp)  // MoEShard
+    for (const int etp : {2, 3, 4, 8})
+      if (etp != tp && std::lcm(tp, etp) <= ranks) all.push_back({tp, 1, etp});
   return all;
 }
 
@@ -75,6 +78,19 @@ DrawnCase draw_case(const Fold& f, bool sequence_parallel, DType dtype, int rank
 
 ScheduleRequest request(const Layout& l, TokenSplit split, int chunks, int pieces) {
   return {split, l.tp, l.etp, l.ep, l.sequence_parallel, chunks, pieces == 0 ? chunks : pieces};
+}
+
+int draw_pieces(int chunks, Draw& draw) {
+  int pieces = 1 + draw.below(chunks);
+  while (chunks % pieces != 0) --pieces;
+  return pieces;
+}
+
+ScheduleRequest draw_backward(ScheduleRequest r, Draw& draw) {
+  if (draw.below(3) == 0) return r;
+  r.backward_chunks = draw.coin() ? r.chunks : draw.of({1, 2, 3, 4, 6});
+  r.backward_pieces = draw_pieces(r.backward_chunks, draw);
+  return r;
 }
 
 Layout layout(int world, int tp, int etp, int ep, bool sequence_parallel, ExpertOrder order) {

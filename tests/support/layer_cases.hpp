@@ -31,7 +31,7 @@ class Draw {
 struct Fold {
   int tp, ep, etp;
 };
-// Every one with TP and EP 1..8 and ETP in {1, TP} that fits on at most `ranks` ranks.
+// Every one with TP and EP 1..8 and ETP in {1, TP} that fits on at most `ranks` ranks, and EP 1 with some other ETP.
 std::vector<Fold> folds(int ranks);
 std::string name(const Fold& f);
 
@@ -44,6 +44,9 @@ DrawnCase draw_case(const Fold& f, bool sequence_parallel, DType dtype, int rank
 
 // Pieces 0: as many as chunks.
 ScheduleRequest request(const Layout& l, TokenSplit split, int chunks, int pieces = 0);
+// The same with a backward of its own, in two cases out of three.
+ScheduleRequest draw_backward(ScheduleRequest request, Draw& draw);
+int draw_pieces(int chunks, Draw& draw);
 Layout layout(int world, int tp, int etp, int ep, bool sequence_parallel = false,
               ExpertOrder order = ExpertOrder::ep_inner);
 // Names of all transports: tests run every row of the table.

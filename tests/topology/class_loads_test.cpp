@@ -194,6 +194,33 @@ TEST(ClassLoads, ManyHosts_FewKinds) {
     }
 }
 
+// Bus bandwidth bound of all-to-all, S/t (n-1)/n, of the first n GPUs; each sends S/n to each other.
+double bus_GBps(const Topology& topology, int n) {
+  const double bytes = 1e6;
+  return n * bytes / all_to_all_loads(Router(topology), bytes, {n, 0, 1}).bottleneck().seconds / 1e9 * (n - 1) / n;
+}
+
+// 8 L40S, two to a switch, two switches to a CPU, PCIe 32, what a CPU passes on 64 GB/s in all.
+// 2: each GPU sends S/2 over its slot: S/t = 64, times 1/2.
+// 4: a switch sends 2 x 2 x S/4 up, as long as the CPU takes for 4 x 2 x S/4 = 2 S: S/t = 32, times 3/4.
+// 8: a CPU passes on 4 x 6 x S/8 from below and 4 x 4 x S/8 from the other CPU, 5 S: S/t = 12.8, times 7/8.
+TEST(PcieBox, AllToAll_FallsWithTheLinksThatAreShared) {
+  const Topology box = cluster("l40s-8x-pcie");
+  EXPECT_DOUBLE_EQ(bus_GBps(box, 2), 32);
+  EXPECT_DOUBLE_EQ(bus_GBps(box, 4), 24);
+  EXPECT_DOUBLE_EQ(bus_GBps(box, 8), 11.2);
+  EXPECT_EQ(all_to_all_loads(Router(box), 1, {8, 0, 1}).bottleneck().klass, "cpu_root");
+  // Measured: 22, 4.5, 2.1. One figure, 12 GB/s through a CPU, gives both of those that pass one: 12 x 3/8, 12 x 7/40.
+  const Topology measured = edit(box, {parse_set("cpu_root.GBps=12")});
+  EXPECT_NEAR(bus_GBps(measured, 4), 4.5, 1e-9);
+  EXPECT_NEAR(bus_GBps(measured, 8), 2.1, 1e-9);
+  EXPECT_DOUBLE_EQ(bus_GBps(measured, 2), 32);
+  EXPECT_EQ(link_names(Router(box), Router(box).route(0, 7)),
+            (std::vector<std::string>{"host0.gpu0->pci_switch0", "host0.pci_switch0->cpu_root0",
+                                      "host0.cpu_root0->numa0", "host0.numa0->cpu_root1", "host0.cpu_root1->numa1",
+                                      "host0.numa1->pci_switch3", "host0.pci_switch3->gpu7"}));
+}
+
 TEST(ClassLoads, BadPatterns_AreRefusedByName) {
   const Router router(small_cluster(2));
   EXPECT_TRUE(contains(refusal([&] { all_to_all_loads(router, 1, {9, 0, 1}); }), "ranks: 9"));

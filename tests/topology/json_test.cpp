@@ -190,5 +190,74 @@ TEST(TopologyFile, WrongFiles_SayWhatTheyAre) {
   EXPECT_TRUE(contains(refusal([] { read_topology_file(source_path("tests/topology/support.hpp")); }), "JSON"));
 }
 
+TEST(ClusterJson, BadFabrics_AreRefusedNamingTheField) {
+  const Json tree = Json::parse(write_cluster_json(cluster("h100-2048x8-3tier")));
+  Json torus = Json::parse(write_cluster_json(small_cluster(8)));
+  torus["fabric"] = {{"kind", "torus"},
+                     {"dims", {2, 4}},
+                     {"ring", {{"GBps_per_direction", 10}, {"latency_us", 1}, {"source", "assumed: test"}}}};
+  EXPECT_NO_THROW(read_cluster_json(tree.dump(), "t"));
+  EXPECT_NO_THROW(read_cluster_json(torus.dump(), "t"));
+  struct Case {
+    const Json& base;
+    void (*spoil)(Json& fabric);
+    const char* said;
+  };
+  const std::vector<Case> cases{
+      {tree, [](Json& f) { f["kind"] = "hypercube"; }, "fabric.kind: \"hypercube\": known: fat_tree"},
+      {tree, [](Json& f) { f["kind"] = 7; }, "fabric.kind: 7"},
+      {tree, [](Json& f) { f["planes"] = 3, f.erase("pod_oversubscription"); },
+       "fabric.planes: 3: a divisor of the 8 rails"},
+      {tree, [](Json& f) { f["planes"] = 0; }, "fabric.planes: 0"},
+      {tree, [](Json& f) { f["hosts_per_pod"] = 100, f.erase("pod_oversubscription"); },
+       "fabric.hosts_per_pod: 100: a multiple of hosts_per_leaf (32)"},
+      {tree, [](Json& f) { f["hosts_per_pod"] = -32; }, "fabric.hosts_per_pod: -32"},
+      {tree, [](Json& f) { f["hosts_per_pod"] = 1e12; }, "fabric.hosts_per_pod"},
+      {tree, [](Json& f) { f.erase("core_count"); }, "fabric.core_count: 0"},
+      {tree, [](Json& f) { f.erase("pod_uplink"); }, "fabric.pod_uplink: missing"},
+      {tree, [](Json& f) { f["pod_oversubscription"] = 5; }, "fabric.pod_oversubscription: 5: pod_uplink"},
+      {tree, [](Json& f) { f["pod_oversubscription"] = -1; }, "fabric.pod_oversubscription: -1"},
+      {tree, [](Json& f) { f["spine_count"] = 0; }, "fabric.spine_count: 0"},
+      {tree, [](Json& f) { f["hosts_per_group"] = 64; }, "fabric.hosts_per_group"},
+      {tree, [](Json& f) { f["dims"] = {4}; }, "fabric.dims"},
+      {tree,
+       [](Json& f) {
+         f["exceptions"] = {{{"name", "leaf0->moon"}, {"factor", 0}}};
+       },
+       "exceptions[0].name"},
+      {tree,
+       [](Json& f) {
+         f["exceptions"] = {{{"name", "leaf0->pod0"}, {"factor", 2}}};
+       },
+       "exceptions[0].factor: 2"},
+      {tree,
+       [](Json& f) {
+         f["exceptions"] = {{{"name", "leaf0->pod0"}}};
+       },
+       "exceptions[0].factor: missing"},
+      {tree, [](Json& f) { f["exceptions"] = "none"; }, "fabric.exceptions"},
+      {torus,
+       [](Json& f) {
+         f["dims"] = {3, 3};
+       },
+       "fabric.dims: 9 places: the product is the number of hosts, 8"},
+      {torus, [](Json& f) { f["dims"] = {1e12}; }, "fabric.dims"},
+      {torus,
+       [](Json& f) {
+         f["dims"] = {2, 4, 1};
+       },
+       "fabric.dims[2]: 1"},
+      {torus, [](Json& f) { f["dims"] = Json::array(); }, "fabric.dims: number"},
+      {torus, [](Json& f) { f["ring"]["GBps_per_direction"] = 0; }, "fabric.ring.GBps_per_direction: 0"},
+      {torus, [](Json& f) { f["spine_count"] = 4; }, "fabric.spine_count"},
+  };
+  for (const Case& one : cases) {
+    Json json = one.base;
+    one.spoil(json["fabric"]);
+    const std::string said = refusal([&] { read_cluster_json(json.dump(), "t"); });
+    EXPECT_TRUE(contains(said, one.said)) << said;
+  }
+}
+
 }  // namespace
 }  // namespace topomoe::test

@@ -148,7 +148,7 @@ inline Topology with_random_exceptions(Topology topology, unsigned seed) {
       names.push_back(link.name);
   }
   if (names.empty()) return topology;
-  for (int i = dice.between(1, 2); i > 0; --i)
+  for (int i = dice.between(1, 4); i > 0; --i)
     topology.fabric->exceptions.push_back(
         {names[static_cast<std::size_t>(dice.between(0, static_cast<int>(names.size()) - 1))], dice.coin() ? 0 : 0.5});
   return topology;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <pugixml.hpp>
 
+#include "random_cluster.hpp"
 #include "support.hpp"
 
 namespace topomoe::test {
@@ -68,6 +69,26 @@ TEST(Discover, GivenDump_IsUsed) {
   unsetenv("NCCL_TOPO_DUMP_FILE");
   EXPECT_EQ(topology.gpu_count(), 8);
   EXPECT_EQ(topology.templates[0].nvlink, Presence::present);
+}
+
+TEST(Show, EveryFabric_IsDrawnAndNamed) {
+  for (unsigned seed = 0; seed < 30; ++seed) {
+    const Topology topology = with_random_exceptions(random_alike_cluster(seed, 4), seed);
+    pugi::xml_document document;
+    EXPECT_TRUE(document.load_string(write_svg(topology).c_str())) << seed;
+    const std::string text = show_text(topology), dot = write_dot(topology);
+    if (topology.fabric->kind == FabricKind::torus) {
+      EXPECT_TRUE(contains(text, "fabric: torus of ")) << text;
+      EXPECT_TRUE(contains(dot, "\"host0.ring\"")) << dot;
+    } else {
+      EXPECT_TRUE(contains(dot, "\"leaf0\"")) << dot;
+    }
+    if (topology.fabric->hosts_per_pod > 0) {
+      EXPECT_TRUE(contains(text, "of " + std::to_string(topology.fabric->hosts_per_pod) + " hosts, "));
+    }
+    for (const FabricException& own : topology.fabric->exceptions) EXPECT_TRUE(contains(text, "  " + own.name)) << text;
+  }
+  EXPECT_TRUE(contains(show_text(edit(cluster("h100-2x8"), {parse_remove("host0")})), "removed"));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <random>
 
+#include "random_cluster.hpp"
 #include "support.hpp"
 
 namespace topomoe::test {
@@ -66,6 +67,23 @@ TEST(Simgrid, AllToAllOnTwoPods_SameBytes) {
 TEST(Simgrid, AllToAllOnSixteenHostsOfEight_SameBytes) {
   const Topology topology = cluster("h100-16x8");
   expect_same_bytes(topology, all_to_all(topology, 1e6));
+}
+
+// Three tiers, planes, groups, rings, dead and degraded cables.
+TEST(Simgrid, EveryFabric_SameBytes) {
+  int tried = 0;
+  for (unsigned seed = 0; seed < 24; ++seed) {
+    const Topology topology = with_random_exceptions(random_alike_cluster(seed, 4), seed);
+    const Router router(topology);
+    const auto joined = [&](const SimgridFlow& flow) {
+      return router.route(flow.src_gpu, flow.dst_gpu).path_class != PathClass::DIS;
+    };
+    std::vector<SimgridFlow> flows = random_traffic(topology, seed, 60);
+    std::erase_if(flows, [&](const SimgridFlow& flow) { return !joined(flow); });
+    tried += flows.size() > 30 ? 1 : 0;
+    expect_same_bytes(topology, flows);
+  }
+  EXPECT_GT(tried, 12);
 }
 
 TEST(Simgrid, RandomTraffic_SameBytes) {

@@ -1,0 +1,166 @@
+#include "planner/rates/compute.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "planner/rates/compute_tables.hpp"
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+namespace {
+
+// FlashAttention's papers (from memory) claim at most 0.73 of peak on A100 (2) and 0.75 on H100 (3) forward, 0.6
+// backward, at their best shapes. Assumed somewhat below; not measured here.
+constexpr double kAttentionForward = 0.60, kAttentionBackward = 0.50;
+// Streaming kernels; STREAM-like copies reach 0.85 to 0.92 of HBM's datasheet rate. Assumed.
+constexpr double kStreaming = 0.85;
+// Bands where no measurement of this GPU stands behind them. Assumed, wide: the only check of scaled figures so far
+// is MoEShard's GEMM-bound layers on A100 from H100, 14 to 19% too long (planner_accuracy).
+constexpr double kScaledError = 0.30, kDatasheetError = 0.60;
+
+double need(const GpuSpec& gpu, double value, const char* name) {
+  if (!(value > 0) || !std::isfinite(value))
+    throw InvalidInput("gpu " + gpu.name + ": " + name, "unknown",
+                       "give it in the cluster JSON (configs/clusters has usual GPUs)");
+  return value;
+}
+
+GpuRates rates_of(const GpuSpec& gpu, DType dtype) {
+  const bool bf16 = dtype == DType::bf16;
+  return {(bf16 ? need(gpu, gpu.bf16_TFLOPps, "bf16_TFLOPps") : need(gpu, gpu.fp32_TFLOPps, "fp32_TFLOPps")) * 1e6,
+          need(gpu, gpu.hbm_GBps, "hbm_GBps") * 1e3, need(gpu, gpu.sms, "sms"), bf16 ? 2.0 : 4.0};
+}
+
+bool same_gpu(const GpuSpec& a, const GpuSpec& b) {
+  return a.bf16_TFLOPps == b.bf16_TFLOPps && a.hbm_GBps == b.hbm_GBps && a.sms == b.sms;
+}
+
+// How far apart two GPUs are: what a scaled figure has to bridge.
+double distance(const GpuSpec& a, const GpuSpec& b) {
+  const auto apart = [](double x, double y) { return x > 0 && y > 0 ? std::abs(std::log(x / y)) : 10.0; };
+  return apart(a.bf16_TFLOPps, b.bf16_TFLOPps) + apart(a.hbm_GBps, b.hbm_GBps) + apart(a.sms, b.sms);
+}
+
+template <class Has>
+const Calibration* closest(const GpuSpec& gpu, std::span<const Calibration> all, Has has) {
+  const Calibration* best = nullptr;
+  for (const Calibration& c : all)
+    if (has(c) && (!best || distance(gpu, c.machine.gpu) < distance(gpu, best->machine.gpu))) best = &c;
+  return best;
+}
+
+std::string_view limit(double compute, double memory, double launch) {
+  return launch > std::max(compute, memory) ? "launch" : compute > memory ? "tensor cores" : "HBM";
+}
+
+}  // namespace
+
+ComputeModel::Origin ComputeModel::origin_of(const GpuSpec& gpu, DType dtype, const Calibration* c,
+                                             double spread) const {
+  const std::string fp32 = dtype == DType::f32 ? ", BF16's efficiencies at the fp32 rate" : "";
+  if (!c) return {fmt::format("datasheet: {}, efficiencies assumed{}", gpu.name, fp32), kDatasheetError};
+  const GpuSpec& from = c->machine.gpu;
+  if (same_gpu(gpu, from))
+    return {fmt::format("measured: {} ({}){}", c->name, c->source, fp32), dtype == DType::bf16 ? spread : kScaledError};
+  return {fmt::format("scaled from {} (measured): BF16 x{:.2f}, HBM x{:.2f}, SMs x{:.2f}{}", from.name,
+                      gpu.bf16_TFLOPps / from.bf16_TFLOPps, gpu.hbm_GBps / from.hbm_GBps,
+                      static_cast<double>(gpu.sms) / from.sms, fp32),
+          std::max(spread, kScaledError)};
+}
+
+ComputeModel::ComputeModel(const GpuSpec& gpu, DType dtype, std::span<const Calibration> calibrations)
+    : rates_(rates_of(gpu, dtype)) {
+  const Calibration* gemms = closest(gpu, calibrations, has_gemm);
+  const Calibration* ffns = closest(gpu, calibrations, has_moe_ffn);
+  double gemm_spread = 0, ffn_spread = 0;
+  if (gemms) {
+    const GemmFit fit = gemm_of(*gemms);
+    gemm_ = fit.figures, gemm_spread = fit.spread;
+  }
+  if (ffns) {
+    const MoeFfnFit fit = moe_ffn_of(*ffns);
+    ffn_ = fit.figures, ffn_spread = fit.spread;
+    // A cache has a slice a group of SMs.
+    if (ffns->machine.gpu.sms > 0) ffn_.l2_GBps *= rates_.sms / ffns->machine.gpu.sms;
+  }
+  for (const Calibration& c : calibrations) {
+    if (!same_gpu(gpu, c.machine.gpu)) continue;
+    for (const CalibrationCurve& curve : c.curves) {
+      const auto n = curve.parameters.find("n"), k = curve.parameters.find("k");
+      if (curve.operation != "gemm" || curve.dtype != (dtype == DType::bf16 ? "bf16" : "fp32") ||
+          n == curve.parameters.end() || k == curve.parameters.end())
+        continue;
+      std::vector<SizeCurve::Knot> knots;
+      for (const CalibrationKnot& knot : curve.knots) knots.push_back({knot.size, knot.time_us * 1e-6});
+      const std::string from = fmt::format("measured: {}, gemm n {} k {} ({})", c.name, n->second, k->second,
+                                           curve.source.empty() ? c.source : curve.source);
+      gemm_curves_.push_back(
+          {n->second, k->second, knots.front().size, knots.back().size, SizeCurve(knots, from), {from, curve.spread}});
+    }
+  }
+  gemm_origin_ = origin_of(gpu, dtype, gemms, gemm_spread);
+  ffn_origin_ = origin_of(gpu, dtype, ffns, ffn_spread);
+  roofline_origin_ = {fmt::format("datasheet: {}, roofline with stated efficiency", gpu.name), kDatasheetError};
+}
+
+Estimate ComputeModel::gemm(double m, double n, double k) const {
+  const GemmTime t = gemm_time(gemm_, rates_, m, n, k);
+  if (t.total_us <= 0) return {};
+  const double bound = gemm_bound_us(rates_, m, n, k);
+  for (const GemmCurve& c : gemm_curves_)
+    if (c.n == n && c.k == k && c.least_m <= m && m <= c.most_m)
+      return estimate_of(c.curve(m).value * 1e6, c.origin.error, bound, c.origin.source,
+                         std::string(limit(t.compute_us, t.memory_us, t.launch_us)));
+  return estimate_of(t.total_us, gemm_origin_.error, bound, gemm_origin_.source,
+                     std::string(limit(t.compute_us, t.memory_us, t.launch_us)));
+}
+
+Estimate ComputeModel::moe_kernel(const ExpertLoad& load, const MoeFfnShape& shape) const {
+  const MoeFfnTime t = moe_ffn_time(ffn_, rates_, load, shape);
+  return estimate_of(t.total_us, ffn_origin_.error, moe_ffn_bound_us(rates_, load, shape), ffn_origin_.source,
+                     std::string(limit(t.compute_us, t.weights_us + t.streams_us, t.launch_us)));
+}
+
+Estimate ComputeModel::grouped_ffn(std::span<const double> rows_per_expert, double hidden, double ffn, int matrices,
+                                   FfnPass pass) const {
+  const ExpertLoad load = expert_load(rows_per_expert);
+  if (!(load.rows > 0) || !(hidden > 0) || !(ffn > 0)) return {};
+  MoeFfnShape shape;
+  shape.hidden = hidden, shape.ffn = ffn, shape.matrices = matrices;
+  // Two grouped GEMMs and the activation between them; wgrad has none. The measured constant holds gating and
+  // sorting too, which are steps of their own in a schedule.
+  shape.launches = pass == FfnPass::wgrad ? 2 : 3;
+  shape.launch_each_us = gemm_.launch_us;
+  Estimate e = moe_kernel(load, shape);
+  if (pass != FfnPass::forward) e.source += "; backward by forward's efficiencies, not measured";
+  return e;
+}
+
+Estimate ComputeModel::attention(const AttentionShape& s) const {
+  if (!(s.sequences > 0) || !(s.queries > 0) || !(s.keys > 0) || !(s.heads > 0) || !(s.head_dim > 0)) return {};
+  // Scores and values: 2 flops each a query, key and dimension. Causal: the queries are the last of the keys.
+  const double seen = s.causal ? std::max(s.keys - s.queries / 2, s.keys / 2) : s.keys;
+  const double forward = 4 * s.sequences * s.queries * seen * s.heads * s.head_dim;
+  const double flops = s.backward ? 2.5 * forward : forward;  // five products of that size instead of two
+  const double elements = s.sequences * s.head_dim * (2 * s.queries * s.heads + 2 * s.keys * s.kv_heads);
+  const double bytes = rates_.element_bytes * elements * (s.backward ? 2 : 1);
+  const double efficiency = s.backward ? kAttentionBackward : kAttentionForward;
+  const double compute = flops / (rates_.flop_per_us * efficiency);
+  const double memory = bytes / (rates_.hbm_bytes_per_us * kStreaming);
+  const double bound = std::max(flops / rates_.flop_per_us, (bytes - kCacheBytes) / rates_.hbm_bytes_per_us);
+  return estimate_of(gemm_.launch_us + std::max(compute, memory), roofline_origin_.error, bound,
+                     fmt::format("{} {:.2f}", roofline_origin_.source, compute > memory ? efficiency : kStreaming),
+                     std::string(limit(compute, memory, gemm_.launch_us)));
+}
+
+Estimate ComputeModel::memory_bound(double bytes) const {
+  if (!(bytes > 0)) return {};
+  const double memory = bytes / (rates_.hbm_bytes_per_us * kStreaming);
+  return estimate_of(
+      gemm_.launch_us + memory, roofline_origin_.error, std::max(0.0, (bytes - kCacheBytes) / rates_.hbm_bytes_per_us),
+      fmt::format("{} {:.2f}", roofline_origin_.source, kStreaming), std::string(limit(0, memory, gemm_.launch_us)));
+}
+
+}  // namespace topomoe

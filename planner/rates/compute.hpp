@@ -1,0 +1,70 @@
+// How long one compute operation takes on one GPU, how sure, and where that is from.
+//
+// In falling order of trust: a curve measured on this GPU for this n and k; figures fitted on this GPU; those of
+// another, its compute part scaled by peak rates, its memory part by HBM, its caches and tiles by SMs; the datasheet
+// times stated efficiencies. Expert rows decide the grouped FFN; attention and elementwise are rooflines with stated
+// efficiencies. GEMMs in fp32 run at the datasheet's fp32 rate with BF16's efficiencies: give the TF32 rate there where
+// TF32 is on. Ignored: clocks and power of the moment, kernels that run side by side (the timeline shares resources).
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "planner/curve.hpp"
+#include "planner/rates/estimate.hpp"
+#include "planner/rates/gemm.hpp"
+#include "planner/rates/moe_ffn.hpp"
+#include "topomoe/calibration.hpp"
+#include "topomoe/device.hpp"
+
+namespace topomoe {
+
+// dgrad and wgrad: the GEMMs of backward with forward's efficiencies, not measured.
+enum class FfnPass : std::uint8_t { forward, dgrad, wgrad };
+
+struct AttentionShape {
+  double sequences = 1, queries = 0, keys = 0;  // tokens a sequence; in decoding queries are few, keys many
+  double heads = 0, kv_heads = 0, head_dim = 0;
+  bool causal = true, backward = false;
+};
+
+// Immutable; all estimates are const and thread-safe. Sizes <= 0 take no time. Costs: a few hundred ns, grouped_ffn
+// a pass over rows_per_expert.
+class ComputeModel {
+ public:
+  // Throws InvalidInput where the GPU's rate for dtype, its HBM rate or SM count is unknown.
+  ComputeModel(const GpuSpec& gpu, DType dtype, std::span<const Calibration> calibrations);
+
+  Estimate gemm(double m, double n, double k) const;
+  // rows_per_expert: of the experts on this GPU; means are fine. ffn: width of its shard. matrices: 3 gated, 2 not.
+  Estimate grouped_ffn(std::span<const double> rows_per_expert, double hidden, double ffn, int matrices,
+                       FfnPass pass = FfnPass::forward) const;
+  // A whole kernel as the public tables time it: gating, sorting and summing of rows included.
+  Estimate moe_kernel(const ExpertLoad&, const MoeFfnShape&) const;
+  Estimate attention(const AttentionShape&) const;
+  Estimate memory_bound(double bytes) const;  // one kernel that reads and writes bytes in all
+  Estimate copy(double bytes) const { return memory_bound(2 * bytes); }  // inside the GPU: read once, written once
+
+  const GpuRates& rates() const { return rates_; }
+
+ private:
+  struct Origin {
+    std::string source;
+    double error = 0;  // of a band, see Estimate
+  };
+  struct GemmCurve {  // of one n and k, by m
+    double n = 0, k = 0, least_m = 0, most_m = 0;
+    SizeCurve curve;
+    Origin origin;
+  };
+  Origin origin_of(const GpuSpec&, DType, const Calibration*, double spread) const;
+
+  GpuRates rates_;
+  std::vector<GemmCurve> gemm_curves_;
+  GemmFigures gemm_;
+  MoeFfnFigures ffn_;
+  Origin gemm_origin_, ffn_origin_, roofline_origin_;
+};
+
+}  // namespace topomoe

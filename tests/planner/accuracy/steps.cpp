@@ -1,0 +1,109 @@
+// Whole training steps of others, on H100. Kernels timed alone do not add up to a step: clocks fall under a sustained
+// load, hosts launch late, small kernels go uncounted. What a step gets of them, Efficiency::in_step, was set on one
+// dense model (Llama-3 405B on 8,192 GPUs, arXiv 2407.21783, table 4); everything else here is predicted with it.
+#include <fmt/format.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "planner/hf_config.hpp"
+#include "planner/rates/builtin.hpp"
+#include "planner/step_time.hpp"
+#include "tests/planner/accuracy/tables.hpp"
+#include "topomoe/planner.hpp"
+
+namespace topomoe::accuracy {
+namespace {
+
+const std::string kConfigs = TOPOMOE_SOURCE_DIR "/configs/";
+
+Topology h100(int gpus) {
+  return resize_hosts(read_topology_file(kConfigs + "clusters/h100-1024x8.json"), gpus, nullptr);
+}
+
+Model llama3_405b() {
+  Model m;
+  m.name = "llama3-405b";
+  m.hidden = 16384, m.layers = 126, m.heads = 128, m.kv_heads = 8, m.head_dim = 128, m.vocab = 128256;
+  m.dense_ffn = 53248;
+  m.is_moe.assign(126, 0);
+  return m;
+}
+
+struct DenseStep {
+  int gpus, tp, cp, pp, sequence, batch_per_dp;
+  double measured;  // TFLOP/s a GPU
+};
+
+// vpp 8, a layer a virtual stage, is our reading: the paper interleaves, but does not say how far.
+double dense_TFLOPps(const DenseStep& s) {
+  const Model m = llama3_405b();
+  const Topology topology = h100(s.gpus);
+  Layout l = make_layout(s.gpus, s.tp, s.cp, s.pp, 1, 1);
+  l.vpp = 8, l.sequence_parallel = true;
+  Job job;
+  job.sequence = s.sequence, job.micro_batch = 1, job.global_batch = s.batch_per_dp * l.dp;
+  Machine machine = machine_of(topology, job.dtype, builtin_calibrations());
+  machine.efficiency.in_step = Efficiency::kTrainingStep;
+  const int node = topology.gpus_per_node();
+  const StepCosts costs =
+      step_costs(m, job, l, stage_classes(m, l), layer_costs(m, job, l, machine, node), machine, node);
+  const double seconds = step_time(costs, {}).total_ms() * 1e-3;
+  return model_flops_per_token(m, job.sequence) * job.global_batch * job.sequence / seconds / s.gpus * 1e-12;
+}
+
+Pair pair(const std::string& what, double predicted, double measured) {
+  // Times, as everywhere: the time of a TFLOP.
+  return {"h100_sxm training", what, 1e6 / predicted, 1e6 / measured, 0, 0};
+}
+
+}  // namespace
+
+void training_steps(Report& report) {
+  const DenseStep steps[] = {
+      {8192, 8, 1, 16, 8192, 32, 430}, {16384, 8, 1, 16, 8192, 16, 400}, {16384, 8, 16, 16, 131072, 16, 380}};
+  std::vector<Pair> dense;
+  for (const DenseStep& s : steps) {
+    const double TFLOPps = dense_TFLOPps(s);
+    dense.push_back(pair(fmt::format("{} GPUs, sequence {}", s.gpus, s.sequence), TFLOPps, s.measured));
+    report.note(
+        fmt::format("Llama-3 405B, {} GPUs, TP{} CP{} PP{}, sequence {}: {:.0f} TFLOP/s a GPU predicted, {:.0f} "
+                    "measured{}",
+                    s.gpus, s.tp, s.cp, s.pp, s.sequence, TFLOPps, s.measured,
+                    &s == steps ? " (in_step was set on this one)" : ""));
+  }
+  report.table("Training steps, dense: Llama-3 405B", 0, dense);
+
+  PlanRequest r;
+  r.topology = h100(128);
+  std::ifstream file(kConfigs + "models/mixtral-8x22b.json");
+  std::stringstream text;
+  text << file.rdbuf();
+  r.model = read_hf_config(text.str(), "mixtral-8x22b");
+  r.job.recompute = Recompute::none;
+  r.calibrations = builtin_calibrations();
+  r.target = "megatron";
+  r.fix = {"tp=2", "pp=8", "ep=8", "etp=1", "cp=1", "vpp=7"};
+  r.transport = "flat";
+  const auto balanced = make_plan(r);
+  if (!balanced) return report.skipped("Training step, Mixtral-8x22B", balanced.error().message());
+  const double TFLOPps = balanced->model_TFLOPps_per_gpu;
+  report.note(
+      fmt::format("Mixtral-8x22B, 128 GPUs, {}: {:.0f} TFLOP/s a GPU predicted, 465 measured balanced, 445 "
+                  "dropless",
+                  name(balanced->layout), TFLOPps));
+  report.table("Training step, MoE: Mixtral-8x22B on 128 H100, nothing fitted on it", 0.15,
+               {pair("balanced", TFLOPps, 465), pair("dropless", TFLOPps, 445)});
+  r.fix.clear(), r.transport.clear();
+  r.job.micro_batch = 0, r.job.recompute = Recompute::automatic;
+  for (const char* target : {"megatron", "any"}) {
+    r.target = target;
+    if (const auto best = make_plan(r))
+      report.note(
+          fmt::format("best plan, target {}: {:.0f} TFLOP/s a GPU ({:+.0f}%): {}, micro-batch {}, recompute {}, {}",
+                      target, best->model_TFLOPps_per_gpu, 100 * (best->model_TFLOPps_per_gpu / TFLOPps - 1),
+                      name(best->layout), best->job.micro_batch, to_string(best->job.recompute), best->schedule.name));
+  }
+}
+
+}  // namespace topomoe::accuracy
