@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -53,6 +54,11 @@ Answer collective(const Options& o, Collective op, const Topology& topology, con
                   std::span<const Calibration> calibrations) {
   if (o.bytes.empty()) throw InvalidInput("--bytes", "missing", "one rank's send buffer, as 65536, 64K or 16M");
   const double bytes = bytes_from(o.bytes, "--bytes");
+  if (group.most > 1 && topology.host_template(0).nvlink == Presence::unknown)
+    throw InvalidInput(
+        o.cluster + ": nvlink", "unknown",
+        "the file does not say whether GPUs are joined by NVLink, and the answer depends on it: describe the "
+        "host in a cluster JSON");
   const CollectiveModel model(topology, calibrations);
   return {fmt::format("{} of {:.0f} bytes a rank, {} GPUs {}", o.operation, bytes, group.ranks, of_nodes(group.nodes)),
           model.estimate(op, bytes, group), 0};
@@ -96,12 +102,14 @@ Answer gemm(const Options& o, const Topology& topology, std::span<const Calibrat
 }
 
 Answer moe_ffn(const Options& o, const Topology& topology, std::span<const Calibration> calibrations) {
-  const auto tokens = static_cast<int>(positive(o.tokens, "--tokens"));
+  if (positive(o.tokens, "--tokens") > 1 << 24 || o.tokens != std::floor(o.tokens))
+    throw InvalidInput("--tokens", fmt::format("{:g}", o.tokens), "a whole number from 1 to 2^24");
+  const auto tokens = static_cast<int>(o.tokens);
   const auto whole = [](int value, const char* flag) {
     if (value < 1 || value > 1 << 24) throw InvalidInput(flag, std::to_string(value), "1 to 2^24");
     return value;
   };
-  whole(tokens, "--tokens"), whole(o.hidden, "--hidden"), whole(o.experts, "--experts"), whole(o.top_k, "--topk");
+  whole(o.hidden, "--hidden"), whole(o.experts, "--experts"), whole(o.top_k, "--topk");
   if (o.top_k > o.experts) throw InvalidInput("--topk", std::to_string(o.top_k), fmt::format("1 to {}", o.experts));
   if (o.experts % whole(o.ep, "--ep") != 0)
     throw InvalidInput("--ep", std::to_string(o.ep), fmt::format("must divide --experts = {}", o.experts));

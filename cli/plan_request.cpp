@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "planner/hf_config.hpp"
+#include "planner/rates/builtin.hpp"
 #include "topology/read_file.hpp"
 
 namespace topomoe::cli {
@@ -46,6 +47,9 @@ PlanRequest plan_request(const PlanOptions& o) {
   request.job.sequence_parallel = sequence_parallel_from(o.sequence_parallel, "--sequence-parallel");
   request.model = read_hf_config(read_text_file(o.model), o.model);
   request.routing = routing_from(o.routing);
+  if (!o.no_builtin_calibration) request.calibrations = builtin_calibrations();
+  for (const std::string& file : o.calibrations)
+    request.calibrations.push_back(read_calibration(read_text_file(file), file));
   return request;
 }
 
@@ -85,6 +89,10 @@ void add_plan_options(CLI::App& command, PlanOptions& o) {
       ->option_text("auto|off|on");
   command.add_option("--routing", o.routing, "How often experts are chosen, default uniform")
       ->option_text("uniform|zipf:S|FILE");
+  command.add_option("--calibration", o.calibrations, "topomoe.calibration/1, beside the built-in ones (repeatable)")
+      ->allow_extra_args(false)
+      ->option_text("FILE");
+  command.add_flag("--no-builtin-calibration", o.no_builtin_calibration, "Leave the built-in ones out");
 }
 
 }  // namespace topomoe::cli

@@ -15,6 +15,8 @@ struct PlanOptions {
   Job job;
   std::string phase{to_string(job.phase)}, dtype{to_string(job.dtype)}, recompute = "auto", micro_batch = "auto";
   std::string sequence_parallel{to_string(job.sequence_parallel)}, routing = "uniform";
+  std::vector<std::string> calibrations;  // files
+  bool no_builtin_calibration = false;
   PlanRequest request;  // what goes into it as it is
 };
 

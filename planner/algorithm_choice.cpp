@@ -1,13 +1,23 @@
 #include "planner/algorithm_choice.hpp"
 
+#include <numeric>
+#include <optional>
+
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 
+namespace {
+// Tokens are counted in a common multiple of both passes' chunks; more than these are not worth their metadata.
+constexpr int kMostUnits = 48;
+}  // namespace
+
 std::string name(const Algorithm& a) {
-  std::string text = std::string(name(a.split)) + " " + a.transport + " n=" + std::to_string(a.chunks);
-  if (a.pieces != a.chunks) text += " r=" + std::to_string(a.pieces);
-  return text;
+  const auto words = [](const Cut& c) {
+    return "n=" + std::to_string(c.chunks) + (c.pieces != c.chunks ? " r=" + std::to_string(c.pieces) : "");
+  };
+  return std::string(name(a.split)) + " " + a.transport + " " + words(a.forward) +
+         (a.backward == a.forward ? "" : ", back " + words(a.backward));
 }
 
 const Schedule& ScheduleCache::get(const std::string& transport, const ScheduleRequest& request) {
@@ -17,7 +27,9 @@ const Schedule& ScheduleCache::get(const std::string& transport, const ScheduleR
 }
 
 ScheduleRequest request_for(const Layout& l, const Algorithm& a) {
-  return {a.split, l.tp, l.etp, l.ep, l.sequence_parallel, a.chunks, a.pieces};
+  return {
+      a.split,          l.tp, l.etp, l.ep, l.sequence_parallel, a.forward.chunks, a.forward.pieces, a.backward.chunks,
+      a.backward.pieces};
 }
 
 std::vector<Algorithm> list_algorithms(const RankGroups& groups, const AlgorithmOptions& options) {
@@ -76,32 +88,39 @@ void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout
 Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
                       double tokens_injected, double forwards, const AlgorithmOptions& options, std::int64_t& priced) {
   constexpr int kChunks[] = {1, 2, 3, 4, 6, 8, 12, 16};
-  Algorithm best;
-  bool found = false;
-  const auto consider = [&](int chunks, int pieces) {
-    a.chunks = chunks, a.pieces = pieces;
+  std::optional<Algorithm> best, forward, backward;
+  const auto consider = [&](const Cut& there, const Cut& back) {
+    a.forward = there, a.backward = back;
     price(a, pricer, cache, layout, options);
     ++priced;
-    const bool better = !found || a.time_s(forwards) < best.time_s(forwards) * (1 - 1e-9);
-    if (better) best = a, found = true;
-    return better;
+    const auto better = [](double x, double y) { return x < y * (1 - 1e-9); };
+    bool improved = false;
+    if (!best || better(a.time_s(forwards), best->time_s(forwards))) best = a, improved = true;
+    if (!forward || better(a.forward_s, forward->forward_s)) forward = a, improved = true;
+    if (!backward || better(a.backward_s, backward->backward_s)) backward = a, improved = true;
+    return improved;
   };
   if (options.chunks > 0) {
-    consider(options.chunks, options.chunks);
-    if (options.chunks > 1) consider(options.chunks, 1);
-    return best;
-  }
-  // Experts chunk by chunk, or after the last chunk: many small GEMMs against overlap with them.
-  for (const bool pieces : {true, false}) {
-    int worse = 0;
-    for (const int n : kChunks) {
-      if (n > 1 && n > tokens_injected) break;  // each chunk has a token
-      if (n == 1 && !pieces) continue;
-      worse = consider(n, pieces ? n : 1) ? 0 : worse + 1;
-      if (worse == 2) break;
+    const int n = options.chunks;
+    consider({n, n}, {n, n});
+    if (n > 1) consider({n, 1}, {n, 1});
+  } else {
+    // Experts chunk by chunk, or after the last chunk: many small GEMMs against overlap with them.
+    for (const bool pieces : {true, false}) {
+      int worse = 0;
+      for (const int n : kChunks) {
+        if (n > 1 && n > tokens_injected) break;  // each chunk has a token
+        if (n == 1 && !pieces) continue;
+        const Cut cut{n, pieces ? n : 1};
+        worse = consider(cut, cut) ? 0 : worse + 1;
+        if (worse == 2) break;
+      }
     }
   }
-  return best;
+  if (options.train && !(forward->forward == backward->backward) &&
+      std::lcm(forward->forward.chunks, backward->backward.chunks) <= kMostUnits)
+    consider(forward->forward, backward->backward);
+  return *best;
 }
 
 }  // namespace topomoe

@@ -23,7 +23,7 @@ struct AlgorithmOptions {
 struct Algorithm {
   TokenSplit split = TokenSplit::sliced;
   std::string transport;
-  int chunks = 1, pieces = 1;
+  Cut forward, backward;
   double forward_s = 0, backward_s = 0;                  // on the timeline
   double forward_bound_s = 0, backward_bound_s = 0;      // that no number of chunks can beat
   double forward_compute_s = 0, backward_compute_s = 0;  // of the experts, alone
@@ -52,7 +52,8 @@ double injected(const Layout& layout, TokenSplit split, double tokens_of_tp_grou
 // Fills in the times.
 void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
            const AlgorithmOptions& options);
-// The best n and r for the split and transport of `a`; `priced` is increased by the number of timelines run.
+// The best n and r of each pass for the split and transport of `a`; `priced` is increased by the number of schedules
+// priced. The passes are cut alike unless cutting them apart is faster, repacking of what was saved included.
 Algorithm best_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
                       double tokens_injected, double forwards, const AlgorithmOptions& options, std::int64_t& priced);
 

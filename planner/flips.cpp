@@ -33,7 +33,7 @@ std::vector<Flip> find_flips(Search& s, const Candidate& c) {
   const Algorithm& chosen = c.algorithm;
   const double tokens = s.tokens(c.job, c.layout);
   const auto same_way = [&](const Algorithm& a) { return a.split == chosen.split && a.transport == chosen.transport; };
-  const auto same_cut = [&](const Algorithm& a) { return !same_way(a) || a.chunks > 1; };
+  const auto same_cut = [&](const Algorithm& a) { return !same_way(a) || a.forward.chunks > 1; };
   std::vector<Flip> flips;
   const auto bisect = [&](double low, double high, auto same) {  // same holds at high, not at low
     while (std::floor(high) - std::floor(low) > 1) {
@@ -43,7 +43,7 @@ std::vector<Flip> find_flips(Search& s, const Candidate& c) {
     const Algorithm below = best_for(s, c, low);
     flips.push_back({"tokens per rank", std::ceil(high), name(below)});
   };
-  bool cut_seen = chosen.chunks == 1 || s.options.chunks > 0;
+  bool cut_seen = chosen.forward.chunks == 1 || s.options.chunks > 0;
   double high = tokens;
   for (double low = std::floor(tokens / 2); low >= 1; low = std::floor(low / 2)) {
     const Algorithm a = best_for(s, c, low);

@@ -64,6 +64,7 @@ double Machine::collective_s(Collective op, double send_bytes, std::span<const i
 
 double efficiency_of(const Efficiency& e, const std::string& link_class) {
   if (link_class == "nvlink" || link_class == "xgmi" || link_class == "c2c") return e.nvlink;
+  if (link_class == "cpu_root") return e.cpu_root;
   if (link_class == "pcie" || link_class == "cpu_interconnect") return e.pcie;
   return e.network;
 }

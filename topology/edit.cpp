@@ -36,7 +36,7 @@ class Editor {
   }
 
   void run() {
-    const std::string& target = edit_.target;
+    const std::string target = from_host();
     const std::size_t dot = target.find('.'), arrow = target.find("->");
     const std::string head = target.substr(0, std::min(dot, arrow));
     if (const auto host = number_behind(head, "host"); host && !is_ring()) {
@@ -69,7 +69,14 @@ class Editor {
   [[noreturn]] void fail(const std::string& hint) const {
     throw InvalidInput(removes_ ? "remove" : "degrade", '"' + edit_.target + '"', hint);
   }
-  bool is_ring() const { return edit_.target.find(".ring->") != std::string::npos; }
+  // A link of a host may be named from its other end: "leaf3->host0.nic3" is "host0.nic3->leaf3".
+  std::string from_host() const {
+    const std::size_t arrow = edit_.target.find("->");
+    if (arrow == std::string::npos || edit_.target.compare(0, 4, "host") == 0) return edit_.target;
+    const std::string far = edit_.target.substr(arrow + 2);
+    return far.compare(0, 4, "host") == 0 ? far + "->" + edit_.target.substr(0, arrow) : edit_.target;
+  }
+  bool is_ring() const { return edit_.target.find(".ring->host") != std::string::npos; }
   std::string label(const std::string& thing) const {
     return removes_ ? "without " + thing : fmt::format("{} x{}", thing, short_number(edit_.value, 4));
   }
@@ -89,7 +96,6 @@ class Editor {
   }
 
   void change_host(int host) {
-    const std::string name = fmt::format("host{}", host);
     change_hosts(topology_, host, host + 1, removes_ ? "removed" : fmt::format("x{}", short_number(edit_.value, 4)),
                  [&](HostTemplate& own) {
                    if (removes_)
@@ -117,13 +123,15 @@ class Editor {
 
   void change_link(int host, const std::string& src, const std::string& dst) {
     const HostTemplate& before = topology_.host_template(host);
-    const std::string own_prefix = fmt::format("host{}.", host);
-    const std::string far = dst.compare(0, own_prefix.size(), own_prefix) == 0 ? dst.substr(own_prefix.size()) : dst;
+    // "nvswitch", "host3.nvswitch" and, of a plane that several hosts share, "domain0.nvswitch".
+    std::string far = dst;
+    for (const std::string& prefix :
+         {fmt::format("host{}.", host), fmt::format("domain{}.", host / topology_.hosts_per_domain)})
+      if (dst.compare(0, prefix.size(), prefix) == 0) far = dst.substr(prefix.size());
+    if (src == "ring") return change_link(host, far, src);
     const int a = device_named(before, host, src);
-    if (before.devices[static_cast<std::size_t>(a)].kind == DeviceKind::nic && number_behind(far, "leaf")) {
-      change_device(host, src);  // the cable of a NIC is its port
-      return;
-    }
+    const bool is_nic = before.devices[static_cast<std::size_t>(a)].kind == DeviceKind::nic;
+    if (is_nic && (far == "ring" || number_behind(far, "leaf"))) return change_device(host, src);  // its port
     const int b = device_named(before, host, far);
     HostTemplate trial = before;
     if (!scale_link(trial, a, b, 1)) {
@@ -211,6 +219,8 @@ void check_factor(const Edit& edit) {
 }  // namespace
 
 Edit parse_remove(const std::string& text) {
+  if (!text.empty() && text.back() == '-')
+    throw InvalidInput("remove", '"' + text + '"', "put the name in quotes: the shell took its \">\" for itself");
   if (text.empty() || text.find('=') != std::string::npos)
     throw InvalidInput("remove", '"' + text + '"', "a name alone: host17.gpu3, host17, leaf3, leaf3->spine");
   return {Edit::Kind::remove, text, 0};

@@ -110,17 +110,13 @@ class Finder {
     };
     const int a = host_of(src), b = host_of(dst);
     if (a < 0 || b < 0) return false;
-    int stride = 1;
     for (int dim = 0; dim < static_cast<int>(map_.dims.size()); ++dim) {
-      const int k = map_.dims[static_cast<std::size_t>(dim)], place = a / stride % k;
-      // In a ring of two, an even place sends up and an odd one down; they are the two ends of the one cable.
+      // In a ring of two both ways lead to the other: all four ids are the one cable.
       for (int direction = 0; direction < 2; ++direction) {
-        if (k == 2 && direction != place % 2) continue;
         if (map_.neighbour(a, dim, direction) != b) continue;
         add(map_.ring(a, dim, direction), 1);
         add(map_.ring(b, dim, 1 - direction), 1);
       }
-      stride *= k;
     }
     return !found_.empty();
   }

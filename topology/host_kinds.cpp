@@ -8,6 +8,25 @@
 #include "topomoe/error.hpp"
 
 namespace topomoe {
+namespace {
+
+bool same_path(const HostPath& a, const HostPath& b) {
+  return a.path_class == b.path_class && a.first == b.first && a.count == b.count;
+}
+
+// Whether every route through them is the same but for rates and names.
+bool same_routes(const HostTemplate& a, const HostPaths& pa, const HostTemplate& b, const HostPaths& pb) {
+  const auto same = [](const auto& x, const auto& y, auto equal) {
+    return std::equal(x.begin(), x.end(), y.begin(), y.end(), equal);
+  };
+  return pa.gpus == pb.gpus && pa.nics == pb.nics && pa.directed.size() == pb.directed.size() && pa.pool == pb.pool &&
+         pa.own_nics == pb.own_nics && pa.to_nvswitch == pb.to_nvswitch && pa.from_nvswitch == pb.from_nvswitch &&
+         same(pa.gpu_gpu, pb.gpu_gpu, same_path) && same(pa.gpu_nic, pb.gpu_nic, same_path) &&
+         same(pa.nic_gpu, pb.nic_gpu, same_path) &&
+         same(a.nics, b.nics, [](const Nic& x, const Nic& y) { return x.rail == y.rail; });
+}
+
+}  // namespace
 
 int HostSeries::within(int first, int end, int residue, int modulus) const {
   if (first >= end || count == 0) return 0;
@@ -62,11 +81,22 @@ HostKinds::HostKinds(const Router::State& state) : state_(state) {
     return found == dead.end() ? 0 : luck.emplace(found->second, static_cast<int>(luck.size())).first->second;
   };
 
+  // A degraded host has the routes of its neighbours, and is of their kind.
+  std::vector<int> like;
+  for (std::size_t i = 0; i < state.paths.size(); ++i) {
+    std::size_t first = 0;
+    while (first < i && !same_routes(state.topology.templates[first], state.paths[first], state.topology.templates[i],
+                                     state.paths[i]))
+      ++first;
+    like.push_back(static_cast<int>(first));
+  }
+
   const auto add_piece = [&](const HostRun& run, int first, int end) {
     const int unit = first / fabric.hosts_per_unit, pod = first / hosts_per_pod;
     Piece piece{first, end, shift_, {}};
     for (int residue = 0; residue < modulus_; ++residue) {
-      const Kind kind{run.template_index, residue, luck_of(dead_units, unit), luck_of(dead_pods, pod)};
+      const Kind kind{like[static_cast<std::size_t>(run.template_index)], residue, luck_of(dead_units, unit),
+                      luck_of(dead_pods, pod)};
       const auto known = std::find(kinds_.begin(), kinds_.end(), kind);
       piece.kinds.push_back(static_cast<int>(known - kinds_.begin()));
       if (known == kinds_.end()) kinds_.push_back(kind);

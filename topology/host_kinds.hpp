@@ -14,12 +14,12 @@ struct HostSeries {
   int within(int first, int end, int residue, int modulus) const;
 };
 
-// What a route sees of a host: its template, its number modulo the spread over several NICs, and which links above its
-// unit and its pod are dead.
+// What a route sees of a host: its template (but for rates and names), its number modulo the spread over several NICs,
+// and which links above its unit and its pod are dead.
 class HostKinds {
  public:
   struct Kind {
-    int template_index, residue, unit, pod;  // unit, pod: 0 where nothing is dead above it
+    int template_index, residue, unit, pod;  // the first such template; unit, pod: 0 where nothing is dead above it
     bool operator==(const Kind&) const = default;
   };
   // Hosts first .. end-1; those of residue r are of kind kinds[r]. Hosts without GPUs are in no piece; `shift` of them

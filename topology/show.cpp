@@ -55,8 +55,9 @@ std::string tree(const HostTemplate& host) {
                            short_number(nic.port.GBps_per_direction));
     out += '\n';
     if (own.kind != DeviceKind::numa && own.kind != DeviceKind::pci_switch) return;
+    if (by != nullptr && by->kind == LinkKind::cpu_root) return;  // what hangs below it is shown under its CPU
     for (const Link& link : host.links) {
-      if (link.kind != LinkKind::pcie && link.kind != LinkKind::c2c) continue;
+      if (link.kind != LinkKind::pcie && link.kind != LinkKind::c2c && link.kind != LinkKind::cpu_root) continue;
       const int other = link.src == device ? link.dst : link.dst == device ? link.src : -1;
       if (other >= 0 && host.devices[static_cast<std::size_t>(other)].kind != DeviceKind::numa)
         show(other, depth + 1, &link);

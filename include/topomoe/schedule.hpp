@@ -200,8 +200,9 @@ class RankGroups {
   mutable std::vector<std::vector<std::vector<int>>> cache_;  // [role][rank]
 };
 
-// Where counts come from. `index` is an expert for pairs, a rank for rank_tokens and node_tokens (any
-// rank of the node), unused otherwise. Throws std::logic_error when the count is not known here.
+// Where counts come from. `index` is an expert for pairs, a rank for rank_tokens (it stands for its place in its
+// EP group: a token of another EP group has a rank there) and node_tokens (any rank of the node), unused otherwise.
+// Throws std::logic_error when the count is not known here.
 class CountSource {
  public:
   virtual ~CountSource() = default;

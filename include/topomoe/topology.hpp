@@ -337,9 +337,13 @@ Topology resize_hosts(const Topology&, int gpus, std::string* note);
 struct Edit {
   enum class Kind { remove, degrade, set };
   Kind kind = Kind::remove;
-  std::string target;  // remove, degrade: "host17" "host17.gpu3" "host3.nic2" "leaf3", a cable or switch of the fabric;
-                       // set: "nic.GBps" "nvlink.GBps" "pcie.GBps" "uplink.GBps" "pod_uplink.GBps" "ring.GBps" "hosts"
-  double value = 0;    // degrade: factor on the rates; set: the figure
+  // remove, degrade: "host17" "host17.gpu3" "host3.nic2" "leaf3" "rail3", any link by its name, "leaf3->spine5",
+  // "spine5" "pod0.spine5" "core7". Of a GPU, its links are degraded and not its arithmetic; of a NIC, its port.
+  // set: "nic.GBps" "nvlink.GBps" (of one GPU) "pcie.GBps" "cpu_root.GBps" "uplink.GBps" "pod_uplink.GBps" "ring.GBps",
+  // the same with ".latency_us", "oversubscription" "pod_oversubscription" "hosts" "hosts_per_domain" "gpu.memory_GiB"
+  // "gpu.hbm_GBps" "gpu.bf16_TFLOPps" "gpu.fp8_TFLOPps"
+  std::string target;
+  double value = 0;  // degrade: factor on the rates; set: the figure
 };
 // "host17.gpu3"; "leaf3=0.5"; "nic.GBps=25". InvalidInput where the form is not that.
 Edit parse_remove(const std::string&);
@@ -348,7 +352,8 @@ Edit parse_set(const std::string&);
 
 // The edits in order. Names are those of the cluster as it is given: a host that is removed keeps its place, without
 // devices, so that no other moves. A host that is touched leaves its group with a template of its own; equal ones share
-// it. A degraded leaf takes the ports of its hosts with it. InvalidInput for an unknown name lists what is there.
+// it. A degraded leaf takes the ports of its hosts with it. New NIC or uplink rates change the oversubscription, not
+// each other. The warnings say what was done. InvalidInput for an unknown name lists what is there.
 Topology edit(const Topology&, const std::vector<Edit>&);
 
 // 16 hex digits over all that affects a plan: counts, bus ids, links, rates; not names, sources or warnings.

@@ -18,51 +18,9 @@
 
 namespace topomoe {
 
-CollectiveGroup regular_group(int ranks_per_node, int nodes) {
-  if (ranks_per_node < 1 || nodes < 1 || ranks_per_node > 10'000'000 / nodes)
-    throw InvalidInput("group", fmt::format("{} ranks on each of {} nodes", ranks_per_node, nodes),
-                       "both must be at least 1, and their product at most 10^7");
-  return {ranks_per_node * nodes, nodes, ranks_per_node, ranks_per_node, {}};
-}
-
-CollectiveGroup first_gpus(const Topology& topology, int gpus) {
-  if (gpus < 1 || gpus > topology.gpu_count())
-    throw InvalidInput("gpus", std::to_string(gpus), fmt::format("1 to {}", topology.gpu_count()));
-  CollectiveGroup group{gpus, 0, 0, gpus, {}};
-  for (int left = gpus; left > 0; ++group.nodes) {
-    const int here = std::min(left, topology.gpus_in_node(group.nodes));
-    group.most = std::max(group.most, here), group.fewest = std::min(group.fewest, here);
-    left -= here;
-  }
-  return group;
-}
-
-CollectiveGroup group_of(const Topology& topology, const std::vector<int>& gpus) {
-  std::map<int, std::vector<int>> by_node;
-  for (const int gpu : gpus) {
-    if (gpu < 0 || gpu >= topology.gpu_count())
-      throw InvalidInput("group", std::to_string(gpu), fmt::format("GPUs are 0 to {}", topology.gpu_count() - 1));
-    by_node[topology.node_of(gpu)].push_back(gpu);
-  }
-  if (gpus.empty()) throw InvalidInput("group", "empty", "name at least one GPU");
-  const int all = static_cast<int>(gpus.size());
-  CollectiveGroup group{all, static_cast<int>(by_node.size()), 0, all, {}};
-  for (auto& [node, ranks] : by_node) {
-    std::sort(ranks.begin(), ranks.end());
-    if (std::adjacent_find(ranks.begin(), ranks.end()) != ranks.end())
-      throw InvalidInput("group", std::to_string(*std::adjacent_find(ranks.begin(), ranks.end())), "names a GPU twice");
-    const int here = static_cast<int>(ranks.size());
-    if (here > group.most) group.gpus = ranks;
-    group.most = std::max(group.most, here), group.fewest = std::min(group.fewest, here);
-  }
-  return group;
-}
-
-// ---------------------------------------------------------------- evaluation
-
 double CollectiveCurve::node_us(double whole_bytes) const {
   if (!node_) return 0;
-  if (one_node_) return in_us((*node_)(whole_bytes));
+  if (whole_) return in_us((*node_)(whole_bytes));
   return std::max(in_us((*node_)(whole_bytes * node_share_)) - node_floor_us_, 0.0) * node_work_;
 }
 
@@ -81,8 +39,8 @@ double CollectiveCurve::time_us(double send_bytes) const {
 
 Estimate CollectiveCurve::estimate(double send_bytes) const {
   const double node = node_us(whole(send_bytes));
-  const double wait = one_node_ ? std::min(node_floor_us_, node) : latency_us_;
-  double slowest = std::max(one_node_ ? node - wait : node, 0.0);
+  const double wait = whole_ ? std::min(node_floor_us_, node) : latency_us_;
+  double slowest = std::max(whole_ ? node - wait : node, 0.0);
   std::string name = node_name_;
   if (postings_us_ > slowest) slowest = postings_us_, name = "posting of messages to the NIC";
   for (const Part& part : network_)
@@ -118,6 +76,10 @@ struct CollectiveModel::State {
   // A small operation of two GPUs: launch, one hop, done.
   double least_us() const { return plane() ? node_curve(Collective::alltoall, 2).floor_us : 8; }
   double leaf_uplink_us_per_byte(int nodes) const;
+  void add_node(CollectiveCurve&, Collective, const CollectiveGroup&) const;
+  void add_bounds(CollectiveCurve&, Collective, const CollectiveGroup&) const;
+  void add_network(CollectiveCurve&, Collective, const CollectiveGroup&) const;
+  bool add_measured(CollectiveCurve&, Collective, const CollectiveGroup&) const;
 };
 
 // Bytes of S = 1 that an all-to-all sends through the uplinks of one leaf, over their rate; 0: all on one leaf.
@@ -135,80 +97,123 @@ CollectiveModel::CollectiveModel(const Topology& topology, std::span<const Calib
 
 const Topology& CollectiveModel::topology() const { return state_->topology; }
 
-CollectiveCurve CollectiveModel::curve(Collective op, const CollectiveGroup& group) const {
-  const State& s = *state_;
-  const int ranks = group.ranks, nodes = group.nodes, g = group.most, fewest = group.fewest;
-  if (fewest < 1 || g > s.topology.gpus_per_node() || nodes < 1 || nodes > s.topology.node_count())
-    throw InvalidInput(
-        "group", fmt::format("{} nodes of up to {} GPUs", nodes, g),
-        fmt::format("the cluster has {} nodes of {}", s.topology.node_count(), s.topology.gpus_per_node()));
-  CollectiveCurve c;
-  c.whole_per_send_ = whole_buffer_bytes(op, 1, ranks);
-  c.one_node_ = nodes == 1;
-  c.source_ = "one GPU: nothing moves";
-  if (ranks == 1) return c;
-  const double w = ranks, n = nodes;
-  const bool all_reduce = op == Collective::all_reduce;
-
-  if (g > 1 && s.plane()) {
-    NodeCurve node = s.node_curve(op, g);
+// What one node of the group does by itself.
+void CollectiveModel::State::add_node(CollectiveCurve& c, Collective op, const CollectiveGroup& group) const {
+  if (group.most < 2) return;
+  if (plane()) {
+    NodeCurve node = node_curve(op, group.most);
     c.node_ = std::make_shared<const SizeCurve>(std::move(node.curve));
     c.node_floor_us_ = node.floor_us, c.error_ = node.error, c.source_ = node.source;
-  } else if (g > 1) {
-    std::vector<int> gpus = group.gpus;
-    if (gpus.empty()) gpus.resize(static_cast<std::size_t>(g)), std::iota(gpus.begin(), gpus.end(), 0);
-    const RoutedNode node = routed_node(s.router, op, gpus);
-    c.node_ = std::make_shared<const SizeCurve>(
-        SizeCurve::from_rate(microseconds(node.floor_us), BytesPerSecond{1e6 / node.us_per_byte}, node.source));
-    c.node_floor_us_ = node.floor_us, c.error_ = kDatasheetError, c.source_ = node.source;
-    c.node_name_ = node.bottleneck;
-    c.bounds_.push_back({node.bound_us_per_byte, node.bottleneck});
+    return;
   }
-  const double nvlink = s.machine.nvlink_GBps, nic = s.machine.nic_GBps;
-  // What at least leaves (or enters) a GPU, however clever the algorithm; in the switch S of an all-reduce.
-  const double least = op == Collective::send_recv ? 1 : all_reduce ? std::min(2 * (w - 1) / w, 1.0) : (w - 1) / w;
-  const double through = s.facts.reduces_in_switch || !all_reduce ? least : 2 * (w - 1) / w;
-  if (nodes == 1) {
-    if (s.plane()) c.bounds_.push_back({through * 1e-3 / nvlink, "NVLink"});
-    return c;
-  }
+  std::vector<int> gpus = group.gpus;
+  if (gpus.empty()) gpus.resize(static_cast<std::size_t>(group.most)), std::iota(gpus.begin(), gpus.end(), 0);
+  const RoutedNode node = routed_node(router, op, gpus);
+  c.node_ = std::make_shared<const SizeCurve>(
+      SizeCurve::from_rate(microseconds(node.floor_us), BytesPerSecond{1e6 / node.us_per_byte}, node.source));
+  c.node_floor_us_ = node.floor_us, c.error_ = kDatasheetError, c.source_ = node.source;
+  if (topology.host_template(0).nvlink == Presence::unknown) c.source_ += "; NVLink not known, taken as absent";
+  c.node_name_ = node.bottleneck;
+  c.bounds_.push_back({node.bound_us_per_byte, node.bottleneck});
+}
 
-  if (nic <= 0)
-    throw InvalidInput(s.topology.name + ": nics", "none", "a group on several nodes needs NICs in the host template");
-  const bool rings = op != Collective::alltoall && op != Collective::send_recv;
-  const double floor = g > 1 ? c.node_floor_us_ : s.least_us();
-  const double from_nic = 1e-3 / (s.network.nic_share * nic), raw_nic = 1e-3 / nic;
-  double over_nic;  // of S = 1, per NIC share of one GPU
-  if (rings) {
-    over_nic = (all_reduce ? 2 : 1) * (w - 1) / w / fewest;
-    const double step = g > 2 ? (floor - s.least_us()) / (latency_steps(op, g) - latency_steps(op, 2)) : 0.9;
-    const double hops = all_reduce ? 2 : 1;
-    const double ring = s.least_us() + hops * ((w - n) * std::max(step, 0.0) + n * s.network.ring_hop_us);
-    const double tree = floor + 2 * std::log2(n) * s.network.tree_hop_us;
-    c.latency_us_ = all_reduce ? std::min(ring, tree) : ring;
-    if (g > 1 && !(all_reduce && s.facts.reduces_in_switch))
-      c.node_work_ = work_of(op, ranks, false) / work_of(op, g, false);
-    c.bounds_.push_back({(all_reduce ? 2 : 1) * (n - 1) / n / g * raw_nic, "NIC"});
-    if (s.plane()) c.bounds_.push_back({least * 1e-3 / (nvlink + nic), "NVLink and NIC"});
-  } else {
-    over_nic = op == Collective::send_recv ? 1 : (w - fewest) / w;
-    c.latency_us_ = floor + s.network.base_us;
-    c.postings_us_ = op == Collective::send_recv ? 0 : s.network.posting_us * (w - fewest);
-    const bool pxn = s.plane() && s.topology.fabric && s.topology.fabric->rail_optimised;
-    // With PXN what leaves the node crosses NVLink first, g - 1 times in g: as much in all as if S stayed inside.
-    c.node_share_ = op == Collective::send_recv ? 0 : pxn ? 1 : g / w;
-    c.bounds_.push_back({over_nic * raw_nic, "NIC"});
-    if (g > 1 && s.plane() && op == Collective::alltoall) c.bounds_.push_back({(g - 1) / w * 1e-3 / nvlink, "NVLink"});
-    if (op == Collective::alltoall)
-      if (const double uplink = s.leaf_uplink_us_per_byte(nodes); uplink > 0) {
-        c.network_.push_back({uplink / s.network.nic_share, "uplinks of a leaf"});
-        c.bounds_.push_back({uplink, "uplinks of a leaf"});
-      }
+// What at least passes NVLink and NICs at raw rates, however clever the algorithm.
+void CollectiveModel::State::add_bounds(CollectiveCurve& c, Collective op, const CollectiveGroup& group) const {
+  const double w = group.ranks, n = group.nodes, g = group.most, fewest = group.fewest;
+  const bool all_reduce = op == Collective::all_reduce;
+  // Leaves (or enters) a GPU; S of an all-reduce where the switch adds up, nearly twice that where it does not.
+  const double through = op == Collective::send_recv ? 1 : all_reduce ? 2 * (w - 1) / w : (w - 1) / w;
+  const double nvlink = 1e-3 / machine.nvlink_GBps, nic = 1e-3 / machine.nic_GBps;
+  if (group.nodes == 1) {
+    if (plane()) c.bounds_.push_back({(facts.reduces_in_switch ? std::min(through, 1.0) : through) * nvlink, "NVLink"});
+    return;
   }
-  c.network_.push_back({over_nic * from_nic, fmt::format("NIC ({:g} GB/s a GPU)", nic)});
-  c.error_ = std::hypot(c.error_ >= kDatasheetError ? kDatasheetError : c.error_, s.network.error);
+  if (op == Collective::alltoall || op == Collective::send_recv) {
+    c.bounds_.push_back({op == Collective::send_recv ? nic : (w - fewest) / w * nic, "NIC"});
+    if (op == Collective::send_recv) return;
+    if (plane()) c.bounds_.push_back({(g - 1) / w * nvlink, "NVLink"});
+    c.bounds_.push_back({leaf_uplink_us_per_byte(group.nodes), "uplinks of a leaf"});
+    return;
+  }
+  c.bounds_.push_back({(all_reduce ? 2 : 1) * (n - 1) / n / g * nic, "NIC"});
+  if (plane())
+    c.bounds_.push_back({std::min(through, 1.0) * 1e-3 / (machine.nvlink_GBps + machine.nic_GBps), "NVLink and NIC"});
+}
+
+// Latency, NICs and fabric of a group on several nodes, beside the node's own part.
+void CollectiveModel::State::add_network(CollectiveCurve& c, Collective op, const CollectiveGroup& group) const {
+  const double w = group.ranks, n = group.nodes, fewest = group.fewest, nic = machine.nic_GBps;
+  const int g = group.most;
+  const double floor = g > 1 ? c.node_floor_us_ : least_us();
+  double over_nic;  // of S = 1, over one GPU's share of the NICs
+  if (op == Collective::alltoall || op == Collective::send_recv) {
+    const bool exchange = op == Collective::alltoall;
+    over_nic = exchange ? (w - fewest) / w : 1;
+    c.latency_us_ = floor + network.base_us;
+    c.postings_us_ = exchange ? network.posting_us * (w - fewest) : 0;
+    const bool pxn = plane() && topology.fabric && topology.fabric->rail_optimised;
+    // With PXN what leaves the node crosses NVLink first, g - 1 times in g: as much in all as if S stayed inside.
+    c.node_share_ = !exchange ? 0 : pxn ? 1 : g / w;
+    const double uplink = exchange ? leaf_uplink_us_per_byte(group.nodes) : 0;
+    if (uplink > 0) c.network_.push_back({uplink / network.nic_share, "uplinks of a leaf"});
+  } else {
+    const bool all_reduce = op == Collective::all_reduce;
+    const double ways = all_reduce ? 2 : 1;
+    over_nic = ways * (w - 1) / w / fewest;
+    const double step = g > 2 ? (floor - least_us()) / (latency_steps(op, g) - latency_steps(op, 2)) : 0.9;
+    const double ring = least_us() + ways * ((w - n) * std::max(step, 0.0) + n * network.ring_hop_us);
+    const double tree = floor + 2 * std::log2(n) * network.tree_hop_us;
+    c.latency_us_ = all_reduce ? std::min(ring, tree) : ring;
+    if (g > 1 && !(all_reduce && facts.reduces_in_switch))
+      c.node_work_ = work_of(op, group.ranks, false) / work_of(op, g, false);
+  }
+  c.network_.push_back({over_nic * 1e-3 / (network.nic_share * nic), fmt::format("NIC ({:g} GB/s a GPU)", nic)});
+  c.error_ = std::hypot(c.error_, network.error);
   const std::string inside = g > 1 ? "; inside the node " + c.source_ : "";
-  c.source_ = fmt::format("datasheet: {} nodes, {} of the NIC's {:g} GB/s{}", nodes, s.network.nic_share, nic, inside);
+  c.source_ =
+      fmt::format("datasheet: {} nodes, {} of the NIC's {:g} GB/s{}", group.nodes, network.nic_share, nic, inside);
+}
+
+// A curve of this very operation and shape on this very machine, the last given first.
+bool CollectiveModel::State::add_measured(CollectiveCurve& c, Collective op, const CollectiveGroup& group) const {
+  if (!group.gpus.empty() || group.most != group.fewest) return false;
+  for (auto from = calibrations.rbegin(); from != calibrations.rend(); ++from) {
+    if (from->machine.interconnect != machine.interconnect || ratio_between(from->machine, machine).distance > 0)
+      continue;
+    if (group.nodes > 1 && from->machine.nic_GBps != machine.nic_GBps) continue;
+    for (const CalibrationCurve& curve : from->curves) {
+      if (curve.operation != to_string(op) || curve.gpus != group.ranks || curve.nodes != group.nodes ||
+          curve.size_unit != "buffer_bytes")
+        continue;
+      NodeCurve node = node_curve_of(curve, from->name);
+      c.node_ = std::make_shared<const SizeCurve>(std::move(node.curve));
+      c.node_floor_us_ = node.floor_us, c.error_ = node.error, c.source_ = node.source;
+      return true;
+    }
+  }
+  return false;
+}
+
+CollectiveCurve CollectiveModel::curve(Collective op, const CollectiveGroup& group) const {
+  const State& s = *state_;
+  if (group.fewest < 1 || group.most > s.topology.gpus_per_node() || group.nodes < 1 ||
+      group.nodes > s.topology.node_count())
+    throw InvalidInput(
+        "group", fmt::format("{} nodes of up to {} GPUs", group.nodes, group.most),
+        fmt::format("the cluster has {} nodes of {}", s.topology.node_count(), s.topology.gpus_per_node()));
+  CollectiveCurve c;
+  c.whole_per_send_ = whole_buffer_bytes(op, 1, group.ranks);
+  c.source_ = "one GPU: nothing moves";
+  c.node_name_ = "none";
+  if (group.ranks == 1) return c;
+  if (group.nodes > 1 && s.machine.nic_GBps <= 0)
+    throw InvalidInput(s.topology.name + ": nics", "none", "a group on several nodes needs NICs in the host template");
+  c.node_name_ = "NVLink";
+  s.add_node(c, op, group);
+  s.add_bounds(c, op, group);
+  if (s.add_measured(c, op, group)) return c;
+  c.whole_ = group.nodes == 1;
+  if (!c.whole_) s.add_network(c, op, group);
   return c;
 }
 

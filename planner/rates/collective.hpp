@@ -1,11 +1,11 @@
 // How long a collective takes on a group of GPUs: measured curves inside a node, composed with the NICs and the
 // fabric between nodes.
 //
-// Model: inside one scale-up domain the node curve is the answer (node_collective.hpp; routed_node.hpp where GPUs
-// share links). Between nodes the time is a latency plus the slowest of three that run side by side: the part inside
-// the node, the NICs, and the leaf's uplinks; NIC messages are posted one by one. All-gather, reduce-scatter and
-// all-reduce go in rings over all rails, an all-reduce of little data up and down a tree. All groups of this shape
-// run at once, each GPU with its own share of the NICs.
+// Model: a curve measured at this very shape is the answer, on any number of nodes. Else inside one scale-up domain
+// the node curve is (node_collective.hpp; routed_node.hpp where GPUs share links). Between nodes the time is a latency
+// plus the slowest of three that run side by side: the part inside the node, the NICs, and the leaf's uplinks; NIC
+// messages are posted one by one. All-gather, reduce-scatter and all-reduce go in rings over all rails, an all-reduce
+// of little data up and down a tree. All groups of this shape run at once, each GPU with its own share of the NICs.
 // Ignored: congestion in the fabric, other traffic, GPUs that start late.
 #pragma once
 
@@ -64,8 +64,8 @@ class CollectiveCurve {
   double postings_us_ = 0;  // of messages to the NIC, beside the flow of bytes
   std::shared_ptr<const SizeCurve> node_;
   double node_floor_us_ = 0, node_work_ = 1, node_share_ = 1;
-  bool one_node_ = true;
-  std::string node_name_ = "NVLink";
+  bool whole_ = true;  // node_ is the time of the whole group
+  std::string node_name_;
   std::vector<Part> network_, bounds_;
   double error_ = 0;
   std::string source_;

@@ -16,6 +16,9 @@ namespace {
 constexpr double kAttentionForward = 0.60, kAttentionBackward = 0.50;
 // Streaming kernels; STREAM-like copies reach 0.85 to 0.92 of HBM's datasheet rate. Assumed.
 constexpr double kStreaming = 0.85;
+// Runs of one GPU differ by that, and between two measured m the model's shape is taken. planner_accuracy prints what
+// leaving out one m leaves.
+constexpr double kMeasuredGemmError = 0.05;
 // Bands where no measurement of this GPU stands behind them. Assumed, wide: the only check of scaled figures so far
 // is MoEShard's GEMM-bound layers on A100 from H100, 14 to 19% too long (planner_accuracy).
 constexpr double kScaledError = 0.30, kDatasheetError = 0.60;
@@ -92,12 +95,9 @@ ComputeModel::ComputeModel(const GpuSpec& gpu, DType dtype, std::span<const Cali
       if (curve.operation != "gemm" || curve.dtype != (dtype == DType::bf16 ? "bf16" : "fp32") ||
           n == curve.parameters.end() || k == curve.parameters.end())
         continue;
-      std::vector<SizeCurve::Knot> knots;
-      for (const CalibrationKnot& knot : curve.knots) knots.push_back({knot.size, knot.time_us * 1e-6});
       const std::string from = fmt::format("measured: {}, gemm n {} k {} ({})", c.name, n->second, k->second,
                                            curve.source.empty() ? c.source : curve.source);
-      gemm_curves_.push_back(
-          {n->second, k->second, knots.front().size, knots.back().size, SizeCurve(knots, from), {from, curve.spread}});
+      gemm_curves_.push_back({n->second, k->second, curve.knots, {from, std::max(kMeasuredGemmError, curve.spread)}});
     }
   }
   gemm_origin_ = origin_of(gpu, dtype, gemms, gemm_spread);
@@ -105,14 +105,32 @@ ComputeModel::ComputeModel(const GpuSpec& gpu, DType dtype, std::span<const Cali
   roofline_origin_ = {fmt::format("datasheet: {}, roofline with stated efficiency", gpu.name), kDatasheetError};
 }
 
+// The measured times at the knots, the model's shape between them: a straight line from one m to four times that misses
+// the corner where memory gives way to compute.
+double ComputeModel::along(const GemmCurve& c, double m) const {
+  const auto above = std::lower_bound(c.knots.begin(), c.knots.end(), m,
+                                      [](const CalibrationKnot& knot, double size) { return knot.size < size; });
+  if (above->size == m) return above->time_us;
+  const CalibrationKnot &a = *(above - 1), &b = *above;
+  const auto over_model = [&](const CalibrationKnot& knot) {
+    return std::log(knot.time_us / gemm_time(gemm_, rates_, knot.size, c.n, c.k).total_us);
+  };
+  const double f = std::log(m / a.size) / std::log(b.size / a.size);
+  const double ratio = std::exp(over_model(a) * (1 - f) + over_model(b) * f);
+  return std::clamp(gemm_time(gemm_, rates_, m, c.n, c.k).total_us * ratio, std::min(a.time_us, b.time_us),
+                    std::max(a.time_us, b.time_us));
+}
+
 Estimate ComputeModel::gemm(double m, double n, double k) const {
   const GemmTime t = gemm_time(gemm_, rates_, m, n, k);
   if (t.total_us <= 0) return {};
   const double bound = gemm_bound_us(rates_, m, n, k);
-  for (const GemmCurve& c : gemm_curves_)
-    if (c.n == n && c.k == k && c.least_m <= m && m <= c.most_m)
-      return estimate_of(c.curve(m).value * 1e6, c.origin.error, bound, c.origin.source,
-                         std::string(limit(t.compute_us, t.memory_us, t.launch_us)));
+  for (const GemmCurve& c : gemm_curves_) {
+    if (c.n != n || c.k != k || m < c.knots.front().size || m > c.knots.back().size) continue;
+    const bool at_knot = std::any_of(c.knots.begin(), c.knots.end(), [&](const auto& knot) { return knot.size == m; });
+    return estimate_of(along(c, m), at_knot ? c.origin.error : std::max(c.origin.error, gemm_origin_.error), bound,
+                       c.origin.source, std::string(limit(t.compute_us, t.memory_us, t.launch_us)));
+  }
   return estimate_of(t.total_us, gemm_origin_.error, bound, gemm_origin_.source,
                      std::string(limit(t.compute_us, t.memory_us, t.launch_us)));
 }

@@ -54,10 +54,11 @@ class ComputeModel {
     double error = 0;  // of a band, see Estimate
   };
   struct GemmCurve {  // of one n and k, by m
-    double n = 0, k = 0, least_m = 0, most_m = 0;
-    SizeCurve curve;
+    double n = 0, k = 0;
+    std::vector<CalibrationKnot> knots;  // m, us
     Origin origin;
   };
+  double along(const GemmCurve&, double m) const;
   Origin origin_of(const GpuSpec&, DType, const Calibration*, double spread) const;
 
   GpuRates rates_;

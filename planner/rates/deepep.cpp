@@ -16,9 +16,9 @@ namespace {
 
 // Of raw NVLink by copying SMs, where many SMs are given: 20 SMs reach 0.71 on H200. Assumed.
 constexpr double kNvlinkShare = 0.8;
-// Two nodes predicted from one: planner_accuracy prints 9% (dispatch) and 26% (combine) median, a third in the 90th
+// Two nodes predicted from one: planner_accuracy prints 9% (dispatch) and 13% (combine) median, a third in the 90th
 // percentile. From two nodes to many less is expected: four and eight are within 6% of what DeepEP's authors publish.
-constexpr double kManyFromOneError = 0.50, kMoreNodesError = 0.30, kOtherShapeError = 0.15, kSameShapeError = 0.05;
+constexpr double kManyFromOneError = 0.35, kMoreNodesError = 0.30, kOtherShapeError = 0.15, kSameShapeError = 0.05;
 
 SizeCurve curve_of(const CalibrationCurve& c) {
   std::vector<SizeCurve::Knot> knots;

@@ -7,7 +7,8 @@
 //   NIC part   T P d (N-1)/N / (share x NIC)   one copy a node that is not the sender's own
 //   unevenness b sqrt(T), up to some T         random routing fills some ranks and channels more than others
 // Low latency: no copy is shared: start + max(T k P / NVLink part, T k P (N-1)/N / NIC).
-// On one node c_D comes from the curve, and d = 0: nothing is sent on. Where only one node was measured c_d = c_D.
+// On one node c_D comes from the curve, and d = 0: nothing is sent on. Where only one node was measured c_d = c_D for a
+// dispatch and 2 c_D for a combine.
 // Ignored: hot experts (d and D are of uniform routing, group-limited where asked), SMs that the rest of the step
 // takes, buffer sizes. The kernels' notify part (counts) is given apart, as DeepEP's own test prints it.
 #pragma once

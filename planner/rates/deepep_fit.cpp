@@ -11,6 +11,10 @@ namespace {
 
 // Where no NIC was seen at work: what two nodes of H200 showed of ConnectX-7.
 constexpr double kNicShare = 0.88;
+// Where one node alone was measured: how often SMs touch what is sent to a node, in units of a rank's copy. A dispatch
+// copies it into the send buffer; forwarding it reads it once for all ranks, which c_D counts. A combine writes the
+// node's sum into the send buffer, and its receiver reads and adds it. (Measured on two nodes: 0.9 and 2.4.)
+constexpr double kDispatchPasses = 1, kCombinePasses = 2;
 // One round between nodes over what a node's own low-latency kernel takes; only where one node alone was measured.
 // Assumed.
 constexpr double kRdma_us = 5;
@@ -107,7 +111,7 @@ EpFigures fit_ep_figures(const Calibration& c, EpOperation op, bool low_latency,
   f.start_us = ep_start_us(node);
   f.rank_copy_us = low_latency ? slope_of(node) / ep_nvlink_bytes(r, reach)
                                : slope_of(node) * r.sms / (ep_payload_bytes(r) * reach.ranks);
-  f.node_copy_us = f.rank_copy_us;
+  f.node_copy_us = f.rank_copy_us * (op == EpOperation::dispatch ? kDispatchPasses : kCombinePasses);
   if (nic_share <= 0) nic_share = ep_nic_share(c, op, low_latency);
   f.nic_share = nic_share > 0 ? nic_share : kNicShare;
   if (curves.several.empty() || c.machine.nic_GBps <= 0) {

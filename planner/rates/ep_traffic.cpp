@@ -74,6 +74,7 @@ void require_ep_request(const EpRequest& r) {
   };
   if (!std::isfinite(r.tokens) || r.tokens < 0 || r.tokens > 1e9) fail("tokens", r.tokens, "0 to 1e9");
   if (r.hidden < 1) fail("hidden", r.hidden, "at least 1");
+  if (r.experts < 1) fail("experts", r.experts, "at least 1");
   if (r.top_k < 1 || r.top_k > r.experts) fail("topk", r.top_k, fmt::format("1 to experts = {}", r.experts));
   if (r.sms < 1) fail("sms", r.sms, "at least 1");
   if (r.nodes < 1 || r.ranks < r.nodes || r.ranks % r.nodes != 0)

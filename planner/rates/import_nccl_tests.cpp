@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <set>
 #include <sstream>
@@ -149,6 +150,8 @@ Calibration import_nccl_tests_json(std::string_view text, const std::string& whe
   for (const char* key : {"test", "collective", "name"})
     if (found.operation.empty()) found.operation = operation_in(string_at(json, key));
   found.nccl = string_at(json, "nccl_version");
+  if (const auto code = json.find("nccl_version"); code != json.end() && code->is_number_integer())
+    found.nccl = fmt::format("{}", code->get<std::int64_t>());
   if (const auto devices = json.find("devices"); devices != json.end() && devices->is_array())
     for (const ordered_json& device : *devices) {
       ++found.ranks;

@@ -130,6 +130,14 @@ std::string source_text(const Source& s, const CalibrationMachine& to, Collectiv
 
 }  // namespace
 
+NodeCurve node_curve_of(const CalibrationCurve& c, const std::string& calibration_name) {
+  std::vector<SizeCurve::Knot> knots;
+  for (const CalibrationKnot& k : c.knots) knots.push_back({k.size, k.time_us * 1e-6});
+  std::string text = fmt::format("measured: {} {}, {} GPUs", calibration_name, c.operation, c.gpus);
+  if (c.nodes > 1) text += fmt::format(" on {} nodes", c.nodes);
+  return {SizeCurve(std::move(knots), text), floor_of(c.knots), std::max(kMeasuredError, c.spread), text};
+}
+
 std::optional<NodeCurve> measured_node_curve(std::span<const Calibration> all, const CalibrationMachine& machine,
                                              Collective op, int gpus) {
   auto source = nearest(all, machine, op, gpus);

@@ -9,10 +9,8 @@ std::string shards_over_tp(const ScheduleRequest& r) {
   return r.etp == 1 || r.etp == r.tp ? "" : "it needs ETP 1 or ETP = TP";
 }
 
-std::string nothing(const ScheduleRequest&) { return ""; }
-
-std::string whole_experts_only(const ScheduleRequest& r) {
-  return r.etp == 1 ? "" : "experts sharded over tensor ranks (ETP > 1) are not built for it yet";
+std::string shards_as_layouts_have_them(const ScheduleRequest& r) {
+  return r.etp == 1 || r.etp == r.tp || r.ep == 1 ? "" : "it needs ETP 1, ETP = TP or EP = 1";
 }
 
 // One row a transport; order is the order in which ties are broken.
@@ -21,9 +19,9 @@ constexpr Transport kTransports[] = {
     {"two_level", "pack, exchange(node), repack, exchange(rail), experts, and back", build_two_level, true, true,
      shards_over_tp},
     {"node_dedup", "exchange(rail) once a node, exchange(node) once a rank, experts, sums on the way back",
-     build_node_dedup, true, true, whole_experts_only},
+     build_node_dedup, true, true, shards_over_tp},
     {"gather", "all-gather(rail, node), own experts, reduce-scatter back; EP 1: over ETP", build_gather, true, false,
-     nothing},
+     shards_as_layouts_have_them},
 };
 
 }  // namespace

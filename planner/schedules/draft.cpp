@@ -299,50 +299,6 @@ int LayerDraft::expert_backward(double slot, double wgrad_slot, int p, int dout)
   return din;
 }
 
-namespace {
-
-// A reads what b wrote.
-bool feeds(const Schedule& s, const View& written, const View& read) {
-  if (root_of(s, written.buffer) != root_of(s, read.buffer)) return false;
-  const Chunks a = chunks_of(s, written), b = chunks_of(s, read);
-  return a.begin < b.end && b.begin < a.end;
-}
-
-bool sized_by_counts(const Schedule& s, const Step& step) {
-  for (const auto* views : {&step.in, &step.out})
-    for (const View& v : *views) {
-      const Buffer& b = s.buffers[static_cast<std::size_t>(v.buffer)];
-      // How many tokens my TP group holds is known before.
-      if (!per_token(b.symbol) || (b.sources != me() && b.sources != me({Role::tp}))) return true;
-    }
-  return false;
-}
-
-// A step waits for every earlier step that wrote rows it reads, for the map it uses, and for the counts
-// that size it.
-void derive_dependencies(const Schedule& s, std::vector<Step>& steps) {
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    Step& step = steps[i];
-    std::vector<View> reads = step.in;
-    if (step.weights.buffer >= 0) reads.push_back(step.weights);
-    if (step.kind == StepKind::route_backward) reads.push_back(step.out[0]);  // it adds
-    if (step.kind == StepKind::index && s.maps[static_cast<std::size_t>(step.map)].ids.buffer >= 0)
-      reads.push_back(s.maps[static_cast<std::size_t>(step.map)].ids);
-    for (std::size_t j = 0; j < i; ++j) {
-      const Step& earlier = steps[j];
-      bool needed = earlier.kind == StepKind::index && step.map == earlier.map && step.kind != StepKind::index;
-      if (earlier.kind == StepKind::counts_exchange)
-        needed |= step.kind == StepKind::counts_exchange || step.kind == StepKind::index || sized_by_counts(s, step);
-      if (earlier.kind == StepKind::route) needed |= step.kind == StepKind::counts_exchange;  // it counts
-      for (const View& w : earlier.out)
-        for (const View& r : reads) needed |= feeds(s, w, r);
-      if (needed) step.after.push_back(static_cast<int>(j));
-    }
-  }
-}
-
-}  // namespace
-
 Schedule LayerDraft::finish() {
   for (const auto& [slotted, steps] : {std::pair{&forward_, &schedule_.forward}, {&backward_, &schedule_.backward}}) {
     std::stable_sort(slotted->begin(), slotted->end(),

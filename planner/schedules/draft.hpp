@@ -159,4 +159,13 @@ class LayerDraft {
   Saved saved_;
 };
 
+// Partial sums of experts' shards, added up in rank order over the ETP group. `rows` declares what one rank gets of
+// chunk c: from `partial`, which has them beside those of other ranks of the group, to `done`. Ranks that hold the
+// same rows each sum up 1/t of them and all get the result.
+void sum_over_etp(LayerDraft& draft, double slot, const std::string& tag, int c, Buffer rows, int partial,
+                  const View& done, bool metadata = false);
+
+// Fills in `after` of the steps of one pass, which stand in issue order.
+void derive_dependencies(const Schedule& schedule, std::vector<Step>& steps);
+
 }  // namespace topomoe

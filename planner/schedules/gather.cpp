@@ -9,7 +9,6 @@
 // node and rail are parts of an EP group.
 
 #include "planner/schedules/build.hpp"
-#include "planner/schedules/pairs_layer.hpp"
 #include "planner/schedules/tokens_layer.hpp"
 
 namespace topomoe {
@@ -60,13 +59,13 @@ class Gather final : public TokensWay {
     int from = landed;
     if (all_reduces_) {
       from = tokens(d, g, "all shards", c, d.chunk(c), levels());
-      const Buffer rows = rows_for(g, "shards", c,
-                                   {.symbol = Symbol::tokens,
-                                    .chunks = d.chunk(c),
-                                    .sources = reached(Who::me, levels()),
-                                    .order = Order::by_source});
-      all_reduce_over_etp(d, slot, g.tag, c, rows, from_source(landed, d.chunk(c), reached(Who::me, levels())),
-                          whole(from), by.metadata);
+      sum_over_etp(d, slot, g.tag, c,
+                   rows_for(g, "shards", c,
+                            {.symbol = Symbol::tokens,
+                             .chunks = d.chunk(c),
+                             .sources = reached(Who::me, levels()),
+                             .order = Order::by_source}),
+                   landed, whole(from), by.metadata);
     }
     for (int i = levels() - 1; i >= 0; --i, ++slot) {
       Buffer rows = rows_for(g, "parts over " + of(i), c,

@@ -3,17 +3,6 @@
 namespace topomoe {
 namespace {
 
-View part(View v, Who who) {
-  v.split = Split{Role::etp, who};
-  return v;
-}
-
-View block_of_peer(int buffer) {
-  View v = whole(buffer);
-  v.block = Who::peer;
-  return v;
-}
-
 class PairsLayer {
  public:
   PairsLayer(const ScheduleRequest& request, PairsWay& way) : d(request, way.name()), way_(way) {}
@@ -87,31 +76,18 @@ class PairsLayer {
            {.map = sort_maps_[at(p)], .transpose = true});
     const int done = d.expert_sharded() ? arrived(tag + "summed", p, arriving()) : partial;
     for (int c = chunks.begin; c < chunks.end; ++c) {
-      if (d.expert_sharded()) sum_shards(tag, slot, c, partial, done);
-      out.push_back(packed(tag + "returned", c, storage));
-      way_.back(d, slot + 1, tag, c, done, out.back());
-    }
-  }
-
-  // The t partial sums of each row, added in rank order, to the rank(s) that will return it.
-  void sum_shards(const std::string& tag, int slot, int c, int partial, int done) {
-    const Buffer rows{.name = numbered(tag + "shards", c),
+      if (d.expert_sharded())
+        sum_over_etp(d, slot, tag, c,
+                     {.name = numbered(tag + "shards", c),
                       .symbol = Symbol::pairs,
                       .chunks = d.chunk(c),
                       .sources = arriving(),
                       .dests = me(),
-                      .order = Order::by_source};
-    const View sum = from_source(done, d.chunk(c), arriving());
-    if (!gathers()) {
-      all_reduce_over_etp(d, slot, tag, c, rows, from_source(partial, d.chunk(c), arriving()), sum);
-      return;
+                      .order = Order::by_source},
+                     partial, from_source(done, d.chunk(c), arriving()));
+      out.push_back(packed(tag + "returned", c, storage));
+      way_.back(d, slot + 1, tag, c, done, out.back());
     }
-    Buffer blocks = rows;
-    blocks.blocks = Role::etp;
-    const int shards = d.buffer(std::move(blocks));
-    d.move(slot, StepKind::exchange, numbered(tag + "scatter shards", c), c, Role::etp,
-           from_source(partial, d.chunk(c), peer({Role::ep})), block_of_peer(shards));
-    d.move(slot, StepKind::ordered_sum, numbered(tag + "sum shards", c), c, Role::etp, whole(shards), sum);
   }
 
   void forward() {
@@ -169,18 +145,5 @@ class PairsLayer {
 }  // namespace
 
 Schedule build_pairs_layer(const ScheduleRequest& request, PairsWay& way) { return PairsLayer(request, way).build(); }
-
-void all_reduce_over_etp(LayerDraft& d, double slot, const std::string& tag, int c, Buffer rows, const View& partial,
-                         const View& done, bool metadata) {
-  rows.blocks = Role::etp, rows.split = Split{Role::etp};
-  const int shards = d.buffer(std::move(rows));
-  const MoveBy by{.metadata = metadata};
-  d.move(slot, StepKind::exchange, numbered(tag + "scatter shards", c), c, Role::etp, part(partial, Who::peer),
-         block_of_peer(shards), by);
-  d.move(slot, StepKind::ordered_sum, numbered(tag + "sum shards", c), c, Role::etp, whole(shards), part(done, Who::me),
-         by);
-  d.move(slot, StepKind::all_gather, numbered(tag + "gather sums", c), c, Role::etp, part(done, Who::me),
-         part(done, Who::peer), by);
-}
 
 }  // namespace topomoe

@@ -32,10 +32,4 @@ class PairsWay {
 
 Schedule build_pairs_layer(const ScheduleRequest& request, PairsWay& way);
 
-// Partial sums of experts' shards that stand in the same rows on all ranks of an ETP group, added up in rank order:
-// `partial` to `done`. `rows`: what one rank has of chunk c (its blocks become the shards). Each rank sums up its
-// 1/t and all get the result.
-void all_reduce_over_etp(LayerDraft& d, double slot, const std::string& tag, int c, Buffer rows, const View& partial,
-                         const View& done, bool metadata = false);
-
 }  // namespace topomoe

@@ -115,9 +115,16 @@ TEST_F(Estimates, Nonsense_IsRefusedInOneLine) {
   refused("estimate gemm" + h100 + "--m 8 --n 8", {"--k"});
   refused("estimate gemm" + h100 + "--m 8 --n 8 --k=-1", {"--k"});
   refused("estimate moe_ffn" + h100 + "--tokens 8 --experts 10 --ep 4", {"--ep", "10"});
+  for (const std::string tokens : {"1e11", "0.5", "0", "nan"})
+    refused("estimate moe_ffn" + h100 + "--tokens " + tokens, {"--tokens"});
+  refused("estimate combine" + h100 + "--tokens 8 --experts=-5", {"experts", "-5"});
+  refused("estimate combine" + h100 + "--tokens 8 --gpus 3", {"experts", "3"});
   refused("estimate dispatch" + h100, {"--tokens"});
   refused("estimate dispatch" + h100 + "--tokens 8 --dtype int4", {"--dtype"});
   refused("estimate dispatch --cluster $clusters/l40s-8x-pcie.json --tokens 8", {"NVLink"});
+  refused("estimate alltoall --bytes 1 --cluster '" TOPOMOE_SOURCE_DIR
+          "/tests/data/topology/nccl-template-without-gpus.xml'",
+          {"nvlink", "unknown"});
   refused("calibrate --from nowhere.csv -o out.json", {"nowhere.csv"});
   refused("calibrate --from '" TOPOMOE_SOURCE_DIR "/tests/data/measured/nccl_tests_alltoall.txt' -o out.json",
           {"--cluster"});

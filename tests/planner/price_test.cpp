@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <random>
 
+#include "planner/rates/compute_tables.hpp"
 #include "planner/schedules/build.hpp"
 #include "topomoe/error.hpp"
 
@@ -63,7 +64,8 @@ Draw draw(std::mt19937& random) {
     Draw d;
     d.topology = random_topology(random);
     const int world = d.topology.gpu_count();
-    const int tp = 1 << random() % 4, ep = 1 << random() % 5, etp = random() % 2 ? tp : 1;
+    const int tp = 1 << random() % 4, ep = 1 << random() % 5;
+    const int etp = ep == 1 ? 1 << random() % 5 : random() % 2 ? tp : 1;  // EP 1: MoEShard's
     if (tp > d.topology.gpus_per_host() || world % tp != 0 || world % (etp * ep) != 0) continue;
     d.layout = make_layout(world, tp, 1, 1, etp, ep, random() % 2 ? ExpertOrder::ep_inner : ExpertOrder::edp_inner);
     d.layout.sequence_parallel = tp > 1 && random() % 2;
@@ -82,18 +84,33 @@ Draw draw(std::mt19937& random) {
                             d.layout.sequence_parallel,
                             n,
                             random() % 2 ? n : 1};
-    const bool two_level = etp == 1 && even_nodes(d.layout, d.topology.gpus_per_node()) &&
-                           nodes_spanned(d.layout, 0, d.topology.gpus_per_node()) > 1 && random() % 2;
-    d.schedule = build_schedule(two_level ? "node_dedup" : "flat", request);
+    if (random() % 2) request.backward_chunks = 1 + static_cast<int>(random() % 4), request.backward_pieces = 1;
+    const Transport& t = transports()[random() % transports().size()];
+    const int gpus_per_node = d.topology.gpus_per_node();
+    if (!t.refuses(request).empty() || (t.needs_even_nodes && !even_nodes(d.layout, gpus_per_node)) ||
+        (t.needs_two_nodes && nodes_spanned(d.layout, 0, gpus_per_node) < 2))
+      continue;
+    d.schedule = t.build(request);
     return d;
   }
+}
+
+// GEMMs whose rate does not depend on how long they take: measured clocks fall with time, which is no rate.
+Calibration steady_clocks(const GpuSpec& gpu) {
+  Calibration c;
+  c.name = "steady", c.source = "test", c.machine.gpu = gpu;
+  GemmFit fit;
+  fit.figures.droop = 0;
+  put_figures(c, fit);
+  return c;
 }
 
 // The price; its bound is the one that no execution can beat.
 PredictedPass price(const Draw& d, const Topology& topology, bool backward) {
   const Router router(topology);
   TrafficModel traffic(router);
-  const Machine machine = machine_of(topology, DType::bf16);
+  const Calibration steady[] = {steady_clocks(topology.gpu_spec(0))};
+  const Machine machine = machine_of(topology, DType::bf16, steady);
   const RankGroups groups(d.layout, topology.gpus_per_node());
   LayerPricer pricer(traffic, machine, groups, d.widths, d.popularity, d.tokens);
   PredictedPass pass = pricer.price(d.schedule, backward);

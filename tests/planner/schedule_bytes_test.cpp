@@ -92,6 +92,9 @@ TEST(ScheduleBytes, ShardedExperts_AddWhatTheTableSays) {
     expect_moves(transport, TokenSplit::sliced, l, 4, 2 * 120, 2 * 720 + 240, 1);
     expect_moves(transport, TokenSplit::replicated, l, 4, 2 * 480, 2 * 720, 1);
   }
+  // m = D = d = 2 (1 - C(8,3)/C(16,3)) = 1.8: 432. Out: T' P d (N-1)/N.
+  expect_moves("node_dedup", TokenSplit::sliced, l, 4, 2 * 72, 2 * 432 + 240, 1);
+  expect_moves("node_dedup", TokenSplit::replicated, l, 4, 2 * 288, 2 * 432, 1);
   // m = W = 2: 480. Out: T' P (N-1).
   expect_moves("gather", TokenSplit::sliced, l, 4, 2 * 80, 2 * 480 + 240, 1);
   expect_moves("gather", TokenSplit::replicated, l, 4, 2 * 320, 2 * 480, 1);

@@ -191,11 +191,31 @@ TEST(Planner, OpenJob_IsDecidedAndNoSlowerThanAnyFixedOne) {
     }
 }
 
-TEST(Planner, MoeShardsLayout_IsRefusedByNameUntilGatherIsBuilt) {
+TEST(Planner, MoeShardsLayout_IsPlannedWithGather) {
   auto request = shipped("h100-2x8", "mixtral-8x7b");
   request.fix = {"tp=1", "etp=8", "ep=1"};
+  request.job.recompute = Recompute::full;
   const auto plan = make_plan(request);
-  ASSERT_FALSE(plan);
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->schedule.transport, "gather");
+}
+
+// MoEShard: every rank holds a slice of every expert, so that nothing idles under skew, for more bytes moved.
+TEST(Planner, SkewedRouting_MovesTheAnswerFromEpToShardedExperts) {
+  auto request = shipped("dgx-a100", "switch-base-16");
+  request.job.phase = Phase::prefill;
+  request.job.sequence = 512, request.job.global_batch = 512, request.job.micro_batch = 64;
+  request.fix = {"tp=1", "pp=1"};
+  const auto even = make_plan(request);
+  request.routing = {RoutingProfile::Kind::zipf, 2.0, {}, "zipf:2"};
+  const auto skewed = make_plan(request);
+  ASSERT_TRUE(even && skewed);
+  EXPECT_EQ(skewed->layout.ep, 1) << name(skewed->layout);
+  // Sharding loses nothing to skew; expert parallelism does.
+  request.fix = {"tp=1", "pp=1", "etp=1", "ep=8"};
+  const auto parallel = make_plan(request);
+  ASSERT_TRUE(parallel);
+  EXPECT_GT(parallel->time.total_ms(), skewed->time.total_ms());
 }
 
 TEST(Planner, AllShippedClustersAndModels_PlanOrSayWhyNot) {

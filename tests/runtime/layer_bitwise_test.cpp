@@ -145,6 +145,8 @@ TEST(LayerBits, GatherOverShardsOfAllExperts_SameForEverySplitChunkingAndHolder)
 TEST(LayerBits, NodeDedup_SameForEverySplitChunkingAndHolder) {
   LayerCase c{.layout = layout(8, 2, 1, 8), .gpus_per_node = 4, .shape = {12, 6, 16, 3, true}};
   expect_same_with_and_without_sp(c, kTokensOf8, "node_dedup");
+  c.layout = layout(8, 2, 2, 4), c.shape = {12, 12, 4, 3, false};
+  expect_same_with_and_without_sp(c, kTokensOf8, "node_dedup");
 }
 
 }  // namespace

@@ -194,6 +194,20 @@ TEST(ClassLoads, ManyHosts_FewKinds) {
     }
 }
 
+// A slow host takes the routes of the others: its rates differ, and with them what is worst, not the loads.
+TEST(ClassLoads, DegradedHosts_AreOfOneKindAndStillTheBottleneck) {
+  std::vector<Edit> edits;
+  for (int host = 0; host < 30; ++host)
+    edits.push_back(parse_degrade("host" + std::to_string(host) + ".nic1=" + std::to_string(0.9 - host * 0.01)));
+  HostShape shape = small_shape();
+  shape.gpus_per_pci_switch = 1;  // with two NICs equally near, a GPU would leave the slow one alone
+  const Topology topology = edit(small_cluster(40, shape), edits);
+  EXPECT_EQ(topology.templates.size(), 31U);
+  const Router router(topology);
+  expect_equal(all_to_all_loads(router, 1), flow_by_flow(router, 1, {}), "degraded");
+  EXPECT_EQ(all_to_all_loads(router, 1).bottleneck().name, "host29.nic1->leaf57");
+}
+
 // Bus bandwidth bound of all-to-all, S/t (n-1)/n, of the first n GPUs; each sends S/n to each other.
 double bus_GBps(const Topology& topology, int n) {
   const double bytes = 1e6;

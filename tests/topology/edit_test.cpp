@@ -1,6 +1,9 @@
 // Edits: what is removed, degraded or set, what it does to routes and loads, and how it is written.
+#include <set>
+
 #include "random_cluster.hpp"
 #include "support.hpp"
+#include "topomoe/build_fabric.hpp"
 #include "topomoe/class_loads.hpp"
 
 namespace topomoe::test {
@@ -81,6 +84,26 @@ TEST(Edit, DegradedNicAndGpu_LoseRateOnTheirOwnLinks) {
   EXPECT_EQ(rate_of(edited(small_cluster(4), {"degrade host2=0.5"}), "host2.nic0->leaf4"), 12.5);
 }
 
+// Any name that a report prints can be typed.
+TEST(Edit, LinksOfHosts_FromEitherEndAndOverSharedPlanes) {
+  EXPECT_EQ(rate_of(edited(small_cluster(4), {"degrade leaf2->host1.nic2=0.5"}), "host1.nic2->leaf2"), 12.5);
+  const Topology rack = cluster("gb200-nvl72");
+  for (const char* name : {"host3.gpu1->domain0.nvswitch", "domain0.nvswitch->host3.gpu1", "host3.gpu1->nvswitch"}) {
+    const Topology slow = edited(rack, {std::string("degrade ") + name + "=0.5"});
+    EXPECT_EQ(rate_of(slow, "host3.gpu1->domain0.nvswitch"), 450);
+    EXPECT_EQ(rate_of(slow, "host3.gpu2->domain0.nvswitch"), 900);
+  }
+  for (unsigned seed = 0; seed < 12; ++seed) {
+    const Topology topology = random_alike_cluster(seed, 4);
+    const Router router(topology);
+    for (int id = 0; id < router.link_count(); ++id) {
+      const LinkInfo link = router.link(id);
+      const Router slow(edited(topology, {"degrade " + link.name + "=0.5"}));
+      EXPECT_EQ(slow.link_GBps_per_direction(id), link.GBps_per_direction / 2) << link.name;
+    }
+  }
+}
+
 // Pod 0 of two hosts: their ports to leaf 1 and its uplinks at half; other leaves as they were.
 TEST(Edit, DegradedLeaf_TakesItsPortsAndUplinksAlong) {
   const Topology topology = edited(small_cluster(6), {"degrade leaf1=0.5"});
@@ -159,6 +182,37 @@ TEST(Edit, PodsGroupsAndRings_AreNamedAsTheirLinks) {
   EXPECT_TRUE(contains(refusal([&] { edited(torus, {"remove leaf0"}); }), "no leaves"));
 }
 
+// Each GPU has two ports, one on each of two planes, and spreads its peers over them. Where the leaf of plane 0 has
+// lost its uplinks, all that leaves the unit goes by plane 1; inside the unit both still serve.
+TEST(Edit, DeadPlane_FlowsTakeTheOtherPort) {
+  HostShape shape = small_shape();
+  shape.nics = 8;
+  shape.gpus_per_pci_switch = 1;
+  Topology topology = small_cluster(8, shape);
+  RailOptimisedShape fabric;
+  fabric.hosts_per_leaf = 4;
+  fabric.spine_count = 2;
+  topology.fabric = build_rail_optimised(topology, fabric);
+  topology.fabric->rail_optimised = false;
+  topology.fabric->planes = 2;
+  EXPECT_EQ(topology.leaf_count(), 4);
+  const auto planes_used = [](const Topology& t, int first_host, int last_host) {
+    const Router router(t);
+    std::set<std::string> used;
+    for (int host = first_host; host <= last_host; ++host)
+      for (const std::string& name : link_names(router, router.route(0, 4 * host)))
+        if (contains(name, "->leaf")) used.insert(name.substr(name.find("->") + 2));
+    return used;
+  };
+  using Leaves = std::set<std::string>;
+  EXPECT_EQ(planes_used(topology, 1, 3), (Leaves{"leaf0", "leaf1"}));
+  const Topology cut = edited(topology, {"remove leaf0->plane0.spine"});
+  EXPECT_EQ(planes_used(cut, 1, 3), (Leaves{"leaf0", "leaf1"}));
+  EXPECT_EQ(planes_used(cut, 4, 7), (Leaves{"leaf1", "leaf3"}));  // up by leaf 1, down by leaf 3, both of plane 1
+  EXPECT_EQ(rate_of(edited(topology, {"remove plane1.spine0"}), "leaf1->plane1.spine"),
+            rate_of(topology, "leaf1->plane1.spine") / 2);
+}
+
 TEST(Edit, SetFigures_ForAllOfThem) {
   const Topology topology = cluster("h100-32x8");
   EXPECT_EQ(rate_of(edited(topology, {"set nic.GBps=25"}), "host5.nic3->leaf3"), 25);
@@ -204,6 +258,7 @@ TEST(Edit, UnknownNames_SayWhatThereIs) {
       {"set hosts=1e12", "10,000,000"},
       {"set ring.GBps=5", "has none"},
       {"remove leaf3=0.5", "a name alone"},
+      {"remove leaf3-", "in quotes"},
   };
   for (const auto& [text, part] : cases)
     EXPECT_TRUE(contains(refusal([&] { edited(topology, {text}); }), part)) << text;

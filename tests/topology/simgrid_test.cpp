@@ -1,10 +1,12 @@
-// Bytes on links against SimGrid's own count of them, and the platform helper against hand arithmetic.
+// Bytes on links against SimGrid's own count of them, and the platform against hand arithmetic.
 #include "tests/support/simgrid_platform.hpp"
 
 #include <random>
 
 #include "random_cluster.hpp"
 #include "support.hpp"
+#include "topomoe/build_fabric.hpp"
+#include "topomoe/class_loads.hpp"
 
 namespace topomoe::test {
 namespace {
@@ -16,6 +18,16 @@ std::vector<SimgridFlow> all_to_all(const Topology& topology, double bytes) {
     for (int dst = 0; dst < topology.gpu_count(); ++dst)
       if (src != dst) flows.push_back({src, dst, bytes, 0, {}});
   return flows;
+}
+
+// SimGrid against the loads by classes, of all GPUs.
+void expect_same_classes(const Topology& topology, double bytes) {
+  const Router router(topology);
+  const SimgridResult theirs = simulate(router, all_to_all(topology, bytes));
+  const FoldedLoads ours = all_to_all_loads(router, bytes);
+  for (int id = 0; id < router.link_count(); ++id)
+    EXPECT_NEAR(theirs.bytes_on_link[static_cast<std::size_t>(id)], ours.bytes_on(id), 1e-6 * ours.bytes_on(id) + 1)
+        << router.link(id).name;
 }
 
 std::vector<SimgridFlow> random_traffic(const Topology& topology, unsigned seed, int count) {
@@ -64,10 +76,21 @@ TEST(Simgrid, AllToAllOnTwoPods_SameBytes) {
   expect_same_bytes(topology, all_to_all(topology, 12345));
 }
 
-TEST(Simgrid, AllToAllOnSixteenHostsOfEight_SameBytes) {
-  const Topology topology = cluster("h100-16x8");
-  expect_same_bytes(topology, all_to_all(topology, 1e6));
+// 16 hosts of 8 H100: leaves of 4 hosts for each rail, pods of 8 hosts, oversubscribed at both tiers.
+Topology sixteen_hosts() {
+  Topology topology = cluster("h100-16x8");
+  RailOptimisedShape shape;
+  shape.hosts_per_leaf = 4;
+  shape.spine_count = 4;
+  shape.oversubscription = 2;
+  shape.hosts_per_pod = 8;
+  shape.core_count = 4;
+  shape.pod_oversubscription = 2;
+  topology.fabric = build_rail_optimised(topology, shape);
+  return topology;
 }
+
+TEST(Simgrid, AllToAllOnSixteenHostsOfEight_SameBytesByClasses) { expect_same_classes(sixteen_hosts(), 1e6); }
 
 // Three tiers, planes, groups, rings, dead and degraded cables.
 TEST(Simgrid, EveryFabric_SameBytes) {
@@ -88,7 +111,7 @@ TEST(Simgrid, EveryFabric_SameBytes) {
 
 TEST(Simgrid, RandomTraffic_SameBytes) {
   for (unsigned seed = 0; seed < 3; ++seed) {
-    const Topology topology = cluster("h100-16x8");
+    const Topology topology = sixteen_hosts();
     expect_same_bytes(topology, random_traffic(topology, seed, 500));
     expect_same_bytes(small_cluster(5), random_traffic(small_cluster(5), seed, 100));
   }

@@ -65,6 +65,17 @@ void groups(benchmark::State& state) {
 }
 BENCHMARK(groups)->ArgName("stride")->Arg(1)->Arg(512)->Unit(benchmark::kMillisecond);
 
+// Flow by flow, of 256 GPUs: what LinkLoads::add costs.
+void flow_by_flow(benchmark::State& state) {
+  const Router router(three_tiers(32, state.range(0) != 0));
+  LinkLoads loads(router);
+  for (auto _ : state)
+    for (int src = 0; src < 256; ++src)
+      for (int dst = 0; dst < 256; ++dst) loads.add(src, dst, 1);
+  state.SetItemsProcessed(state.iterations() * 256 * 256);
+}
+BENCHMARK(flow_by_flow)->ArgName("dead_link")->Arg(0)->Arg(1)->Unit(benchmark::kMillisecond);
+
 void ring(benchmark::State& state) {
   const Router router(three_tiers(8192, false));
   for (auto _ : state) report(state, ring_loads(router, 1, {0, 64, 512}));

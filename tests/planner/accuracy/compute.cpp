@@ -7,6 +7,7 @@
 #include <set>
 
 #include "planner/rates/compute.hpp"
+#include "planner/rates/import.hpp"
 #include "tests/planner/accuracy/machines.hpp"
 #include "tests/planner/accuracy/measurements.hpp"
 #include "tests/planner/accuracy/tables.hpp"
@@ -39,6 +40,26 @@ std::vector<Pair> leaving_out(const std::vector<Row>& rows, Part part, Fit fit, 
     const ComputeModel model = model_of(fit(rest));
     for (const Row& row : rows)
       if (part(row) == out) pairs.push_back(predict(model, row, out));
+  }
+  return pairs;
+}
+
+// Each m but the outermost, from the curves of the others. The table's m are 4 to 16 times apart, so that what is left
+// out stands 16 times and more from one side to the other: harder than any m between two that were measured.
+std::vector<Pair> along_curves(const std::string& text, const std::vector<GemmRow>& rows) {
+  const Calibration all = import_table(text, "gemm_h100_bf16.csv", {});
+  std::vector<Pair> pairs;
+  for (const double out : {16, 64, 256, 1024, 4096, 8192, 16384}) {
+    Calibration rest = all;
+    for (CalibrationCurve& c : rest.curves)
+      std::erase_if(c.knots, [&](const CalibrationKnot& knot) { return knot.size == out; });
+    const ComputeModel model(h100_sxm(), DType::bf16, std::span(&rest, 1));
+    for (const GemmRow& row : rows) {
+      const auto& [m, n, k, time_us] = row.point;
+      if (m == out)
+        pairs.push_back(
+            pair_of(model.gemm(m, n, k), time_us, fmt::format("m {:5}", m), fmt::format("n {} k {}", n, k)));
+    }
   }
   return pairs;
 }
@@ -83,6 +104,8 @@ void gemm(Report& report) {
   const auto range = [](const GemmRow& r) { return fmt::format("m {:5}", r.point.m); };
   report.table("GEMM, H100 BF16, leaving out one (n, k)", 0.10, leaving_out(rows, shape, fit, predict));
   report.table("GEMM, H100 BF16, leaving out one m", 0.10, leaving_out(rows, range, fit, predict));
+  report.table("GEMM, H100 BF16, leaving out one m of a measured curve (figures of all m)", 0.10,
+               along_curves(text, rows));
 
   std::vector<std::pair<double, double>> bounds;
   for (const GemmRow& r : rows)

@@ -94,6 +94,27 @@ TEST(Collectives, LaterCalibration_WinsWhereBothAreOfThisMachine) {
   EXPECT_EQ(model.estimate(Collective::alltoall, 1024, regular_group(8, 1)).source, "measured: mine alltoall, 8 GPUs");
 }
 
+// What a user measured at this shape is the answer, on two nodes and on a PCIe box too; the bound stays.
+TEST(Collectives, MeasuredShape_WinsOnSeveralNodesAndOnPcie) {
+  std::vector<Calibration> mine{line(30, 40, {16})};
+  mine[0].curves[0].nodes = 2;
+  const CollectiveModel two(cluster("h100-2x8"), mine);
+  const Estimate e = two.estimate(Collective::alltoall, 16777216, regular_group(8, 2));
+  EXPECT_NEAR(e.time_us, 30 + 16777216 / 40e3, 1e-6);
+  EXPECT_EQ(e.source, "measured: made-up alltoall, 16 GPUs on 2 nodes");
+  EXPECT_NEAR(e.bound_us, 16777216 / 2 / 50e3, 1e-6);
+  mine[0].machine.nic_GBps = 25;  // another cluster's
+  EXPECT_TRUE(
+      contains(CollectiveModel(cluster("h100-2x8"), mine).curve(Collective::alltoall, regular_group(8, 2)).source(),
+               "datasheet"));
+
+  mine = {line(20, 3, {8})};
+  mine[0].machine = machine_figures(cluster("l40s-8x-pcie"));
+  const CollectiveModel box(cluster("l40s-8x-pcie"), mine);
+  EXPECT_TRUE(contains(box.estimate(Collective::alltoall, 1048576, regular_group(8, 1)).source, "measured"));
+  EXPECT_TRUE(contains(box.estimate(Collective::alltoall, 1048576, regular_group(4, 1)).source, "datasheet"));
+}
+
 struct Shape {
   const char* cluster;
   int ranks_per_node, nodes;

@@ -299,9 +299,14 @@ TEST(ComputeModel, ACurveOfThisShapeComesFirst) {
                              .knots = {{64, 100}, {1024, 400}},
                              .spread = 0.02});
   const ComputeModel model(round_gpu(), DType::bf16, known);
-  const Estimate e = model.gemm(256, 4096, 7168);  // half-way in both logarithms
-  EXPECT_NEAR(e.time_us, 200, 1e-9);
-  EXPECT_NEAR(e.high_us, 204, 1e-9);
+  const Estimate e = model.gemm(64, 4096, 7168);
+  EXPECT_NEAR(e.time_us, 100, 1e-9);
+  EXPECT_NEAR(e.high_us, 105, 1e-9);  // runs of one GPU differ by 5%
+  // Between two m the model's shape: half-way in log m its time, times the mean of what both ends are over it.
+  const ComputeModel alone(round_gpu(), DType::bf16, std::vector<Calibration>{round_calibration()});
+  const auto over = [&](double m, double us) { return us / alone.gemm(m, 4096, 7168).time_us; };
+  EXPECT_NEAR(model.gemm(256, 4096, 7168).time_us,
+              alone.gemm(256, 4096, 7168).time_us * std::sqrt(over(64, 100) * over(1024, 400)), 1e-6);
   EXPECT_EQ(e.source, "measured: round-node, gemm n 4096 k 7168 (made up)");
   for (const Estimate& other : {model.gemm(2048, 4096, 7168), model.gemm(256, 7168, 4096),
                                 ComputeModel(round_gpu(), DType::f32, known).gemm(256, 4096, 7168)})

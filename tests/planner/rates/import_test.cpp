@@ -41,6 +41,20 @@ TEST(ImportNcclTests, Json_TakesNumbersAsStrings) {
   EXPECT_EQ(c.curves[0].knots[1], (CalibrationKnot{32768, 12.8}));
 }
 
+// Output of a version that names neither devices nor test, behind what a launcher printed.
+TEST(ImportNcclTests, BareTable_IsFilledInByTheCaller) {
+  ImportRequest r = on("dgx-h100");
+  r.gpus = {8}, r.operation = "all_gather";
+  const Calibration c = import_measurements(
+      "Warning: added to the list of known hosts.\n# size count type redop root time algbw busbw #wrong time algbw "
+      "busbw\n"
+      "  8192 2048 float none -1 10.82 0.76 0.66 0 10.7 0.77 0.67 0\n",
+      "a.txt", r);
+  EXPECT_EQ(c.curves.at(0).gpus, 8);
+  EXPECT_EQ(c.curves[0].operation, "all_gather");
+  EXPECT_EQ(c.curves[0].knots[0], (CalibrationKnot{8192, 10.82}));
+}
+
 TEST(ImportNcclTests, WhatIsMissingOrContradicts_IsNamed) {
   const std::string text = sample("nccl_tests_alltoall.txt");
   EXPECT_TRUE(contains(refusal([&] { import_measurements(text, "a.txt", {}); }), "--cluster"));
