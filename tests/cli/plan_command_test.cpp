@@ -36,6 +36,41 @@ TEST_F(Command, Explain_SaysWhatPlanSaid) {
     EXPECT_NE(planned.out.find(word), std::string::npos) << word;
 }
 
+// Half the batch: another step time on the same cluster.
+TEST_F(Command, Explain_OfTwoPlans_SaysWhatDiffers) {
+  plan_small("a.json");
+  plan_small("b.json", "--global-batch 128");
+  const Said text = topomoe("explain a.json b.json");
+  ASSERT_EQ(text.code, 0) << text.err;
+  for (const char* word : {"global batch 256", "global batch 128", "time: MoE layers", "ms", "-", "the same: cluster"})
+    EXPECT_NE(text.out.find(word), std::string::npos) << word << "\n" << text.out;
+  const Said said = topomoe("explain a.json b.json --format json");
+  ASSERT_EQ(said.code, 0) << said.err;
+  const json both = json::parse(said.out), a = json::parse(read("a.json")), b = json::parse(read("b.json"));
+  EXPECT_EQ(both.at("schema"), "topomoe.compare/1");
+  double parts_ms[2] = {0, 0}, memory_GiB[2] = {0, 0};
+  for (const json& row : both.at("rows")) {
+    const std::string what = row.at("what");
+    if (what == "time") {
+      EXPECT_EQ(row.at("first"), a.at("summary").at("time_ms"));
+      EXPECT_EQ(row.at("second"), b.at("summary").at("time_ms"));
+    }
+    if (what == "layout") {
+      EXPECT_EQ(row.at("second"), b.at("summary").at("layout"));
+    }
+    for (int i : {0, 1}) {
+      const char* side = i == 0 ? "first" : "second";
+      if (what.starts_with("time: ")) parts_ms[i] += row.at(side).get<double>();
+      if (what.starts_with("memory: ")) memory_GiB[i] += row.at(side).get<double>();
+    }
+  }
+  EXPECT_NEAR(parts_ms[0], a.at("summary").at("time_ms").get<double>(), 1e-6 * parts_ms[0]);
+  EXPECT_NEAR(parts_ms[1], b.at("summary").at("time_ms").get<double>(), 1e-6 * parts_ms[1]);
+  EXPECT_NEAR(memory_GiB[0], a.at("summary").at("memory_GiB").get<double>(), 1e-6);
+  EXPECT_NEAR(memory_GiB[1], b.at("summary").at("memory_GiB").get<double>(), 1e-6);
+  EXPECT_EQ(topomoe("explain a.json a.json").out.find("the same: cluster, job, layout"), 0U);
+}
+
 TEST_F(Command, Plan_AsJson_IsThePlanOnStdout) {
   const Said said =
       topomoe("plan --cluster $clusters/quickstart-2xh100.json --model $models/mixtral-8x7b.json --format json");

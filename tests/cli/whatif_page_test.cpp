@@ -223,7 +223,8 @@ TEST_F(WhatIfPage, ShowsTheJson) {
   cluster["name"] = hostile;
   write("cluster.json", cluster.dump());
   const json page = self_test(
-      "--cluster cluster.json --model $models/mixtral-8x7b.json --set nic.GBps=12.5,50,200 --set hosts=1,2,4");
+      "--cluster cluster.json --model $models/mixtral-8x7b.json --fix tp=1,pp=2,cp=1,ep=8 --set nic.GBps=12.5,50,200 "
+      "--set hosts=1,2,4");
   ASSERT_FALSE(page.is_null());
   EXPECT_NE(page.at("question").get<std::string>().find(hostile), std::string::npos);
   EXPECT_FALSE(planned(0)) << "one host is too small";

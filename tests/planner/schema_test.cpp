@@ -13,6 +13,8 @@
 #include <valijson/validation_results.hpp>
 #include <valijson/validator.hpp>
 
+#include "planner/whatif/whatif.hpp"
+#include "tests/planner/helpers.hpp"
 #include "tests/planner/sample_plan.hpp"
 #include "topomoe/topology.hpp"
 
@@ -182,6 +184,30 @@ TEST(ClusterSchema, Wrong_IsRefused) {
     j["templates"][0] = graph;
     j["templates"][0]["links"][0]["kind"] = "nic";
   }));
+}
+
+// A point with a plan, one without, and one that is not computed.
+TEST(WhatIfSchema, WrittenResults_Fit) {
+  const JsonSchema schema("topomoe.whatif.1");
+  WhatIf w;
+  w.clusters.push_back({"small", read_topology_file((kConfigs / "clusters/h100-2x8.json").string()), ""});
+  w.base.model = shipped("switch-base-16");
+  w.base.fix = {"pp=1,cp=1"};
+  w.degrade = {"leaf0=0.5"};
+  w.settings = {parse_setting("tp=2,3"), parse_setting("split=sliced")};
+  auto outcomes = run_what_if(w);
+  outcomes.back() = {};
+  const Json json = Json::parse(what_if_json(w, outcomes));
+  EXPECT_EQ(schema.complaint(json), "");
+  const auto refused = [&](const std::function<void(Json&)>& spoil) {
+    Json spoilt = json;
+    spoil(spoilt);
+    return !schema.complaint(spoilt).empty();
+  };
+  EXPECT_TRUE(refused([](Json& j) { j["points"][0].erase("step_ms"); }));
+  EXPECT_TRUE(refused([](Json& j) { j["points"][1]["step_ms"] = 1; })) << "a time without a plan";
+  EXPECT_TRUE(refused([](Json& j) { j["points"][0]["forward"]["steps"][0]["lane"] = "express"; }));
+  EXPECT_TRUE(refused([](Json& j) { j["axes"][0]["values"] = Json::array(); }));
 }
 
 }  // namespace
