@@ -19,10 +19,14 @@ std::string name(const Algorithm& a) {
          (a.backward == a.forward ? "" : ", back " + words(a.backward));
 }
 
-const Schedule& ScheduleCache::get(const std::string& transport, const ScheduleRequest& request) {
-  const auto found = known_.find({transport, request});
-  if (found != known_.end()) return found->second;
-  return known_.emplace(std::pair{transport, request}, build_schedule(transport, request)).first->second;
+const ScheduleCache::Entry& ScheduleCache::get(const std::string& transport, const ScheduleRequest& request) {
+  const auto [at, fresh] = known_.try_emplace({transport, request});
+  if (fresh) {
+    Entry& e = at->second;
+    e.schedule = build_schedule(transport, request);
+    e.forward_keys = step_keys(e.schedule, false), e.backward_keys = step_keys(e.schedule, true);
+  }
+  return at->second;
 }
 
 ScheduleRequest request_for(const Layout& l, const Algorithm& a) {
@@ -57,31 +61,16 @@ double injected(const Layout& layout, TokenSplit split, double tokens_of_tp_grou
   return split == TokenSplit::sliced ? tokens_of_tp_group / layout.tp : tokens_of_tp_group;
 }
 
-namespace {
-double compute_s(const std::vector<Step>& steps, const PredictedPass& pass) {
-  double sum = 0;
-  for (std::size_t i = 0; i < steps.size(); ++i)
-    if (steps[i].kind == StepKind::expert_forward || steps[i].kind == StepKind::expert_dgrad ||
-        steps[i].kind == StepKind::expert_wgrad)
-      sum += pass.steps[i].alone_us * 1e-6;
-  return sum;
-}
-}  // namespace
-
 void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
            const AlgorithmOptions& options) {
-  const Schedule& s = cache.get(a.transport, request_for(layout, a));
-  const PredictedPass forward = pricer.price(s, false);
-  a.forward_s = forward.time_us * 1e-6;
-  a.forward_bound_s = forward.bound_us * 1e-6;
-  a.forward_compute_s = compute_s(s.forward, forward);
-  a.backward_s = a.backward_bound_s = a.idle_s = 0;
+  const ScheduleCache::Entry& s = cache.get(a.transport, request_for(layout, a));
+  const LayerPricer::Times forward = pricer.times(s.schedule, false, s.forward_keys);
+  a.forward_s = forward.time_s, a.forward_bound_s = forward.bound_s, a.forward_compute_s = forward.experts_s;
+  a.backward_s = a.backward_bound_s = a.backward_compute_s = a.idle_s = 0;
   if (!options.train) return;
-  const PredictedPass backward = pricer.price(s, true);
-  a.backward_s = backward.time_us * 1e-6;
-  a.backward_bound_s = backward.bound_us * 1e-6;
-  a.backward_compute_s = compute_s(s.backward, backward);
-  a.idle_s = pricer.last_inter_node_idle_s();
+  const LayerPricer::Times backward = pricer.times(s.schedule, true, s.backward_keys);
+  a.backward_s = backward.time_s, a.backward_bound_s = backward.bound_s, a.backward_compute_s = backward.experts_s;
+  a.idle_s = backward.inter_node_idle_s;
 }
 
 std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,

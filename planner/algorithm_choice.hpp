@@ -38,10 +38,14 @@ std::string name(const Algorithm& a);
 // Schedules by request; many layouts ask for the same ones.
 class ScheduleCache {
  public:
-  const Schedule& get(const std::string& transport, const ScheduleRequest& request);
+  struct Entry {
+    Schedule schedule;
+    std::vector<std::uint64_t> forward_keys, backward_keys;  // step_keys
+  };
+  const Entry& get(const std::string& transport, const ScheduleRequest& request);
 
  private:
-  std::map<std::pair<std::string, ScheduleRequest>, Schedule> known_;
+  std::map<std::pair<std::string, ScheduleRequest>, Entry> known_;
 };
 
 // Splits and transports that apply to the layout, each at n = 1.

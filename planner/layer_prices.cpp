@@ -30,7 +30,7 @@ LayerPrices::Entry& LayerPrices::entry(const Layout& layout, double tokens) {
     price(a, pricer, schedules_, layout, options_);
     ++timelines_;
     if (options_.chunks > 0) continue;  // the lanes' bound knows only the numbers that are tried
-    const Schedule& s = schedules_.get(a.transport, request_for(layout, a));
+    const Schedule& s = schedule(layout, a);
     a.forward_bound_s = std::max(a.forward_bound_s, pricer.lane_bound_s(s, false));
     if (options_.train) a.backward_bound_s = std::max(a.backward_bound_s, pricer.lane_bound_s(s, true));
   }
@@ -41,22 +41,33 @@ const std::vector<Algorithm>& LayerPrices::in_one_chunk(const Layout& layout, do
   return entry(layout, tokens).one;
 }
 
-const Algorithm& LayerPrices::refined(const Layout& layout, double tokens, std::size_t algorithm, double forwards) {
-  Entry& e = entry(layout, tokens);
-  const auto [at, fresh] = e.refined.try_emplace(algorithm);
-  if (fresh) {
-    const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
-    LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
-    const Algorithm& a = e.one[algorithm];
-    at->second = price_chunks(a, pricer, schedules_, layout, injected(layout, a.split, tokens), options_, timelines_);
-  }
-  return *std::min_element(at->second.begin(), at->second.end(), [&](const Algorithm& x, const Algorithm& y) {
+std::vector<Algorithm> LayerPrices::in_chunks(const Layout& layout, double tokens, const Algorithm& a) {
+  const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
+  LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
+  return price_chunks(a, pricer, schedules_, layout, injected(layout, a.split, tokens), options_, timelines_);
+}
+
+namespace {
+const Algorithm& fastest(const std::vector<Algorithm>& all, double forwards) {
+  return *std::min_element(all.begin(), all.end(), [&](const Algorithm& x, const Algorithm& y) {
     return x.time_s(forwards) < y.time_s(forwards) * (1 - 1e-9);
   });
 }
+}  // namespace
+
+const Algorithm& LayerPrices::refined(const Layout& layout, double tokens, std::size_t algorithm, double forwards) {
+  Entry& e = entry(layout, tokens);
+  const auto [at, fresh] = e.refined.try_emplace(algorithm);
+  if (fresh) at->second = in_chunks(layout, tokens, e.one[algorithm]);
+  return fastest(at->second, forwards);
+}
+
+Algorithm LayerPrices::best_of(const Layout& layout, double tokens, const Algorithm& like, double forwards) {
+  return fastest(in_chunks(layout, tokens, like), forwards);
+}
 
 const Schedule& LayerPrices::schedule(const Layout& layout, const Algorithm& a) {
-  return schedules_.get(a.transport, request_for(layout, a));
+  return schedules_.get(a.transport, request_for(layout, a)).schedule;
 }
 
 }  // namespace topomoe

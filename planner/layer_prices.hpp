@@ -22,6 +22,9 @@ class LayerPrices {
   // The best chunks of in_one_chunk(...)[algorithm] where the forward runs `forwards` times a backward.
   const Algorithm& refined(const Layout& layout, double tokens, std::size_t algorithm, double forwards);
 
+  // The best chunks of that split and transport, kept nowhere.
+  Algorithm best_of(const Layout& layout, double tokens, const Algorithm& like, double forwards);
+
   const Schedule& schedule(const Layout& layout, const Algorithm& a);
   LayerWidths widths(const Layout& layout) const;
   std::int64_t timelines() const { return timelines_; }
@@ -38,6 +41,7 @@ class LayerPrices {
     std::vector<Algorithm> one;
     std::map<std::size_t, std::vector<Algorithm>> refined;  // by place in `one`
   };
+  std::vector<Algorithm> in_chunks(const Layout& layout, double tokens, const Algorithm& a);
   Key key(const Layout& layout, double tokens) const;
   Entry& entry(const Layout& layout, double tokens);
 

@@ -56,6 +56,8 @@ struct Machine {
   std::shared_ptr<const ComputeModel> compute;
   std::shared_ptr<const CollectiveModel> collectives;
   std::vector<RateSource> sources;
+  // Of a cluster with degraded links: the fastest link of each class.
+  std::map<std::string, double> meant_GBps;
 
   // The model's curve, kept: not thread-safe, and references live as long as the machine.
   const CollectiveCurve& curve(Collective op, const CollectiveGroup& group) const;

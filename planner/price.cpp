@@ -162,7 +162,10 @@ LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step
     const auto same = std::find_if(alike.classes.begin(), alike.classes.end(),
                                    [&](const GroupLoad::Class& a) { return a.name == k.name; });
     if (same != alike.classes.end() && same->units > 0) message = std::max(message, volume / same->units);
-    c.alone_s = std::max(c.alone_s, raw);
+    // Curves speak of links as they are meant to be; a degraded one is slower than they say.
+    const auto meant = machine_.meant_GBps.find(k.name);
+    const bool degraded = meant != machine_.meant_GBps.end() && k.raw_GBps < 0.99 * meant->second;
+    c.alone_s = std::max(c.alone_s, degraded ? effective : raw);
   }
   const bool gather = step.kind == StepKind::all_gather;
   const double send_bytes = gather ? message : message * static_cast<double>(members.size());
@@ -275,7 +278,44 @@ LayerPricer::Cost LayerPricer::memory_bound(const Schedule& s, const Step& step)
   return c;
 }
 
-LayerPricer::Cost LayerPricer::cost(const Schedule& s, const Step& step) {
+namespace {
+
+std::uint64_t key_of(const Schedule& s, const Step& step) {
+  Fingerprint key;
+  key.put(static_cast<int>(step.kind)), key.put(static_cast<int>(step.group));
+  const auto put_view = [&](const View& v) {
+    if (v.buffer < 0) return key.put(-5);
+    const Buffer& b = s.buffers[static_cast<std::size_t>(v.buffer)];
+    const Chunks c = v.chunks.value_or(b.chunks);
+    key.hash ^= view_key(s, v).hash * 31;
+    key.put(static_cast<int>(b.columns) * 4 + static_cast<int>(b.element)), key.put(c.end - c.begin), key.put(s.chunks);
+  };
+  for (const View& v : step.in) put_view(v);
+  key.put(-9);
+  for (const View& v : step.out) put_view(v);
+  if (step.kind == StepKind::index) {
+    const IndexMap& map = s.maps[static_cast<std::size_t>(step.map)];
+    put_view(map.from), put_view(map.to);
+  }
+  if (step.kind == StepKind::counts_exchange) key.put(static_cast<int>(step.slices.size())), key.put(s.chunks);
+  return key.hash;
+}
+
+}  // namespace
+
+std::vector<std::uint64_t> step_keys(const Schedule& s, bool backward) {
+  std::vector<std::uint64_t> keys;
+  for (const Step& step : backward ? s.backward : s.forward) keys.push_back(key_of(s, step));
+  return keys;
+}
+
+const LayerPricer::Cost& LayerPricer::cost(const Schedule& s, const Step& step, std::uint64_t key) {
+  const auto [at, fresh] = (bounding_ ? bounding_costs_ : costs_).try_emplace(key);
+  if (fresh) at->second = cost_of(s, step);
+  return at->second;
+}
+
+LayerPricer::Cost LayerPricer::cost_of(const Schedule& s, const Step& step) {
   switch (step.kind) {
     case StepKind::exchange:
     case StepKind::all_gather: return communication(s, step);
@@ -319,7 +359,7 @@ LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
       t.bytes += row_bytes(b) * chunk_fraction(s, b, step.in[0]);
       continue;
     }
-    for (const Use& u : cost(s, step).uses) (u.resource == kCompute ? compute : hbm) += u.bound_s;
+    for (const Use& u : cost(s, step, key_of(s, step)).uses) (u.resource == kCompute ? compute : hbm) += u.bound_s;
   }
   LinkLoads loads(traffic_.router());
   for (const auto& [key, t] : traffic) {
@@ -347,46 +387,70 @@ double LayerPricer::lane_bound_s(const Schedule& s, bool backward) {
   counts_ = &expected, bounding_ = true;
   std::array<double, kLaneCount> lanes{};
   for (const Step& step : backward ? s.backward : s.forward) {
-    const Cost c = cost(s, step);
+    const Cost& c = cost(s, step, key_of(s, step));
     lanes[static_cast<std::size_t>(step.lane)] += c.in_cuts_s > 0 ? c.in_cuts_s : c.alone_s;
   }
   counts_ = nullptr, bounding_ = false;
   return *std::max_element(lanes.begin(), lanes.end());
 }
 
-PredictedPass LayerPricer::price(const Schedule& s, bool backward) {
+std::vector<Interval> LayerPricer::run(const Schedule& s, bool backward, std::span<const std::uint64_t> keys) {
   const auto& layout = groups_.layout();
   const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
   const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
                                 injected_tokens(s, layout, tokens_));
   counts_ = &expected;
-
   const auto& steps = backward ? s.backward : s.forward;
   std::vector<Task> tasks;
-  std::vector<Cost> costs;
-  for (const Step& step : steps) {
-    costs.push_back(cost(s, step));
-    Task t{.lane = step.lane, .alone_s = costs.back().alone_s, .uses = {}, .after = step.after};
-    for (const Use& u : costs.back().uses)
+  tasks.reserve(steps.size());
+  running_.clear();
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const Step& step = steps[i];
+    const Cost& c = cost(s, step, keys[i]);
+    running_.push_back(&c);
+    Task& t = tasks.emplace_back(Task{.lane = step.lane, .alone_s = c.alone_s, .uses = {}, .after = step.after});
+    t.uses.reserve(c.uses.size());
+    for (const Use& u : c.uses)
       if (u.effective_s > 0) t.uses.emplace_back(u.resource, std::min(u.effective_s, t.alone_s));
-    tasks.push_back(std::move(t));
   }
-  const auto intervals = run_timeline(tasks, static_cast<int>(resources_.size()));
+  counts_ = nullptr;
+  return run_timeline(tasks, static_cast<int>(resources_.size()));
+}
 
+LayerPricer::Times LayerPricer::times(const Schedule& s, bool backward, std::span<const std::uint64_t> keys) {
+  const auto intervals = run(s, backward, keys);
+  const auto& steps = backward ? s.backward : s.forward;
+  std::vector<double> bound(resources_.size());
+  Times out;
+  double busy = 0;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    out.time_s = std::max(out.time_s, intervals[i].end_s);
+    for (const Use& u : running_[i]->uses) bound[static_cast<std::size_t>(u.resource)] += u.bound_s;
+    if (steps[i].lane == Lane::inter_node) busy += intervals[i].end_s - intervals[i].begin_s;
+    if (steps[i].kind == StepKind::expert_forward || steps[i].kind == StepKind::expert_dgrad ||
+        steps[i].kind == StepKind::expert_wgrad)
+      out.experts_s += running_[i]->alone_s;
+  }
+  out.bound_s = *std::max_element(bound.begin(), bound.end());
+  out.inter_node_idle_s = std::max(0.0, out.time_s - busy);
+  return out;
+}
+
+PredictedPass LayerPricer::price(const Schedule& s, bool backward) {
+  const auto intervals = run(s, backward, step_keys(s, backward));
+  const auto& steps = backward ? s.backward : s.forward;
   PredictedPass pass;
   std::vector<double> bound(resources_.size());
   loads_.clear();
-  double inter_busy = 0;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const Interval at = intervals[i];
-    pass.steps.push_back(
-        {steps[i].name, at.begin_s * 1e6, at.end_s * 1e6, costs[i].alone_s * 1e6, costs[i].bytes, costs[i].bottleneck});
+    pass.steps.push_back({steps[i].name, at.begin_s * 1e6, at.end_s * 1e6, running_[i]->alone_s * 1e6,
+                          running_[i]->bytes, std::string(running_[i]->bottleneck)});
     pass.time_us = std::max(pass.time_us, at.end_s * 1e6);
-    for (const Use& u : costs[i].uses) bound[static_cast<std::size_t>(u.resource)] += u.bound_s;
-    if (steps[i].lane == Lane::inter_node) inter_busy += at.end_s - at.begin_s;
+    for (const Use& u : running_[i]->uses) bound[static_cast<std::size_t>(u.resource)] += u.bound_s;
     if (steps[i].kind != StepKind::exchange && steps[i].kind != StepKind::all_gather) continue;
     const GroupLoad& link_load = load(s, steps[i]);
-    for (const Use& u : costs[i].uses) {
+    for (const Use& u : running_[i]->uses) {
       if (u.bound_s <= 0) continue;
       const std::string& name = resources_[static_cast<std::size_t>(u.resource)];
       auto row =
@@ -400,10 +464,8 @@ PredictedPass LayerPricer::price(const Schedule& s, bool backward) {
       row->busy_us += u.effective_s * 1e6;
     }
   }
-  inter_idle_s_ = std::max(0.0, pass.time_us * 1e-6 - inter_busy);
   for (std::size_t r = 0; r < bound.size(); ++r)
     if (bound[r] * 1e6 > pass.bound_us) pass.bound_us = bound[r] * 1e6, pass.bound_by = resources_[r];
-  counts_ = nullptr;
   return pass;
 }
 

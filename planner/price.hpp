@@ -16,6 +16,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -34,6 +35,10 @@ struct LayerWidths {
   int matrices = 3;  // 2 where experts are not gated
 };
 
+// What each step of a pass costs depends on, apart from layout and tokens: steps of equal keys cost the same. Worked
+// out once a schedule, since a search prices it on many layouts.
+std::vector<std::uint64_t> step_keys(const Schedule& schedule, bool backward);
+
 // Prices schedules of one layout. Not thread-safe; keeps what it has worked out.
 class LayerPricer {
  public:
@@ -41,6 +46,13 @@ class LayerPricer {
               const std::vector<double>& popularity, double tokens_of_tp_group);
 
   PredictedPass price(const Schedule& schedule, bool backward);
+  // The same without words, for a search.
+  struct Times {
+    double time_s = 0, bound_s = 0;
+    double experts_s = 0;          // alone
+    double inter_node_idle_s = 0;  // in which the inter-node lane has nothing to do
+  };
+  Times times(const Schedule& schedule, bool backward, std::span<const std::uint64_t> keys);
   // What no execution of this pass can beat.
   struct Bound {
     double seconds = 0;
@@ -52,8 +64,6 @@ class LayerPricer {
   double lane_bound_s(const Schedule& schedule, bool backward);
   // Seconds of link time by class that the last priced pass put on the busiest link, added up over steps.
   const std::vector<LinkClassLoad>& last_loads() const { return loads_; }
-  // Seconds in which the last priced pass left the inter-node lane idle.
-  double last_inter_node_idle_s() const { return inter_idle_s_; }
   int representative() const { return me_; }
 
  private:
@@ -64,10 +74,13 @@ class LayerPricer {
   struct Cost {
     double alone_s = 0, bytes = 0;
     std::vector<Use> uses;
-    std::string bottleneck;
-    double in_cuts_s = 0;  // least sum over 1 to 16 equal parts; 0: one part takes least
+    std::string_view bottleneck;  // a word, or the name of a link that this pricer keeps
+    double in_cuts_s = 0;         // least sum over 1 to 16 equal parts; 0: one part takes least
   };
-  Cost cost(const Schedule& s, const Step& step);
+  const Cost& cost(const Schedule& s, const Step& step, std::uint64_t key);
+  Cost cost_of(const Schedule& s, const Step& step);
+  // Fills running_.
+  std::vector<Interval> run(const Schedule& s, bool backward, std::span<const std::uint64_t> keys);
   Cost communication(const Schedule& s, const Step& step);
   Cost counts(const Step& step, int chunks);
   Cost experts(const Schedule& s, const Step& step);
@@ -95,8 +108,9 @@ class LayerPricer {
   std::vector<std::string> resources_;
   std::unordered_map<std::uint64_t, double> rows_;         // by view, for all chunks
   std::unordered_map<std::uint64_t, GroupLoad> loads_of_;  // by view and group, where pairs differ
+  std::unordered_map<std::uint64_t, Cost> costs_, bounding_costs_;
+  std::vector<const Cost*> running_;  // of the steps of the pass at hand
   std::vector<LinkClassLoad> loads_;
-  double inter_idle_s_ = 0;
   std::map<std::pair<Collective, Role>, const CollectiveCurve*> curves_;
 };
 

@@ -28,6 +28,12 @@ Search::Search(const PlanRequest& r)
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : machine.memory_GiB),
       prices(r.model, r.job.dtype, machine, traffic, popularity, options) {
   if (r.job.phase == Phase::train) machine.efficiency.in_step = Efficiency::kTrainingStep;
+  if (!r.topology.uniform() || (r.topology.fabric && !r.topology.fabric->exceptions.empty()))
+    for (int id = 0; id < router.link_count(); ++id) {
+      const LinkInfo link = router.link(id);
+      double& meant = machine.meant_GBps[link.klass];
+      meant = std::max(meant, link.GBps_per_direction);
+    }
   constraints.target = target_limits(r.target);
   if (!constraints.target.chunked) {
     if (options.chunks > 1)
@@ -94,6 +100,29 @@ std::string why_slower(const Candidate& c, const Candidate& chosen) {
                      worst->first, worst->second);
 }
 
+// Hosts may differ in links: the slowest sets the pace, since all traffic is routed. Not in GPUs: ranks are dealt out
+// in equal nodes, and one GPU's rates stand for all.
+void require_equal_gpus(const Topology& t) {
+  const auto refuse = [&](const std::string& what) {
+    throw InvalidInput("--cluster", t.name,
+                       what + "; plans need equal GPUs on all hosts: use --gpus to take the first ones");
+  };
+  const HostTemplate* first = nullptr;
+  for (const HostGroup& group : t.groups) {
+    const HostTemplate& host = t.templates[static_cast<std::size_t>(group.template_index)];
+    if (host.gpus.empty() && t.hosts_per_domain == 1) continue;
+    if (first == nullptr) first = &host;
+    if (host.gpus.size() != first->gpus.size())
+      refuse(fmt::format("hosts have {} and {} GPUs", first->gpus.size(), host.gpus.size()));
+    const GpuSpec &a = host.gpu, &b = first->gpu;
+    if (a.bf16_TFLOPps != b.bf16_TFLOPps || a.fp32_TFLOPps != b.fp32_TFLOPps || a.hbm_GBps != b.hbm_GBps ||
+        a.memory_GiB != b.memory_GiB)
+      refuse(fmt::format("hosts have {} and {}", b.name, a.name));
+  }
+  if (t.hosts_per_domain > 1 && t.host_count() > t.hosts_per_domain && t.host_count() % t.hosts_per_domain != 0)
+    refuse("the last scale-up domain is not full");
+}
+
 void check_request(const PlanRequest& r) {
   check(r.model);
   check_request(r.job);
@@ -102,9 +131,7 @@ void check_request(const PlanRequest& r) {
   if (!r.split.empty() && r.split != "sliced" && r.split != "replicated")
     throw InvalidInput("--split", r.split, "sliced or replicated");
   if (r.chunks < 0 || r.chunks > 64) throw InvalidInput("--chunks", std::to_string(r.chunks), "1 to 64, or 0 for any");
-  if (!r.topology.uniform())
-    throw InvalidInput("--cluster", r.topology.name,
-                       "hosts differ; plans need equal hosts for now: use --gpus to take the first ones");
+  require_equal_gpus(r.topology);
 }
 
 // A candidate that fits, with the splits that do.
@@ -232,8 +259,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
     least_GiB = c.memory_GiB;
     plan.pareto.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB});
   }
-  if (request.sensitivity) plan.sensitivity = find_sensitivity(s, priced);
-  plan.flips = find_flips(s, chosen);
+  if (request.flips) plan.sensitivity = find_sensitivity(s, priced), plan.flips = find_flips(s, chosen);
   plan.schedules_priced = s.prices.timelines();
   return plan;
 }

@@ -10,7 +10,7 @@ namespace topomoe {
 namespace {
 
 constexpr double kFactor = 0.8;
-constexpr std::size_t kCandidates = 8;
+constexpr std::size_t kCandidates = 6;
 
 struct LoweredRate {
   const char* name;    // as in Sensitivity
@@ -57,13 +57,9 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const std::vector<Can
       const StepCosts costs = step_costs(changed.model, c.job, c.layout, stage_classes(changed.model, c.layout),
                                          there.layer_costs(c.job, c.layout),
                                          step_curves(c.layout, there.machine, there.gpus_per_node()), there.machine);
-      const auto& algorithms = there.prices.in_one_chunk(c.layout, tokens);
-      for (std::size_t a = 0; a < algorithms.size(); ++a) {
-        if (algorithms[a].split != c.algorithm.split) continue;  // the other may need more memory
-        const Algorithm& algorithm = there.prices.refined(c.layout, tokens, a, costs.moe_forwards);
-        const double ms = step_time(costs, {algorithm.forward_s, algorithm.backward_s, algorithm.idle_s}).total_ms();
-        if (best == nullptr || ms < best_ms * (1 - 1e-9)) best = &c, best_algorithm = algorithm, best_ms = ms;
-      }
+      const Algorithm algorithm = there.prices.best_of(c.layout, tokens, c.algorithm, costs.moe_forwards);
+      const double ms = step_time(costs, {algorithm.forward_s, algorithm.backward_s, algorithm.idle_s}).total_ms();
+      if (best == nullptr || ms < best_ms * (1 - 1e-9)) best = &c, best_algorithm = algorithm, best_ms = ms;
     }
     if (best == nullptr) continue;
     const Candidate& chosen = priced.front();

@@ -2,7 +2,7 @@
 //
 // Rates are those of the topology: GPU arithmetic, HBM, NVLink, PCIe, NICs, uplinks, each where the cluster has it.
 // Measured curves are scaled by the ratio of datasheet rates, as for any other machine.
-// Ignored: candidates beyond the first few in the original order, which a lower rate might bring to the front.
+// Ignored: candidates beyond the first six in the original order, which a lower rate might bring to the front.
 #pragma once
 
 #include <vector>

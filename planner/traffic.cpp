@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "topomoe/class_loads.hpp"
+
 namespace topomoe {
 namespace {
 
@@ -89,6 +91,21 @@ const GroupLoad& TrafficModel::ring(const RankGroups& groups, Role role, int ran
   return known_rings_.emplace(key, std::move(out)).first->second;
 }
 
+namespace {
+
+// The partition that these members are a group of, where it falls on whole hosts or whole hosts fall on it; ranks 0
+// elsewhere. Groups of one role repeat the pattern over all ranks.
+RankPattern pattern_of(std::span<const int> members, int world, int gpus_per_host) {
+  const int group = static_cast<int>(members.size()), stride = members[1] - members[0];
+  for (std::size_t i = 1; i < members.size(); ++i)
+    if (members[i] - members[i - 1] != stride) return {};
+  const int block = group * stride;
+  if (world % block != 0 || (block % gpus_per_host != 0 && gpus_per_host % block != 0)) return {};
+  return {world, group, stride};
+}
+
+}  // namespace
+
 const GroupLoad& TrafficModel::equal(const RankGroups& groups, Role role, int rank) {
   // Members and the rank tell the pattern: groups of one role repeat it.
   const auto own = groups.members(role, rank);
@@ -96,7 +113,22 @@ const GroupLoad& TrafficModel::equal(const RankGroups& groups, Role role, int ra
   key.push_back(rank);
   const auto found = known_.find(key);
   if (found != known_.end()) return found->second;
-  return known_.emplace(std::move(key), weighted(groups, role, rank, [](int, int) { return 1.0; })).first->second;
+  const Topology& t = router_.topology();
+  const int world = groups.layout().world;
+  const RankPattern pattern =
+      world > 512 && own.size() > 1 && t.uniform() ? pattern_of(own, world, t.gpus_per_host()) : RankPattern{};
+  if (pattern.ranks == 0)
+    return known_.emplace(std::move(key), weighted(groups, role, rank, [](int, int) { return 1.0; })).first->second;
+  GroupLoad out;
+  out.peers = static_cast<int>(own.size()) - 1;
+  for (const int peer : own) {
+    if (peer == rank) continue;
+    out.outside += t.node_of(peer) != t.node_of(rank);
+    out.latency_us = std::max(out.latency_us, router_.route(rank, peer).latency_us);
+  }
+  for (const ClassLoad& c : all_to_all_loads(router_, 1, pattern).by_class())
+    out.classes.push_back({c.klass, c.name, c.max_bytes, c.GBps_per_direction});
+  return known_.emplace(std::move(key), std::move(out)).first->second;
 }
 
 }  // namespace topomoe

@@ -2,8 +2,9 @@
 // shared links is everybody's.
 //
 // A GroupLoad is what the exchange puts on the busiest link of each class, per unit of `weight`: rows from
-// a rank to a peer, 1 where traffic is equal for all pairs. In worlds of up to 512 GPUs all ranks are routed;
-// beyond, those that share leaves with the rank's EP group, on the assumption that all groups look alike.
+// a rank to a peer, 1 where traffic is equal for all pairs. In worlds of up to 512 GPUs all ranks are routed. Beyond,
+// equal traffic is added up by classes of hosts (topomoe/class_loads.hpp); unequal traffic for those ranks that share
+// leaves with the rank's EP group, on the assumption that all groups look alike.
 #pragma once
 
 #include <functional>

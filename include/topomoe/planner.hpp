@@ -28,7 +28,7 @@ struct PlanRequest {
   // Restrict the algorithm; empty: all. "sliced" or "replicated"; a name of transports(); 0: any n.
   std::string split, transport;
   int chunks = 0;
-  bool sensitivity = true;  // fill Plan::sensitivity: some 5 x 8 candidates are priced again
+  bool flips = true;        // fill Plan::flips and Plan::sensitivity: some of the best candidates priced again
   bool exhaustive = false;  // prices everything; the choice is the same
 };
 

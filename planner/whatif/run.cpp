@@ -26,7 +26,9 @@ void drop_what_is_not_shown(Plan& plan) {
 WhatIfOutcome outcome_of(const WhatIf& w, const WhatIfPoint& point) {
   WhatIfOutcome outcome;
   try {
-    auto found = make_plan(request_at(w, point));
+    PlanRequest request = request_at(w, point);
+    request.flips = false;  // the sweep shows what changes the choice
+    auto found = make_plan(request);
     if (found) {
       outcome.status = Status::planned;
       outcome.plan = *std::move(found);
