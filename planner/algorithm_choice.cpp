@@ -1,5 +1,8 @@
 #include "planner/algorithm_choice.hpp"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "topomoe/error.hpp"
@@ -66,11 +69,12 @@ void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout
   const ScheduleCache::Entry& s = cache.get(a.transport, request_for(layout, a));
   const LayerPricer::Times forward = pricer.times(s.schedule, false, s.forward_keys);
   a.forward_s = forward.time_s, a.forward_bound_s = forward.bound_s, a.forward_compute_s = forward.experts_s;
+  a.network_s = forward.network_s;
   a.backward_s = a.backward_bound_s = a.backward_compute_s = a.idle_s = 0;
   if (!options.train) return;
   const LayerPricer::Times backward = pricer.times(s.schedule, true, s.backward_keys);
   a.backward_s = backward.time_s, a.backward_bound_s = backward.bound_s, a.backward_compute_s = backward.experts_s;
-  a.idle_s = backward.inter_node_idle_s;
+  a.idle_s = backward.inter_node_idle_s, a.network_s += backward.network_s;
 }
 
 std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
@@ -114,6 +118,23 @@ std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCa
   const Cut there = all[forward].forward, back = all[backward].backward;
   if (options.train && !(there == back) && std::lcm(there.chunks, back.chunks) <= kMostUnits) consider(there, back);
   return all;
+}
+
+std::size_t choose(std::span<const Outcome> outcomes) {
+  constexpr double kAlike = 1.01;
+  double fastest = std::numeric_limits<double>::infinity();
+  for (const Outcome& o : outcomes) fastest = std::min(fastest, o.step_ms);
+  std::size_t best = outcomes.size();
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    if (outcomes[i].step_ms > fastest * kAlike) continue;
+    const auto before = [&](const Outcome& a, const Outcome& b) {
+      const double x = a.algorithm.network_s, y = b.algorithm.network_s;
+      if (std::abs(x - y) > 0.01 * std::max(x, y)) return x < y;
+      return a.step_ms < b.step_ms * (1 - 1e-9);
+    };
+    if (best == outcomes.size() || before(outcomes[i], outcomes[best])) best = i;
+  }
+  return best;
 }
 
 }  // namespace topomoe

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct Algorithm {
   double forward_bound_s = 0, backward_bound_s = 0;      // that no number of chunks can beat
   double forward_compute_s = 0, backward_compute_s = 0;  // of the experts, alone
   double idle_s = 0;                                     // of the inter-node lane in the backward
+  double network_s = 0;                                  // of both passes, that a NIC is busy at its raw rate
   // A MoE layer of a micro-batch whose forward runs so often.
   double time_s(double forwards) const { return forwards * forward_s + backward_s; }
 };
@@ -60,5 +62,13 @@ void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout
 // priced. The passes are cut alike, and in the last one each as suits it best, repacking of what was saved included.
 std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
                                     double tokens_injected, const AlgorithmOptions& options, std::int64_t& priced);
+
+// Of algorithms and the step times that they make: the fastest, or one that is within 1% of it, which no model here can
+// tell apart, and keeps the NICs least busy (what is not sent is not at risk). The first of equals.
+struct Outcome {
+  Algorithm algorithm;
+  double step_ms = 0;
+};
+std::size_t choose(std::span<const Outcome> outcomes);
 
 }  // namespace topomoe

@@ -17,14 +17,12 @@ Algorithm best_for(Search& s, const Candidate& c, double tokens) {
                                            topomoe::layer_costs(m, job, c.layout, s.machine, s.gpus_per_node()),
                                            step_curves(c.layout, s.machine, s.gpus_per_node()), s.machine);
   const double forwards = c.costs.moe_forwards;
-  Algorithm best;
-  double best_ms = 0;
+  std::vector<Outcome> outcomes;
   for (std::size_t i = 0; i < s.prices.in_one_chunk(c.layout, tokens).size(); ++i) {
     const Algorithm& a = s.prices.refined(c.layout, tokens, i, forwards);
-    const double ms = step_time(costs, {a.forward_s, a.backward_s, a.idle_s}).total_ms();
-    if (best.transport.empty() || ms < best_ms) best = a, best_ms = ms;
+    outcomes.push_back({a, step_time(costs, {a.forward_s, a.backward_s, a.idle_s}).total_ms()});
   }
-  return best;
+  return outcomes[choose(outcomes)].algorithm;
 }
 
 }  // namespace

@@ -432,6 +432,8 @@ LayerPricer::Times LayerPricer::times(const Schedule& s, bool backward, std::spa
       out.experts_s += running_[i]->alone_s;
   }
   out.bound_s = *std::max_element(bound.begin(), bound.end());
+  for (std::size_t r = 0; r < bound.size(); ++r)
+    if (resources_[r] == "nic_out") out.network_s = bound[r];
   out.inter_node_idle_s = std::max(0.0, out.time_s - busy);
   return out;
 }

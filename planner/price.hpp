@@ -50,6 +50,7 @@ class LayerPricer {
   struct Times {
     double time_s = 0, bound_s = 0;
     double experts_s = 0;          // alone
+    double network_s = 0;          // that a NIC is busy, at its raw rate
     double inter_node_idle_s = 0;  // in which the inter-node lane has nothing to do
   };
   Times times(const Schedule& schedule, bool backward, std::span<const std::uint64_t> keys);

@@ -40,7 +40,13 @@ const std::vector<LoweredRate>& lowered_rates() {
 
 }  // namespace
 
-std::vector<Sensitivity> find_sensitivity(const Search& s, const std::vector<Candidate>& priced) {
+std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chosen,
+                                          const std::vector<Candidate>& priced) {
+  std::vector<const Candidate*> candidates{&chosen};
+  for (std::size_t i = 0; i < priced.size() && candidates.size() < kCandidates; ++i)
+    if (run_name(priced[i].layout, priced[i].job) != run_name(chosen.layout, chosen.job) ||
+        name(priced[i].algorithm) != name(chosen.algorithm))
+      candidates.push_back(&priced[i]);
   std::vector<Sensitivity> out;
   for (const LoweredRate& rate : lowered_rates()) {
     const double now = rate.now(s.request.topology);
@@ -51,18 +57,18 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const std::vector<Can
     const Candidate* best = nullptr;
     Algorithm best_algorithm;
     double best_ms = 0;
-    for (std::size_t i = 0; i < std::min(priced.size(), kCandidates); ++i) {
-      const Candidate& c = priced[i];
+    for (const Candidate* candidate : candidates) {
+      const Candidate& c = *candidate;
       const double tokens = there.tokens(c.job, c.layout);
       const StepCosts costs = step_costs(changed.model, c.job, c.layout, stage_classes(changed.model, c.layout),
                                          there.layer_costs(c.job, c.layout),
                                          step_curves(c.layout, there.machine, there.gpus_per_node()), there.machine);
       const Algorithm algorithm = there.prices.best_of(c.layout, tokens, c.algorithm, costs.moe_forwards);
       const double ms = step_time(costs, {algorithm.forward_s, algorithm.backward_s, algorithm.idle_s}).total_ms();
-      if (best == nullptr || ms < best_ms * (1 - 1e-9)) best = &c, best_algorithm = algorithm, best_ms = ms;
+      if (best == nullptr || ms < best_ms * (best == &chosen ? 0.99 : 1 - 1e-9))
+        best = &c, best_algorithm = algorithm, best_ms = ms;
     }
     if (best == nullptr) continue;
-    const Candidate& chosen = priced.front();
     const std::string layout = run_name(best->layout, best->job), algorithm = name(best_algorithm);
     out.push_back({rate.name, kFactor, best_ms,
                    layout != run_name(chosen.layout, chosen.job) || algorithm != name(chosen.algorithm), layout,

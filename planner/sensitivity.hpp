@@ -11,7 +11,8 @@
 
 namespace topomoe {
 
-// `priced` in order of time.
-std::vector<Sensitivity> find_sensitivity(const Search& s, const std::vector<Candidate>& priced);
+// `priced` in order of time; the choice is among them.
+std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chosen,
+                                          const std::vector<Candidate>& priced);
 
 }  // namespace topomoe

@@ -186,7 +186,7 @@ TEST(Planner, OpenJob_IsDecidedAndNoSlowerThanAnyFixedOne) {
       request.job.micro_batch = mbs, request.job.recompute = r;
       const auto fixed = make_plan(request);
       if (fixed) {
-        EXPECT_LE(open->time.total_ms(), fixed->time.total_ms());
+        EXPECT_LE(open->time.total_ms(), fixed->time.total_ms() * 1.01);  // within 1% less traffic wins
       }
     }
 }
@@ -200,7 +200,7 @@ TEST(Planner, Sensitivity_NamesEveryRateAndNothingGetsFaster) {
     rates.push_back(c.rate);
     EXPECT_EQ(c.factor, 0.8);
     // Another layout may hide more when a link is slow, but not be faster than the best was.
-    EXPECT_GE(c.time_ms, plan->time.total_ms() * (1 - 1e-6)) << c.rate;
+    EXPECT_GE(c.time_ms, plan->time.total_ms() * 0.99) << c.rate;  // within 1% less traffic wins
     if (!c.changes) {
       EXPECT_EQ(c.algorithm, plan->schedule.name);
     }

@@ -85,8 +85,7 @@ void monta(Report& report) {
     const auto exchanged = [](const Plan& p) {
       double bytes = 0;
       for (std::size_t i = 0; i < p.forward.steps.size(); ++i)
-        if (p.schedule.forward[i].kind == StepKind::exchange && p.schedule.forward[i].lane == Lane::inter_node &&
-            !p.schedule.forward[i].metadata)
+        if (p.schedule.forward[i].lane == Lane::inter_node && !p.schedule.forward[i].metadata)
           bytes += p.forward.steps[i].bytes;
       return bytes;
     };
