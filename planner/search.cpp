@@ -200,7 +200,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
       ++enumerated;
       bool any = false;
       for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
-        if (split == TokenSplit::replicated && layout.tp == 1 && any) break;
+        if (split == TokenSplit::replicated && layout.tp == 1 && request.split.empty()) break;  // the same thing
         const auto i = static_cast<std::size_t>(split);
         o.memory_GiB[i] = in_GiB(s.memory(c.job, c.layout, split, stages).total());
         o.fits[i] = o.memory_GiB[i] <= s.limit_GiB;
