@@ -64,9 +64,10 @@ std::string explain_text(const Plan& p) {
   fmt::format_to(out, "{} {} on {}: {} hosts, {} GPUs, nodes of {}\n", p.model.name, to_string(p.job.phase),
                  p.topology.name, p.topology.hosts, p.topology.gpus, p.topology.gpus_per_node);
   if (!p.topology.note.empty()) fmt::format_to(out, "  note: {}\n", p.topology.note);
-  fmt::format_to(out, "  sequence {}, micro-batch {}, global batch {}, {}, routing {}; {:.0f} tokens to a TP group\n",
-                 p.job.sequence, p.job.micro_batch, p.job.global_batch, to_string(p.job.dtype), p.routing.name,
-                 p.tokens_per_rank);
+  fmt::format_to(out, "  sequence {}, micro-batch {}, global batch {}, {}{}, routing {}; {:.0f} tokens to a TP group\n",
+                 p.job.sequence, p.job.micro_batch, p.job.global_batch, to_string(p.job.dtype),
+                 p.job.recompute == Recompute::none ? "" : fmt::format(", recompute {}", to_string(p.job.recompute)),
+                 p.routing.name, p.tokens_per_rank);
   fmt::format_to(out, "\nlayout     {}\nalgorithm  {}\n", name(p.layout), p.schedule.name);
   fmt::format_to(
       out,
@@ -105,13 +106,14 @@ std::string explain_text(const Plan& p) {
                  "\nconsidered {} layouts: {} too large for memory, {} pruned by their bound; {} schedules priced\n",
                  p.layouts_enumerated, p.layouts_too_large, p.layouts_pruned, p.schedules_priced);
   for (const Rejected& r : p.rejected)
-    fmt::format_to(out, "  {} {} | {}{}: {}\n", r.undecided ? "undecided" : "rejected", r.layout, r.algorithm,
+    fmt::format_to(out, "  {} {} | {}{}: {}\n", r.undecided ? "undecided" : "rejected ", r.layout, r.algorithm,
                    r.time_ms > 0 ? fmt::format(", {:.1f} ms", r.time_ms) : "", r.reason);
   for (const Sensitivity& c : p.sensitivity) {
     const double more = 100 * (c.time_ms / p.time.total_ms() - 1);
-    fmt::format_to(
-        out, "with {} {:.0f}% lower: {:+.1f}% time, {}\n", c.rate, 100 * (1 - c.factor), more,
-        c.changes ? fmt::format("and the choice would be {} | {}", c.layout, c.algorithm) : "the same choice");
+    fmt::format_to(out, "with {} {:.0f}% lower: {:+.1f}% time, {}\n", c.rate, 100 * (1 - c.factor), more,
+                   c.changes ? fmt::format("and the choice would be {} | {}", c.layout, c.algorithm)
+                   : c.algorithm == p.schedule.name ? "the same choice"
+                                                    : fmt::format("the same choice, {}", c.algorithm));
   }
   if (p.pareto.size() > 1) fmt::format_to(out, "with less memory (no other is better in both)\n");
   for (std::size_t i = 1; i < p.pareto.size(); ++i)

@@ -51,7 +51,7 @@ Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibr
   m.collectives = std::make_shared<const CollectiveModel>(topology, calibrations);
   const Estimate gemm = m.compute->gemm(4096, 4096, 4096);
   m.efficiency.compute_error = error_of(gemm);
-  m.sources.push_back({"compute and memory of a GPU", gemm.source, m.efficiency.compute_error});
+  m.sources.push_back({Machine::kCompute, gemm.source, m.efficiency.compute_error});
   add_collectives(m, topology);
   return m;
 }

@@ -41,6 +41,8 @@ struct Efficiency {
   // out at its published 430 TFLOP/s a GPU (arXiv 2407.21783, table 4; tests/planner/accuracy/steps.cpp prints what it
   // makes of others). Inference replays graphs of the same kernels at lower power: 1, assumed.
   static constexpr double kTrainingStep = 0.80;
+  // Steps that could be checked came out within 7%.
+  static constexpr double kTrainingStepError = 0.1;
   double in_step = 1;
   int communication_sms = 16;  // SMs that a running exchange takes from compute. Assumed (DeepEP: 20).
 };
@@ -55,6 +57,7 @@ struct Machine {
   // Measured where a calibration fits, scaled or datasheet where not; never null.
   std::shared_ptr<const ComputeModel> compute;
   std::shared_ptr<const CollectiveModel> collectives;
+  static constexpr const char* kCompute = "compute and memory of a GPU";  // in sources
   std::vector<RateSource> sources;
   // Of a cluster with degraded links: the fastest link of each class.
   std::map<std::string, double> meant_GBps;

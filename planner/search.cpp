@@ -8,6 +8,7 @@
 // is then chosen anew (choose(), algorithm_choice.hpp): within 1% the one that asks least of the network.
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "fmt/format.h"
@@ -28,7 +29,14 @@ Search::Search(const PlanRequest& r)
       options{r.split, r.transport, r.chunks, r.job.phase == Phase::train},
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : machine.memory_GiB),
       prices(r.model, r.job.dtype, machine, traffic, popularity, options) {
-  if (r.job.phase == Phase::train) machine.efficiency.in_step = Efficiency::kTrainingStep;
+  if (r.job.phase == Phase::train) {
+    machine.efficiency.in_step = Efficiency::kTrainingStep;
+    double& error = machine.efficiency.compute_error;
+    error = std::hypot(error, Efficiency::kTrainingStepError);
+    for (RateSource& source : machine.sources)
+      if (source.what == Machine::kCompute)
+        source.error = error, source.source += fmt::format("; {} of that rate in a step", Efficiency::kTrainingStep);
+  }
   if (!r.topology.uniform() || (r.topology.fabric && !r.topology.fabric->exceptions.empty()))
     for (int id = 0; id < router.link_count(); ++id) {
       const LinkInfo link = router.link(id);
@@ -97,7 +105,8 @@ std::string why_slower(const Candidate& c, const Candidate& chosen) {
       {"optimizer", c.time.other_ms - chosen.time.other_ms}};
   const auto worst =
       std::max_element(std::begin(parts), std::end(parts), [](auto& a, auto& b) { return a.second < b.second; });
-  if (c.time.total_ms() <= chosen.time.total_ms())
+  if (std::abs(c.time.total_ms() / chosen.time.total_ms() - 1) < 5e-4) return "as fast; the first of equals is taken";
+  if (c.time.total_ms() < chosen.time.total_ms())
     return fmt::format("{:.1f}% faster, which nothing here can tell; its NICs are busy {:.1f} times as long",
                        100 * (chosen.time.total_ms() / c.time.total_ms() - 1),
                        c.algorithm.network_s / std::max(1e-12, chosen.algorithm.network_s));

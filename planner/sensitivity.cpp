@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <functional>
 
-#include "fmt/format.h"
+#include "planner/rates/machine_figures.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -18,10 +18,7 @@ struct LoweredRate {
   std::function<double(const Topology&)> now;
 };
 
-double nvlink(const Topology& t) {
-  const auto& shape = t.templates.front().shape;
-  return shape ? shape->nvlink.GBps_per_direction : 0;
-}
+double nvlink(const Topology& t) { return t.gpus_per_node() > 1 ? machine_figures(t).nvlink_GBps : 0; }
 double nic(const Topology& t) {
   const auto& nics = t.templates.front().nics;
   return nics.empty() || t.node_count() < 2 ? 0 : nics.front().port.GBps_per_direction;
@@ -69,10 +66,11 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chos
         best = &c, best_algorithm = algorithm, best_ms = ms;
     }
     if (best == nullptr) continue;
-    const std::string layout = run_name(best->layout, best->job), algorithm = name(best_algorithm);
-    out.push_back({rate.name, kFactor, best_ms,
-                   layout != run_name(chosen.layout, chosen.job) || algorithm != name(chosen.algorithm), layout,
-                   algorithm});
+    // Another number of chunks is the same choice.
+    const bool changes = run_name(best->layout, best->job) != run_name(chosen.layout, chosen.job) ||
+                         best_algorithm.split != chosen.algorithm.split ||
+                         best_algorithm.transport != chosen.algorithm.transport;
+    out.push_back({rate.name, kFactor, best_ms, changes, run_name(best->layout, best->job), name(best_algorithm)});
   }
   return out;
 }
