@@ -47,6 +47,9 @@ void calibrate(Options o, const Context& context) {
                          "a calibration is of one machine, the files before are of " + all.machine.gpu.name);
     merge_into(all, one);
   }
+  if (all.curves.empty() && all.figures.empty())
+    throw InvalidInput("--from", "no row of the files was asked for",
+                       "see --system, --gpus and --op: the files have others");
   const std::string json = write_calibration(all);
   OutputFiles files;
   if (!o.output.empty()) files.add("-o", o.output, json);

@@ -33,6 +33,14 @@ OutputFiles::~OutputFiles() {
 void OutputFiles::add(const std::string& flag, const std::string& path, const std::string& text) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) throw InvalidInput(flag, path + " is a folder", "name a file");
+  // A device or a pipe is written to, not replaced.
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+    std::ofstream out(path, std::ios::binary);
+    out.write(text.data(), static_cast<std::streamsize>(text.size()));
+    out.close();
+    if (!out) throw InvalidInput(flag, path, "cannot be written there; is there space?");
+    return;
+  }
   files_.push_back({flag, path, path + ".part" + std::to_string(getpid())});
   std::ofstream out(files_.back().beside, std::ios::binary | std::ios::trunc);
   out.write(text.data(), static_cast<std::streamsize>(text.size()));

@@ -43,6 +43,9 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
   std::vector<Algorithm> out;
   for (const Transport& t : transports()) {
     if (!options.transport.empty() && options.transport != t.name) continue;
+    if (!options.transports.empty() &&
+        std::find(options.transports.begin(), options.transports.end(), t.name) == options.transports.end())
+      continue;
     // Where nothing travels all transports are the same thing.
     if (layout.ep * layout.etp == 1 && !out.empty()) break;
     for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
@@ -79,7 +82,6 @@ void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout
 
 std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
                                     double tokens_injected, const AlgorithmOptions& options, std::int64_t& priced) {
-  constexpr int kChunks[] = {1, 2, 3, 4, 6, 8, 12, 16};
   std::vector<Algorithm> all;
   std::size_t best = 0, forward = 0, backward = 0;
   // True where it is the fastest so far in either pass or in both together.
@@ -106,7 +108,7 @@ std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCa
     // Experts chunk by chunk, or after the last chunk: many small GEMMs against overlap with them.
     for (const bool pieces : {true, false}) {
       int worse = 0;
-      for (const int n : kChunks) {
+      for (const int n : kChunkCounts) {
         if (n > 1 && n > tokens_injected) break;  // each chunk has a token
         if (n == 1 && !pieces) continue;
         const Cut cut{n, pieces ? n : 1};

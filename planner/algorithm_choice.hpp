@@ -16,9 +16,10 @@
 namespace topomoe {
 
 struct AlgorithmOptions {
-  std::string split, transport;  // restrict; empty: all
-  int chunks = 0;                // 0: any
-  bool train = true;             // backward too
+  std::string split, transport;         // restrict; empty: all
+  int chunks = 0;                       // 0: any
+  std::vector<std::string> transports;  // only these; empty: all
+  bool train = true;                    // backward too
 };
 
 struct Algorithm {
@@ -59,7 +60,8 @@ double injected(const Layout& layout, TokenSplit split, double tokens_of_tp_grou
 void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
            const AlgorithmOptions& options);
 // The split and transport of `a` with every n and r worth a thought; `priced` is increased by the number of schedules
-// priced. The passes are cut alike, and in the last one each as suits it best, repacking of what was saved included.
+// priced. The passes are cut alike, and in the last one each as suits it best,
+// repacking of what was saved included.
 std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
                                     double tokens_injected, const AlgorithmOptions& options, std::int64_t& priced);
 

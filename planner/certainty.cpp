@@ -14,7 +14,7 @@ TimeParts time_parts(const Search& s, const Candidate& c) {
   p.compute_ms = c.time.moe_ms * share + c.time.attention_ms + c.time.bubble_ms + c.time.other_ms;
   const bool leaves = nodes_spanned(c.layout, 0, s.gpus_per_node()) > 1;
   (leaves ? p.between_ms : p.node_ms) += c.time.moe_ms * (1 - share);
-  p.between_ms += c.time.gradients_ms;
+  (s.request.topology.node_count() > 1 ? p.between_ms : p.node_ms) += c.time.gradients_ms;
   return p;
 }
 

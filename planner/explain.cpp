@@ -78,12 +78,21 @@ std::string explain_text(const Plan& p) {
                  p.high_ms, p.model_TFLOPps_per_gpu);
   const auto busiest =
       std::max_element(p.loads.begin(), p.loads.end(), [](auto& a, auto& b) { return a.busy_us < b.busy_us; });
+  double experts_us = 0;
+  for (const auto* pass : {&p.forward, &p.backward}) {
+    const auto& steps = pass == &p.forward ? p.schedule.forward : p.schedule.backward;
+    for (std::size_t i = 0; i < std::min(steps.size(), pass->steps.size()); ++i)
+      if (steps[i].kind == StepKind::expert_forward || steps[i].kind == StepKind::expert_dgrad ||
+          steps[i].kind == StepKind::expert_wgrad)
+        experts_us += pass->steps[i].alone_us;
+  }
+  const double layer_us = p.forward.time_us + p.backward.time_us;
+  if (busiest == p.loads.end() || experts_us > busiest->busy_us)
+    fmt::format_to(out, "bottleneck the experts: {:.0f} of a MoE layer's {:.0f} us\n", experts_us, layer_us);
   if (busiest != p.loads.end())
-    fmt::format_to(out, "bottleneck {} ({}, {:.1f} GB/s): {} a layer keep it busy {:.0f} of {:.0f} us\n", busiest->link,
-                   busiest->link_class, busiest->GBps_per_direction, bytes_text(busiest->bytes), busiest->busy_us,
-                   p.forward.time_us + p.backward.time_us);
-  else
-    fmt::format_to(out, "bottleneck none: one GPU, no link is used\n");
+    fmt::format_to(out, "{} {} ({}, {:.1f} GB/s): {} a layer keep it busy {:.0f} of {:.0f} us\n",
+                   experts_us > busiest->busy_us ? "busiest   " : "bottleneck", busiest->link, busiest->link_class,
+                   busiest->GBps_per_direction, bytes_text(busiest->bytes), busiest->busy_us, layer_us);
   double used = 0;
   for (const auto& [bucket, GiB] : p.memory_GiB) used += GiB;
   fmt::format_to(out, "memory     {:.1f} of {:.1f} GiB on stage {}, headroom {:.1f}:", used, p.memory_limit_GiB,

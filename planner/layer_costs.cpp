@@ -91,12 +91,19 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
     const double scores_backward = decode ? 0 : machine.compute->attention(a).time_us * 1e-6 / e.in_step;
     w.cost.forward_s += scores, w.cost.backward_s += scores_backward;
     if (l.cp > 1 && !decode) {
-      // Each rank's keys and values visit all others: cp-1 hops; in the backward also their gradients.
-      const double kv = 2 * T * std::max(1.0, m.kv_heads / tp) * m.head_dim * b * (is_mla(m) ? heads : 1);
-      const double ring =
-          machine.collective_s(Collective::all_gather, kv, group_on_nodes(groups.members(Role::cp, 0), gpus_per_node));
-      w.cost.forward_s += std::max(0.0, ring - scores);
-      w.cost.backward_s += std::max(0.0, 2 * ring - scores_backward);
+      // Keys and values of each rank visit all others in cp-1 hops, each beside the part of attention before it; what
+      // a part does not hide is added, and so are the launches of a part. In the backward their gradients travel too.
+      const double kv =
+          T * std::max(1.0, m.kv_heads / tp) * (m.head_dim + value_head_dim(m)) * b;  // kv_heads is heads under MLA
+      const auto cp_group = groups.members(Role::cp, 0);
+      const CollectiveGroup hop = group_on_nodes(cp_group.first(2), gpus_per_node);
+      const auto exposed = [&](double bytes, double attention) {
+        const double part = attention / l.cp;
+        return (l.cp - 1) *
+               (std::max(0.0, machine.collective_s(Collective::send_recv, bytes, hop) - part) + 2 * e.launch.value);
+      };
+      w.cost.forward_s += exposed(kv, scores);
+      w.cost.backward_s += exposed(2 * kv, scores_backward);
     }
     add_collectives(w.cost);
     out.attention = w.cost;

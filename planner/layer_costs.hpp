@@ -7,7 +7,7 @@
 //   stream     norms, rotary embedding, residuals: bytes over HBM
 //   TP         all-gather before and reduce-scatter after each of attention and FFN (all-reduce without sequence
 //              parallelism: as many bytes); as many in the backward; none is hidden behind GEMMs
-//   CP         keys and values go round the ring; what attention does not hide is added
+//   CP         keys and values go round the ring hop by hop; what a part of attention does not hide is added
 // Ignored: dropout, the re-gather of inputs for weight gradients (Megatron hides it behind the dgrad), TP overlap.
 #pragma once
 

@@ -5,8 +5,15 @@
 namespace topomoe {
 
 LayerPrices::LayerPrices(const Model& model, DType dtype, const Machine& machine, TrafficModel& traffic,
-                         const std::vector<double>& popularity, const AlgorithmOptions& options)
-    : model_(model), dtype_(dtype), machine_(machine), traffic_(traffic), popularity_(popularity), options_(options) {}
+                         const std::vector<double>& popularity, const AlgorithmOptions& options,
+                         ScheduleCache& schedules)
+    : model_(model),
+      dtype_(dtype),
+      machine_(machine),
+      traffic_(traffic),
+      popularity_(popularity),
+      options_(options),
+      schedules_(schedules) {}
 
 LayerWidths LayerPrices::widths(const Layout& l) const {
   return {static_cast<double>(model_.hidden),   static_cast<double>(model_.expert_ffn) / l.etp,

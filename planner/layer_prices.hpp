@@ -15,7 +15,7 @@ namespace topomoe {
 class LayerPrices {
  public:
   LayerPrices(const Model& model, DType dtype, const Machine& machine, TrafficModel& traffic,
-              const std::vector<double>& popularity, const AlgorithmOptions& options);
+              const std::vector<double>& popularity, const AlgorithmOptions& options, ScheduleCache& schedules);
 
   // Every algorithm that applies, in one chunk; tokens: that a TP group holds.
   const std::vector<Algorithm>& in_one_chunk(const Layout& layout, double tokens);
@@ -51,7 +51,7 @@ class LayerPrices {
   TrafficModel& traffic_;
   const std::vector<double>& popularity_;
   const AlgorithmOptions& options_;
-  ScheduleCache schedules_;
+  ScheduleCache& schedules_;
   std::map<Key, Entry> known_;
   std::int64_t timelines_ = 0;
 };

@@ -125,7 +125,7 @@ struct Search {
   }
   std::vector<int> expert_cuts(int tp) const {
     std::vector<int> out{1};
-    if (tp > 1) out.push_back(tp);
+    if (tp > 1 && constraints.target.expert_tensor) out.push_back(tp);
     if (constraints.target.sharded_experts)  // MoEShard: over a node or an even part of it
       for (const int etp : divisors(std::min(world, gpus_per_node)))
         if (etp > 1 && etp != tp) out.push_back(etp);
@@ -315,13 +315,16 @@ TargetLimits target_limits(std::string_view name) {
                                                .kv_heads_divide = true,
                                                .needs_sequence_parallel = true,
                                                .sharded_experts = false,
-                                               .chunked = false},
+                                               .chunked = false,
+                                               .transports = {"flat", "node_dedup", "gather"}},
                                               {.name = "deepspeed",
                                                .pipeline = false,
                                                .context_parallel = false,
                                                .virtual_stages = false,
                                                .sharded_experts = false,
-                                               .chunked = false}}};
+                                               .expert_tensor = false,
+                                               .chunked = false,
+                                               .transports = {"flat"}}}};
   std::string known;
   for (const TargetLimits& target : table) {
     if (target.name == name) return target;

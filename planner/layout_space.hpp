@@ -29,7 +29,9 @@ struct TargetLimits {
   bool kv_heads_divide = false;          // kv_heads % tp == 0, no head held twice
   bool needs_sequence_parallel = false;  // in training, for MoE with tp > 1
   bool sharded_experts = true;           // MoEShard: etp > tp
+  bool expert_tensor = true;             // etp > 1
   bool chunked = true;                   // token movement in chunks beside the experts
+  std::vector<std::string> transports;   // of which it has an equivalent; empty: all
 };
 TargetLimits target_limits(std::string_view name);  // throws InvalidInput listing the known ones
 

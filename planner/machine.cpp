@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "fmt/format.h"
+#include "planner/rates/machine_figures.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -33,8 +35,8 @@ void add_collectives(Machine& m, const Topology& t) {
 Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibration> calibrations) {
   const GpuSpec& gpu = topology.gpu_spec(0);
   const auto need = [&](double figure, const char* field) {
-    if (!(figure > 0))
-      throw InvalidInput(topology.name + ": gpu." + field, "unknown",
+    if (!(figure > 1e-6))
+      throw InvalidInput(topology.name + ": gpu." + field, figure > 0 ? fmt::format("{}", figure) : "unknown",
                          "give it in the cluster JSON (configs/clusters has the figures of usual GPUs)");
     return figure;
   };
@@ -49,6 +51,7 @@ Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibr
   known.sms = m.sms;
   m.compute = std::make_shared<const ComputeModel>(known, dtype, calibrations);
   m.collectives = std::make_shared<const CollectiveModel>(topology, calibrations);
+  m.plane = machine_figures(topology).interconnect == "nvswitch";
   const Estimate gemm = m.compute->gemm(4096, 4096, 4096);
   m.efficiency.compute_error = error_of(gemm);
   m.sources.push_back({Machine::kCompute, gemm.source, m.efficiency.compute_error});
@@ -72,7 +75,11 @@ CollectiveGroup group_on_nodes(std::span<const int> ranks, int gpus_per_node) {
   return group;
 }
 
-const CollectiveCurve& Machine::curve(Collective op, const CollectiveGroup& group) const {
+const CollectiveCurve& Machine::curve(Collective op, const CollectiveGroup& of) const {
+  CollectiveGroup group = of;
+  int first = 0;
+  const bool first_ones = std::all_of(group.gpus.begin(), group.gpus.end(), [&](int rank) { return rank == first++; });
+  if (plane || first_ones) group.gpus.clear();
   auto at = curves_.find({op, group});
   if (at == curves_.end()) at = curves_.emplace(std::pair{op, group}, collectives->curve(op, group)).first;
   return at->second;

@@ -59,6 +59,7 @@ struct Machine {
   std::shared_ptr<const CollectiveModel> collectives;
   static constexpr const char* kCompute = "compute and memory of a GPU";  // in sources
   std::vector<RateSource> sources;
+  bool plane = false;  // all GPUs of a node on one switch: which of them take part does not matter
   // Of a cluster with degraded links: the fastest link of each class.
   std::map<std::string, double> meant_GBps;
 

@@ -20,11 +20,11 @@ double chunk_fraction(const Schedule& s, const Buffer& b, const View& v) {
   return static_cast<double>(c.end - c.begin) / s.chunks;
 }
 
-// The least of n t(1/n): what a step takes at best, cut as it may be (the numbers that algorithm_choice tries).
+// The least of n t(1/n): what a step takes at best, cut as it may be.
 template <class Time>
 double least_in_cuts(Time time) {
   double least = time(1);
-  for (const int n : {2, 3, 4, 6, 8, 12, 16}) least = std::min(least, n * time(n));
+  for (const int n : kChunkCounts) least = std::min(least, n * time(n));
   return least;
 }
 

@@ -39,6 +39,9 @@ struct LayerWidths {
 // out once a schedule, since a search prices it on many layouts.
 std::vector<std::uint64_t> step_keys(const Schedule& schedule, bool backward);
 
+// Numbers of chunks that a search tries; lane_bound_s holds for these.
+inline constexpr int kChunkCounts[] = {1, 2, 3, 4, 6, 8, 12, 16};
+
 // Prices schedules of one layout. Not thread-safe; keeps what it has worked out.
 class LayerPricer {
  public:
@@ -65,7 +68,6 @@ class LayerPricer {
   double lane_bound_s(const Schedule& schedule, bool backward);
   // Seconds of link time by class that the last priced pass put on the busiest link, added up over steps.
   const std::vector<LinkClassLoad>& last_loads() const { return loads_; }
-  int representative() const { return me_; }
 
  private:
   struct Use {

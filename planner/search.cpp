@@ -19,6 +19,13 @@
 
 namespace topomoe {
 
+namespace {
+// Of a GPU's memory: driver context, workspaces of libraries, fragmentation. Assumed: usual jobs fail above 96%.
+constexpr double kKeptFree = 0.04;
+}  // namespace
+
+std::shared_ptr<PlanCache> new_plan_cache() { return std::make_shared<PlanCache>(); }
+
 Search::Search(const PlanRequest& r)
     : request(r),
       constraints(parse_constraints(r.fix, r.max)),
@@ -26,9 +33,10 @@ Search::Search(const PlanRequest& r)
       router(r.topology),
       traffic(router),
       popularity(expert_popularity(r.routing, r.model.experts)),
-      options{r.split, r.transport, r.chunks, r.job.phase == Phase::train},
-      limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : machine.memory_GiB),
-      prices(r.model, r.job.dtype, machine, traffic, popularity, options) {
+      options{.split = r.split, .transport = r.transport, .chunks = r.chunks, .train = r.job.phase == Phase::train},
+      limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : (1 - kKeptFree) * machine.memory_GiB),
+      cache(r.cache ? r.cache : new_plan_cache()),
+      prices(r.model, r.job.dtype, machine, traffic, popularity, options, cache->schedules) {
   if (r.job.phase == Phase::train) {
     machine.efficiency.in_step = Efficiency::kTrainingStep;
     double& error = machine.efficiency.compute_error;
@@ -44,6 +52,7 @@ Search::Search(const PlanRequest& r)
       meant = std::max(meant, link.GBps_per_direction);
     }
   constraints.target = target_limits(r.target);
+  options.transports = constraints.target.transports;
   if (!constraints.target.chunked) {
     if (options.chunks > 1)
       throw InvalidInput("--chunks", std::to_string(options.chunks),
@@ -107,9 +116,13 @@ std::string why_slower(const Candidate& c, const Candidate& chosen) {
       std::max_element(std::begin(parts), std::end(parts), [](auto& a, auto& b) { return a.second < b.second; });
   if (std::abs(c.time.total_ms() / chosen.time.total_ms() - 1) < 5e-4) return "as fast; the first of equals is taken";
   if (c.time.total_ms() < chosen.time.total_ms())
-    return fmt::format("{:.1f}% faster, which nothing here can tell; its NICs are busy {:.1f} times as long",
+    return fmt::format("{:.1f}% faster, which nothing here can tell{}",
                        100 * (chosen.time.total_ms() / c.time.total_ms() - 1),
-                       c.algorithm.network_s / std::max(1e-12, chosen.algorithm.network_s));
+                       c.algorithm.network_s > 1.01 * chosen.algorithm.network_s && chosen.algorithm.network_s > 0 &&
+                               c.layout == chosen.layout && c.job == chosen.job
+                           ? fmt::format("; its NICs are busy {:.1f} times as long",
+                                         c.algorithm.network_s / chosen.algorithm.network_s)
+                           : "");
   return fmt::format("{:.1f}% slower: {} cost {:.1f} ms more", 100 * (c.time.total_ms() / chosen.time.total_ms() - 1),
                      worst->first, worst->second);
 }
@@ -163,6 +176,8 @@ void check_request(const PlanRequest& r) {
   if (!r.transport.empty()) find_transport(r.transport);  // names the known ones
   if (!r.split.empty() && r.split != "sliced" && r.split != "replicated")
     throw InvalidInput("--split", r.split, "sliced or replicated");
+  if (!(r.memory_GiB >= 0 && r.memory_GiB <= 1e6))
+    throw InvalidInput("--memory-GiB", fmt::format("{}", r.memory_GiB), "a positive number of GiB");
   if (r.chunks < 0 || r.chunks > 64) throw InvalidInput("--chunks", std::to_string(r.chunks), "1 to 64, or 0 for any");
   require_equal_gpus(r.topology);
 }
@@ -173,7 +188,6 @@ struct Open {
   double bound_ms = 0;
   bool fits[2] = {false, false};  // by TokenSplit
   double memory_GiB[2] = {0, 0};
-  std::size_t order = 0;
 };
 
 struct TooLarge {
@@ -208,25 +222,27 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
       if (v.vpp != vpp) stages = stage_classes(request.model, c.layout), vpp = v.vpp;
       ++enumerated;
       bool any = false;
+      int least = -1;  // the split that needs least
       for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
+        if (!request.split.empty() && request.split != name(split)) continue;
         if (split == TokenSplit::replicated && layout.tp == 1 && request.split.empty()) break;  // the same thing
         const auto i = static_cast<std::size_t>(split);
         o.memory_GiB[i] = in_GiB(s.memory(c.job, c.layout, split, stages).total());
         o.fits[i] = o.memory_GiB[i] <= s.limit_GiB;
         any |= o.fits[i];
+        if (least < 0 || o.memory_GiB[i] < o.memory_GiB[static_cast<std::size_t>(least)]) least = static_cast<int>(i);
       }
       too_big += !any;
       // What is far too large is not told of.
-      if (!any && o.memory_GiB[0] > 1.25 * s.limit_GiB && o.memory_GiB[1] > 1.25 * s.limit_GiB) continue;
+      c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(least)];
+      if (!any && c.memory_GiB > 1.25 * s.limit_GiB) continue;
       c.costs = step_costs(request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), curves, s.machine);
       const double flops = expert_flops_s(s, c.job, c.layout);
       o.bound_ms = bound_ms(c.costs, flops, s.options.train ? 2 * flops : 0);
-      o.order = open.size();
       if (any)
         open.push_back(std::move(o));
       else
-        c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(TokenSplit::sliced)],
-        forbidden.push_back({c, TokenSplit::sliced, o.bound_ms});
+        forbidden.push_back({c, static_cast<TokenSplit>(least), o.bound_ms});
     }
   }
   if (open.empty()) return too_large(s, *layouts);

@@ -23,8 +23,14 @@ struct Candidate {
   double memory_GiB = 0;
 };
 
+struct PlanCache {
+  ScheduleCache schedules;
+};
+
 struct Search {
   explicit Search(const PlanRequest& r);
+  Search(const Search&) = delete;  // prices refer to other members
+  Search& operator=(const Search&) = delete;
 
   const PlanRequest& request;
   LayoutConstraints constraints;
@@ -34,6 +40,7 @@ struct Search {
   std::vector<double> popularity;
   AlgorithmOptions options;
   double limit_GiB;
+  std::shared_ptr<PlanCache> cache;
   LayerPrices prices;
 
   int gpus_per_node() const { return request.topology.gpus_per_node(); }
@@ -45,7 +52,7 @@ struct Search {
 
  private:
   std::map<std::tuple<int, int, int, bool>, LayerCosts> layers_;  // by tp, cp, micro-batch, sequence parallelism
-  std::map<std::pair<int, int>, double> skews_;                   // by ep, and nothing else
+  std::map<std::pair<int, int>, double> skews_;                   // by ep and etp
 };
 
 // A layout and how it is run, for people.

@@ -1,10 +1,7 @@
 #include "planner/sensitivity.hpp"
 
 #include <algorithm>
-#include <functional>
-
-#include "planner/rates/machine_figures.hpp"
-#include "topomoe/error.hpp"
+#include <initializer_list>
 
 namespace topomoe {
 namespace {
@@ -12,28 +9,62 @@ namespace {
 constexpr double kFactor = 0.8;
 constexpr std::size_t kCandidates = 6;
 
+// All rates of a kind times kFactor, degraded ones too. False where the cluster has none.
+using Lower = bool (*)(Topology&);
+
+bool lower_gpu(Topology& t, std::initializer_list<double GpuSpec::*> figures) {
+  bool any = false;
+  for (HostTemplate& host : t.templates)
+    for (const auto figure : figures) any |= host.gpu.*figure > 0, host.gpu.*figure *= kFactor;
+  return any;
+}
+bool lower_links(Topology& t, std::initializer_list<LinkKind> kinds) {
+  bool any = false;
+  for (HostTemplate& host : t.templates) {
+    host.shape.reset();  // the graph is no longer what the shape says
+    for (Link& link : host.links)
+      if (std::find(kinds.begin(), kinds.end(), link.kind) != kinds.end())
+        link.GBps_per_direction *= kFactor, any = true;
+  }
+  return any;
+}
+
 struct LoweredRate {
-  const char* name;    // as in Sensitivity
-  const char* target;  // as Edit names it
-  std::function<double(const Topology&)> now;
+  const char* name;  // as in Sensitivity
+  Lower lower;
 };
 
-double nvlink(const Topology& t) { return t.gpus_per_node() > 1 ? machine_figures(t).nvlink_GBps : 0; }
-double nic(const Topology& t) {
-  const auto& nics = t.templates.front().nics;
-  return nics.empty() || t.node_count() < 2 ? 0 : nics.front().port.GBps_per_direction;
-}
-double uplink(const Topology& t) { return t.fabric ? t.fabric->uplink.GBps_per_direction : 0; }
-
-const std::vector<LoweredRate>& lowered_rates() {
-  static const std::vector<LoweredRate> rates = {
-      {"compute", "gpu.bf16_TFLOPps", [](const Topology& t) { return t.gpu_spec(0).bf16_TFLOPps; }},
-      {"hbm", "gpu.hbm_GBps", [](const Topology& t) { return t.gpu_spec(0).hbm_GBps; }},
-      {"nvlink", "nvlink.GBps", nvlink},
-      {"nic", "nic.GBps", nic},
-      {"uplink", "uplink.GBps", uplink}};
-  return rates;
-}
+constexpr LoweredRate kRates[] = {
+    {"compute",
+     [](Topology& t) {
+       return lower_gpu(t, {&GpuSpec::bf16_TFLOPps, &GpuSpec::fp32_TFLOPps, &GpuSpec::fp8_TFLOPps});
+     }},
+    {"hbm", [](Topology& t) { return lower_gpu(t, {&GpuSpec::hbm_GBps}); }},
+    {"nvlink",
+     [](Topology& t) {
+       return lower_links(t, {LinkKind::nvlink, LinkKind::xgmi});
+     }},
+    {"pcie",
+     [](Topology& t) {
+       return lower_links(t, {LinkKind::pcie, LinkKind::cpu_root});
+     }},
+    {"nic",
+     [](Topology& t) {
+       if (t.node_count() < 2) return false;
+       for (HostTemplate& host : t.templates) {
+         host.shape.reset();
+         for (Nic& nic : host.nics) nic.port.GBps_per_direction *= kFactor;
+       }
+       return true;
+     }},
+    {"uplink",
+     [](Topology& t) {
+       if (!t.fabric || t.fabric->uplink.GBps_per_direction <= 0 || t.leaf_count() < 2) return false;
+       t.fabric->uplink.GBps_per_direction *= kFactor;
+       t.fabric->oversubscription /= kFactor;
+       return true;
+     }},
+};
 
 }  // namespace
 
@@ -45,11 +76,10 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chos
         name(priced[i].algorithm) != name(chosen.algorithm))
       candidates.push_back(&priced[i]);
   std::vector<Sensitivity> out;
-  for (const LoweredRate& rate : lowered_rates()) {
-    const double now = rate.now(s.request.topology);
-    if (now <= 0) continue;
+  for (const LoweredRate& rate : kRates) {
     PlanRequest changed = s.request;
-    changed.topology = edit(s.request.topology, {{Edit::Kind::set, rate.target, now * kFactor}});
+    changed.cache = s.cache;
+    if (!rate.lower(changed.topology)) continue;
     Search there(changed);
     const Candidate* best = nullptr;
     Algorithm best_algorithm;
@@ -65,7 +95,6 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chos
       if (best == nullptr || ms < best_ms * (best == &chosen ? 0.99 : 1 - 1e-9))
         best = &c, best_algorithm = algorithm, best_ms = ms;
     }
-    if (best == nullptr) continue;
     // Another number of chunks is the same choice.
     const bool changes = run_name(best->layout, best->job) != run_name(chosen.layout, chosen.job) ||
                          best_algorithm.split != chosen.algorithm.split ||

@@ -5,10 +5,6 @@
 namespace topomoe {
 namespace {
 
-double reduction_s(const StepCurves::Reduction& r, double parameters, double element_bytes) {
-  return (r.scatter.time_us(parameters * 4) + r.gather.time_us(parameters * element_bytes / r.ranks)) * 1e-6;
-}
-
 double passes(const PassCost& c, const Job& job) {
   if (job.phase != Phase::train) return c.forward_s;
   return c.forward_s + c.backward_s +
@@ -46,6 +42,7 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
                shared = passes(layers.shared, job);
   const double logits = layers.logits.forward_s + (train ? layers.logits.backward_s : 0);
   RankParameters most;  // of the stage that reduces most
+  double hidden_by_forward_s = 0;
   for (const StageClass& stage : stages) {
     const int mtp = stage.last && train ? m.mtp_layers : 0, moe = stage.moe + mtp;
     c.stages.push_back(
@@ -57,6 +54,7 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     most = p;
     c.reducing_layers = moe;
     c.hideable_s = (moe + stage.dense) * layers.attention.backward_s;
+    hidden_by_forward_s = (moe + stage.dense) * layers.attention.forward_s;
   }
   const double b = static_cast<double>(size_of(job.dtype));
   const double sent = tokens_per_micro_batch(job, l.cp) / (l.sequence_parallel ? l.tp : 1) * m.hidden * b;
@@ -66,7 +64,12 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
                                             : l.pp - 1 + c.micro_batches;
   c.between_stages_s = both * hop * exposed;
   if (train) {
-    c.gradients_s = reduction_s(curves.dense, most.dense(), b) + reduction_s(curves.experts, most.routed, b);
+    c.gradients_s =
+        (curves.dense.scatter.time_us(most.dense() * 4) + curves.experts.scatter.time_us(most.routed * 4)) * 1e-6;
+    const double gather_s = (curves.dense.gather.time_us(most.dense() * b / curves.dense.ranks) +
+                             curves.experts.gather.time_us(most.routed * b / curves.experts.ranks)) *
+                            1e-6;
+    c.gather_s = std::max(0.0, gather_s - hidden_by_forward_s);
     // Adam reads gradient, two moments and master weight and writes the last three and the weight: 30 B.
     const double sharded = most.dense() / (l.dp * l.cp) + most.routed / l.edp;
     c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory);
@@ -87,7 +90,8 @@ TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe) {
   t.moe_ms = 1e3 * c.micro_batches * slowest->moe_layers * layer;
   t.attention_ms = 1e3 * c.micro_batches * slowest->rest_s;
   t.bubble_ms = 1e3 * (c.fill * (all - most) + c.between_stages_s);
-  t.gradients_ms = 1e3 * std::max(0.0, c.gradients_s - c.hideable_s - c.reducing_layers * moe.idle_s);
+  const double idle = c.reducing_layers > 0 ? c.reducing_layers * moe.idle_s : 0;
+  t.gradients_ms = 1e3 * (std::max(0.0, c.gradients_s - c.hideable_s - idle) + c.gather_s);
   t.other_ms = 1e3 * c.optimizer_s;
   return t;
 }

@@ -6,8 +6,8 @@
 // Between stages each micro-batch sends its tokens on: both ways on the critical path in plain 1F1B, only while
 // warming up and draining where interleaved (Megatron overlaps the steady state's, not theirs). Gradients: fp32
 // reduce-scatter and all-gather of weights (distributed optimizer), hidden where the last micro-batch's backward leaves
-// the inter-node lane idle (FSMoE), the rest exposed. Ignored: data loading, stragglers, overlap of the weights'
-// all-gather with the next forward.
+// the inter-node lane idle (FSMoE), the rest exposed. The updated weights are gathered beside the next step's first
+// forward (Megatron's --overlap-param-gather), as far as its attention hides them. Ignored: data loading, stragglers.
 #pragma once
 
 #include <span>
@@ -31,7 +31,8 @@ struct StepCosts {
   double micro_batches = 1;
   double fill = 1;              // what of a stage's time a fill and drain costs: 1/vpp; 0 without a pipeline
   double between_stages_s = 0;  // in a step
-  double gradients_s = 0;       // reduction of dense and expert gradients, if nothing hides it
+  double gradients_s = 0;       // summing dense and expert gradients, if nothing hides it
+  double gather_s = 0;          // of updated weights, what no forward hides
   double hideable_s = 0;        // idle inter-node time beside the MoE layers of the stage that reduces most
   int reducing_layers = 0;      // MoE layers of that stage
   double optimizer_s = 0;

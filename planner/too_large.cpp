@@ -19,6 +19,8 @@ struct Least {
 
 // The candidate that needs least, of all ways to run the layouts.
 Least least(Search& s, const Job& asked, const std::vector<Layout>& layouts) {
+  const TokenSplit split =
+      s.request.split == name(TokenSplit::replicated) ? TokenSplit::replicated : TokenSplit::sliced;
   Least out;
   for (const Layout& layout : layouts)
     for (const Variant& v : variants(layout, s.request.model, asked, s.constraints)) {
@@ -26,7 +28,7 @@ Least least(Search& s, const Job& asked, const std::vector<Layout>& layouts) {
       l.vpp = v.vpp;
       Job job = asked;
       job.micro_batch = v.micro_batch, job.recompute = v.recompute;
-      const double GiB = in_GiB(s.memory(job, l, TokenSplit::sliced).total());
+      const double GiB = in_GiB(s.memory(job, l, split).total());
       if (GiB < out.GiB) out = {GiB, l, job};
     }
   return out;

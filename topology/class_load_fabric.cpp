@@ -68,7 +68,8 @@ bool ClassLoadBuilder::add_rings() {
         weight[static_cast<std::size_t>(host)] = all_gpus ? run.gpus_per_host : 1;
   if (!all_gpus) {
     pairs = 0;
-    const int gpus = state_.runs.front().gpus_per_host;
+    int gpus = 0;  // of a host that has some
+    for (const HostRun& run : state_.runs) gpus = std::max(gpus, run.gpus_per_host);
     for (int l = 0; l < gpus; ++l)
       for (int m = 0; m < gpus; ++m) pairs += on_hosts_.exchange(l, m) ? 1 : 0;
   }

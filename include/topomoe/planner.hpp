@@ -2,6 +2,7 @@
 // environment, no files; the same arguments give the same plan.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,11 @@
 #include "topomoe/topology.hpp"
 
 namespace topomoe {
+
+// What plans of one model have in common (schedules by request), kept from one make_plan to the next. It changes no
+// plan. Not thread-safe: one for each thread.
+struct PlanCache;
+std::shared_ptr<PlanCache> new_plan_cache();
 
 struct PlanRequest {
   Topology topology;          // all its GPUs are used
@@ -28,8 +34,9 @@ struct PlanRequest {
   // Restrict the algorithm; empty: all. "sliced" or "replicated"; a name of transports(); 0: any n.
   std::string split, transport;
   int chunks = 0;
-  bool flips = true;        // fill Plan::flips and Plan::sensitivity: some of the best candidates priced again
-  bool exhaustive = false;  // prices everything; the choice is the same
+  bool flips = true;                 // fill Plan::flips and Plan::sensitivity: some of the best candidates priced again
+  std::shared_ptr<PlanCache> cache;  // may be null
+  bool exhaustive = false;           // prices everything; the choice is the same
 };
 
 // The fastest plan that fits. Infeasible names the binding constraint and the smallest change that helps.

@@ -24,7 +24,7 @@ Expected<Emitted, Refused> emit_nccl_env(const Plan& p, const EmitOptions& optio
     body += fmt::format("# {}\nexport {}={}\n", one_line(reason), name, value);
   };
   set("NCCL_DEBUG", "VERSION", "says once which NCCL runs; the plan's rates are of one machine and one version");
-  if (p.topology.hosts > 0 && p.topology.gpus_per_node > p.topology.gpus / p.topology.hosts) {
+  if (p.topology.gpus_per_node > hosts.ranks_per_host) {
     set("NCCL_MNNVL_ENABLE", "1",
         fmt::format("a node of the plan is {} GPUs on several hosts: fail, rather than fall back to the network, where "
                     "NVLink does not span them",

@@ -88,7 +88,8 @@ double CollectiveModel::State::leaf_uplink_us_per_byte(int nodes) const {
   const Fabric& fabric = *topology.fabric;
   const int pod = std::max(1, fabric.hosts_per_leaf / std::max(1, topology.hosts_per_domain));
   if (nodes <= pod) return 0;
-  const double gpus = 1.0 * topology.gpus_per_node() * pod / (fabric.rail_optimised ? std::max(1, fabric.rails) : 1);
+  const double gpus =
+      1.0 * topology.gpus_per_node() * pod / std::max(1, fabric.rail_optimised ? fabric.rails : fabric.planes);
   return gpus * (nodes - pod) / nodes * 1e-3 / fabric.uplink.GBps_per_direction;
 }
 

@@ -23,10 +23,11 @@ void drop_what_is_not_shown(Plan& plan) {
     }
 }
 
-WhatIfOutcome outcome_of(const WhatIf& w, const WhatIfPoint& point) {
+WhatIfOutcome outcome_of(const WhatIf& w, const WhatIfPoint& point, const std::shared_ptr<PlanCache>& cache) {
   WhatIfOutcome outcome;
   try {
     PlanRequest request = request_at(w, point);
+    request.cache = cache;
     request.flips = false;  // the sweep shows what changes the choice
     auto found = make_plan(request);
     if (found) {
@@ -74,13 +75,14 @@ std::vector<WhatIfOutcome> run_what_if(const WhatIf& w, const WhatIfRun& run) {
   std::size_t next = 0, done = 0;
   std::exception_ptr failed;
   const auto work = [&] {
+    const auto cache = new_plan_cache();
     std::unique_lock lock(mutex);
     while (next < outcomes.size() && !failed && !(run.cancel != nullptr && run.cancel->load())) {
       WhatIfOutcome& mine = outcomes[next];
       const WhatIfPoint point = point_at(w, next++);
       lock.unlock();
       try {
-        mine = outcome_of(w, point);
+        mine = outcome_of(w, point, cache);
         lock.lock();
         ++done;
         if (run.progress) run.progress(done, outcomes.size());
