@@ -260,17 +260,22 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
     const Candidate& base = o.base;
     const double tokens = s.tokens(base.job, base.layout), forwards = base.costs.moe_forwards;
     const auto& algorithms = s.prices.in_one_chunk(base.layout, tokens);
+    // The most promising first: what it leaves open of the others need not be priced.
+    std::vector<std::pair<double, std::size_t>> order;
+    for (std::size_t i = 0; i < algorithms.size(); ++i)
+      order.emplace_back(bound_ms(base.costs, algorithms[i].forward_bound_s, algorithms[i].backward_bound_s), i);
+    std::sort(order.begin(), order.end());
     bool refined = algorithms.empty();
-    for (std::size_t i = 0; i < algorithms.size(); ++i) {
-      const Algorithm& one = algorithms[i];
-      const auto split = static_cast<std::size_t>(one.split);
-      if (!o.fits[split] || hopeless(bound_ms(base.costs, one.forward_bound_s, one.backward_bound_s))) continue;
+    double mine_ms = std::numeric_limits<double>::infinity();  // the best of this candidate
+    for (const auto& [bound, i] : order) {
+      const auto split = static_cast<std::size_t>(algorithms[i].split);
+      if (!o.fits[split] || hopeless(bound) || (bound >= mine_ms && !request.exhaustive)) continue;
       refined = true;
       Candidate c = base;
       c.algorithm = s.prices.refined(base.layout, tokens, i, forwards);
       c.time = step_time(c.costs, moe_times(c.algorithm));
       c.memory_GiB = o.memory_GiB[split];
-      best_ms = std::min(best_ms, c.time.total_ms());
+      mine_ms = std::min(mine_ms, c.time.total_ms()), best_ms = std::min(best_ms, mine_ms);
       priced.push_back(std::move(c));
     }
     pruned += !refined;
