@@ -23,7 +23,8 @@
 namespace topomoe::cli {
 namespace {
 
-constexpr const char* kOperations = "alltoall|all_gather|reduce_scatter|all_reduce|gemm|moe_ffn|dispatch|combine";
+constexpr const char* kOperations =
+    "alltoall|all_gather|reduce_scatter|all_reduce|send_recv|gemm|moe_ffn|dispatch|combine";
 
 struct Options {
   std::string operation, cluster, bytes, dtype;
@@ -152,6 +153,8 @@ std::string show_json(const Answer& a, const std::optional<Verdict>& verdict, do
 }
 
 void estimate(const Options& o, const Context& context) {
+  if (o.operation.empty() || ("|" + std::string(kOperations) + "|").find("|" + o.operation + "|") == std::string::npos)
+    throw InvalidInput("operation", o.operation, "must be one of " + std::string(kOperations));
   Topology topology = read_topology_file(o.cluster);
   if (o.gpus < 0) throw InvalidInput("--gpus", std::to_string(o.gpus), "a positive number of GPUs");
   if (topology.gpu_count() == 0) throw InvalidInput(o.cluster + ": gpus", "0", "a cluster with GPUs");

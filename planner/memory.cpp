@@ -1,6 +1,7 @@
 #include "planner/memory.hpp"
 
 #include <algorithm>
+#include <optional>
 
 namespace topomoe {
 
@@ -88,7 +89,6 @@ double micro_batches_in_flight(const Job& job, const Layout& l, int stage) {
 }
 
 double dispatch_buffer_bytes(const Model& m, const Job& job, const Layout& l, const MemoryOptions& options) {
-  if (options.dispatch_buffers_per_layer) return options.dispatch_buffers_per_layer->value;
   // ETP ranks gather their rows: one copy sent (top_k s b / tp rows), one received (etp times as many).
   const double sent = options.token_copies * m.top_k * tokens_per_micro_batch(job, l.cp) / l.tp;
   return sent * (1 + (l.ep > 1 ? options.skew : 1) * l.etp) * m.hidden * static_cast<double>(size_of(job.dtype));
@@ -206,7 +206,7 @@ MemoryBreakdown memory_of(const Model& m, const Job& job, const Layout& l, const
   else
     add_inference(out, m, job, l, c, parameters, options);
   if (parameters.routed > 0 && l.ep * l.etp > 1)
-    out.dispatch_buffers = bytes(options.layers_in_dispatch * dispatch_buffer_bytes(m, job, l, options));
+    out.dispatch_buffers = bytes(dispatch_buffer_bytes(m, job, l, options));
   if (l.world > 1) out.comm_buffers = options.comm_buffers;
   return out;
 }

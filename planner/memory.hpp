@@ -6,7 +6,6 @@
 // Ignored: fragmentation, the framework's own memory, CUDA graphs, offloading, gradient sharding (ZeRO 2, 3).
 #pragma once
 
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -23,10 +22,6 @@ struct MemoryOptions {
   double skew = 1;              // routed tokens of the busiest rank over the mean
   double token_copies = 1;      // tp where each TP rank dispatches all tokens (`replicated`, ETP 1), 1 where sliced
   bool shard_optimizer = true;  // Megatron's distributed optimizer, ZeRO 1
-  // Exchange buffers of a MoE layer, and how many layers hold theirs at once. Unset bytes: one send copy
-  // and one receive copy of the routed rows.
-  std::optional<Bytes> dispatch_buffers_per_layer;
-  int layers_in_dispatch = 1;
   Bytes comm_buffers = GiB(1);  // NCCL's and the like. Assumed: not measured here
 };
 

@@ -37,16 +37,10 @@ RankRange neighbourhood(const Topology& t, const RankGroups& groups, int rank) {
 }  // namespace
 
 GroupLoad TrafficModel::weighted(const RankGroups& groups, Role role, int rank, const PairWeight& weight) const {
-  const Topology& t = router_.topology();
   const auto own = groups.members(role, rank);
   GroupLoad out;
   out.peers = static_cast<int>(own.size()) - 1;
   if (out.peers == 0) return out;
-  for (const int peer : own) {
-    if (peer == rank) continue;
-    out.outside += t.node_of(peer) != t.node_of(rank);
-    out.latency_us = std::max(out.latency_us, router_.route(rank, peer).latency_us);
-  }
   LinkLoads loads(router_);
   add(loads, groups, role, rank, weight);
   for (const ClassLoad& c : loads.by_class())
@@ -63,32 +57,6 @@ void TrafficModel::add(LinkLoads& loads, const RankGroups& groups, Role role, in
       loads.add(r, peer, weight(r, peer));
       if (peer < first || peer >= end) loads.add(peer, r, weight(peer, r));
     }
-}
-
-const GroupLoad& TrafficModel::ring(const RankGroups& groups, Role role, int rank) {
-  const auto own = groups.members(role, rank);
-  const std::vector<int> key(own.begin(), own.end());
-  const auto found = known_rings_.find(key);
-  if (found != known_rings_.end()) return found->second;
-  const Topology& t = router_.topology();
-  GroupLoad out;
-  out.peers = static_cast<int>(own.size()) - 1;
-  for (const int peer : own) out.outside += t.node_of(peer) != t.node_of(rank);
-  // The rank's own host, or leaf: rings of its ranks share links there.
-  const int hosts = t.fabric ? std::min(t.fabric->hosts_per_leaf, 4) : 1, first_host = t.host_of(rank) / hosts * hosts;
-  const int first = t.first_gpu_of_host(first_host);
-  const int end = std::min(first + hosts * t.gpus_per_host(first_host), groups.layout().world);
-  LinkLoads loads(router_);
-  for (int r = first; r < end; ++r) {
-    const std::vector<int> members = topomoe::members(groups.layout(), role, r, groups.gpus_per_node());
-    const auto at = static_cast<std::size_t>(std::lower_bound(members.begin(), members.end(), r) - members.begin());
-    const int next = members[(at + 1) % members.size()], previous = members[(at + members.size() - 1) % members.size()];
-    if (next != r) loads.add(r, next, 1);
-    if (previous != r && (previous < first || previous >= end)) loads.add(previous, r, 1);
-  }
-  for (const ClassLoad& c : loads.by_class())
-    out.classes.push_back({c.klass, c.name, c.max_bytes, c.GBps_per_direction});
-  return known_rings_.emplace(key, std::move(out)).first->second;
 }
 
 namespace {
@@ -121,11 +89,6 @@ const GroupLoad& TrafficModel::equal(const RankGroups& groups, Role role, int ra
     return known_.emplace(std::move(key), weighted(groups, role, rank, [](int, int) { return 1.0; })).first->second;
   GroupLoad out;
   out.peers = static_cast<int>(own.size()) - 1;
-  for (const int peer : own) {
-    if (peer == rank) continue;
-    out.outside += t.node_of(peer) != t.node_of(rank);
-    out.latency_us = std::max(out.latency_us, router_.route(rank, peer).latency_us);
-  }
   for (const ClassLoad& c : all_to_all_loads(router_, 1, pattern).by_class())
     out.classes.push_back({c.klass, c.name, c.max_bytes, c.GBps_per_direction});
   return known_.emplace(std::move(key), std::move(out)).first->second;

@@ -25,9 +25,7 @@ struct GroupLoad {
     double raw_GBps = 0;
   };
   std::vector<Class> classes;
-  int peers = 0;          // of a rank, itself not counted
-  int outside = 0;        // of those, in other nodes
-  double latency_us = 0;  // of the longest route
+  int peers = 0;  // of a rank, itself not counted
 };
 
 // What one rank sends to one peer.
@@ -41,13 +39,11 @@ class TrafficModel {
   GroupLoad weighted(const RankGroups& groups, Role role, int rank, const PairWeight& weight) const;
   // The same flows onto loads that others share.
   void add(LinkLoads& loads, const RankGroups& groups, Role role, int rank, const PairWeight& weight) const;
-  // Each member sends one unit to the next of its group: what a ring collective puts on links.
-  const GroupLoad& ring(const RankGroups& groups, Role role, int rank);
   const Router& router() const { return router_; }
 
  private:
   Router router_;
-  std::map<std::vector<int>, GroupLoad> known_, known_rings_;
+  std::map<std::vector<int>, GroupLoad> known_;
 };
 
 }  // namespace topomoe
