@@ -78,6 +78,19 @@ void check_pods(const Parameters& p, int hosts_per_pod, int hosts_per_leaf, int 
   p.ratio("pod_oversubscription", ratio);
 }
 
+// Leaves, spines and pods of either kind of tree; what tells the kinds apart is in `fabric` already.
+template <class Shape>
+Fabric tree(const Parameters& p, Fabric fabric, const Shape& shape) {
+  fabric.hosts_per_leaf = shape.hosts_per_leaf;
+  fabric.spine_count = shape.spine_count;
+  fabric.oversubscription = shape.oversubscription;
+  fabric.hosts_per_pod = shape.hosts_per_pod;
+  fabric.core_count = shape.core_count;
+  fabric.pod_oversubscription = shape.pod_oversubscription;
+  p.derive_rates(fabric, shape.latency_us, shape.latency_us);
+  return p.checked(fabric);
+}
+
 }  // namespace
 
 Fabric build_fat_tree(const Topology& topology, const FatTreeShape& shape) {
@@ -91,14 +104,7 @@ Fabric build_fat_tree(const Topology& topology, const FatTreeShape& shape) {
   Fabric fabric;
   fabric.rails = rails_of(topology);
   fabric.planes = shape.planes;
-  fabric.hosts_per_leaf = shape.hosts_per_leaf;
-  fabric.spine_count = shape.spine_count;
-  fabric.oversubscription = shape.oversubscription;
-  fabric.hosts_per_pod = shape.hosts_per_pod;
-  fabric.core_count = shape.core_count;
-  fabric.pod_oversubscription = shape.pod_oversubscription;
-  p.derive_rates(fabric, shape.latency_us, shape.latency_us);
-  return p.checked(fabric);
+  return tree(p, fabric, shape);
 }
 
 Fabric build_rail_optimised(const Topology& topology, const RailOptimisedShape& shape) {
@@ -117,14 +123,7 @@ Fabric build_rail_optimised(const Topology& topology, const RailOptimisedShape& 
   fabric.rails = rails;
   fabric.rail_optimised = true;
   fabric.planes = shape.spine_over_rails ? shape.planes : rails;
-  fabric.hosts_per_leaf = shape.hosts_per_leaf;
-  fabric.spine_count = shape.spine_count;
-  fabric.oversubscription = shape.oversubscription;
-  fabric.hosts_per_pod = shape.hosts_per_pod;
-  fabric.core_count = shape.core_count;
-  fabric.pod_oversubscription = shape.pod_oversubscription;
-  p.derive_rates(fabric, shape.latency_us, shape.latency_us);
-  return p.checked(fabric);
+  return tree(p, fabric, shape);
 }
 
 Fabric build_dragonfly_plus(const Topology& topology, const DragonflyPlusShape& shape) {
