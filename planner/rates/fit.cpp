@@ -105,4 +105,13 @@ double relative_quantile(std::span<const double> log_residuals, double q) {
   return errors[static_cast<std::size_t>(q * static_cast<double>(errors.size() - 1))];
 }
 
+LogFit fit_logs(std::span<const FitFigure> figures, std::size_t residual_count, double robust_scale,
+                const Residuals& residuals) {
+  LogFit fit{fit_figures(figures, residual_count, robust_scale, residuals), 0};
+  std::vector<double> left(residual_count);
+  residuals(fit.figures, left);
+  fit.spread = relative_quantile(left, 0.9);
+  return fit;
+}
+
 }  // namespace topomoe

@@ -25,4 +25,12 @@ std::vector<double> fit_figures(std::span<const FitFigure> figures, std::size_t 
 // The q-quantile of |exp(r) - 1|: what a fit in logarithms leaves, as a relative error.
 double relative_quantile(std::span<const double> log_residuals, double q);
 
+// Both of residuals in logarithms: the figures, and the 90th percentile of what they leave.
+struct LogFit {
+  std::vector<double> figures;
+  double spread = 0;
+};
+LogFit fit_logs(std::span<const FitFigure> figures, std::size_t residual_count, double robust_scale,
+                const Residuals& residuals);
+
 }  // namespace topomoe

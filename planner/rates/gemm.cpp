@@ -54,13 +54,8 @@ GemmFit fit_gemm(std::span<const GemmPoint> points, const GpuRates& gpu) {
     for (std::size_t i = 0; i < points.size(); ++i)
       out[i] = std::log(gemm_time(f, gpu, points[i].m, points[i].n, points[i].k).total_us / points[i].time_us);
   };
-  GemmFit fit;
-  const auto best = fit_figures(figures, points.size(), 0.05, residuals);
-  fit.figures = of(best);
-  std::vector<double> left(points.size());
-  residuals(best, left);
-  fit.spread = relative_quantile(left, 0.9);
-  return fit;
+  const LogFit fit = fit_logs(figures, points.size(), 0.05, residuals);
+  return {of(fit.figures), fit.spread};
 }
 
 }  // namespace topomoe

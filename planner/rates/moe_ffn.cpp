@@ -92,13 +92,8 @@ MoeFfnFit fit_moe_ffn(std::span<const MoeFfnPoint> points, const GpuRates& gpu) 
     for (std::size_t i = 0; i < points.size(); ++i)
       out[i] = std::log(moe_ffn_time(f, gpu, points[i].load, points[i].shape).total_us / points[i].time_us);
   };
-  MoeFfnFit fit;
-  const auto best = fit_figures(figures, points.size(), 0.1, residuals);
-  fit.figures = of(best);
-  std::vector<double> left(points.size());
-  residuals(best, left);
-  fit.spread = relative_quantile(left, 0.9);
-  return fit;
+  const LogFit fit = fit_logs(figures, points.size(), 0.1, residuals);
+  return {of(fit.figures), fit.spread};
 }
 
 }  // namespace topomoe
