@@ -25,11 +25,6 @@ Plan describe(Search& s, const Candidate& c) {
   Plan p;
   p.topology = {r.topology.name,   fingerprint(r.topology), r.topology.host_count(), r.topology.gpu_count(),
                 s.gpus_per_node(), r.topology_note,         r.topology.warnings};
-  if (r.model.router_groups > 1)
-    p.topology.warnings.push_back(fmt::format(
-        "routing: the router may reach {} of {} expert groups; priced as if it could reach all, so distinct nodes a "
-        "token (node_dedup's traffic) are overestimated",
-        r.model.router_topk_groups, r.model.router_groups));
   p.model = r.model, p.job = c.job, p.routing = r.routing, p.layout = c.layout;
   for (int rank = 0; rank < c.layout.world; ++rank)
     p.ranks.push_back({"host" + std::to_string(r.topology.host_of(rank)), r.topology.bus_id(rank)});
@@ -37,7 +32,7 @@ Plan describe(Search& s, const Candidate& c) {
     p.expert_owners.resize(static_cast<std::size_t>(part_begin(r.model.experts, c.layout.ep, i + 1)), i);
   p.schedule = s.prices.schedule(c.layout, c.algorithm);
   const RankGroups groups(c.layout, s.gpus_per_node());
-  LayerPricer pricer(s.traffic, s.machine, groups, s.prices.widths(c.layout), s.popularity, s.tokens(c.job, c.layout));
+  LayerPricer pricer(s.traffic, s.machine, groups, s.prices.widths(c.layout), s.odds, s.tokens(c.job, c.layout));
   const auto priced = [&](bool backward) {
     PredictedPass pass = pricer.price(p.schedule, backward);
     const LayerPricer::Bound bound = pricer.lower_bound(p.schedule, backward);

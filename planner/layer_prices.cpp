@@ -5,13 +5,12 @@
 namespace topomoe {
 
 LayerPrices::LayerPrices(const Model& model, DType dtype, const Machine& machine, TrafficModel& traffic,
-                         const std::vector<double>& popularity, const AlgorithmOptions& options,
-                         ScheduleCache& schedules)
+                         const RoutingOdds& odds, const AlgorithmOptions& options, ScheduleCache& schedules)
     : model_(model),
       dtype_(dtype),
       machine_(machine),
       traffic_(traffic),
-      popularity_(popularity),
+      odds_(odds),
       options_(options),
       schedules_(schedules) {}
 
@@ -31,7 +30,7 @@ LayerPrices::Entry& LayerPrices::entry(const Layout& layout, double tokens) {
   Entry& e = at->second;
   if (!fresh) return e;
   const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
-  LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
+  LayerPricer pricer(traffic_, machine_, groups, widths(layout), odds_, tokens);
   e.one = list_algorithms(groups, options_);
   for (Algorithm& a : e.one) {
     price(a, pricer, schedules_, layout, options_);
@@ -50,7 +49,7 @@ const std::vector<Algorithm>& LayerPrices::in_one_chunk(const Layout& layout, do
 
 std::vector<Algorithm> LayerPrices::in_chunks(const Layout& layout, double tokens, const Algorithm& a) {
   const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
-  LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
+  LayerPricer pricer(traffic_, machine_, groups, widths(layout), odds_, tokens);
   return price_chunks(a, pricer, schedules_, layout, injected(layout, a.split, tokens), options_, timelines_);
 }
 

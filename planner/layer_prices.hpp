@@ -14,8 +14,8 @@ namespace topomoe {
 // Not thread-safe. References stay valid as long as the object.
 class LayerPrices {
  public:
-  LayerPrices(const Model& model, DType dtype, const Machine& machine, TrafficModel& traffic,
-              const std::vector<double>& popularity, const AlgorithmOptions& options, ScheduleCache& schedules);
+  LayerPrices(const Model& model, DType dtype, const Machine& machine, TrafficModel& traffic, const RoutingOdds& odds,
+              const AlgorithmOptions& options, ScheduleCache& schedules);
 
   // Every algorithm that applies, in one chunk; tokens: that a TP group holds.
   const std::vector<Algorithm>& in_one_chunk(const Layout& layout, double tokens);
@@ -49,7 +49,7 @@ class LayerPrices {
   DType dtype_;
   const Machine& machine_;
   TrafficModel& traffic_;
-  const std::vector<double>& popularity_;
+  const RoutingOdds& odds_;
   const AlgorithmOptions& options_;
   ScheduleCache& schedules_;
   std::map<Key, Entry> known_;

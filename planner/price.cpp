@@ -43,17 +43,16 @@ struct Fingerprint {
 }  // namespace
 
 LayerPricer::LayerPricer(TrafficModel& traffic, const Machine& machine, const RankGroups& groups,
-                         const LayerWidths& widths, const std::vector<double>& popularity, double tokens_of_tp_group)
+                         const LayerWidths& widths, const RoutingOdds& odds, double tokens_of_tp_group)
     : traffic_(traffic),
       machine_(machine),
       groups_(groups),
       widths_(widths),
       tokens_(tokens_of_tp_group),
-      popularity_(popularity),
+      odds_(odds),
       resources_{"compute", "hbm"} {
-  const auto [least, most] = std::minmax_element(popularity.begin(), popularity.end());
-  uniform_ = *most - *least < 1e-12;
-  const ExpectedCounts counts(groups, popularity, 1, 1, 1);
+  const ExpectedCounts counts(groups, odds, 1, 1);
+  uniform_ = counts.alike();
   me_ = groups.members(Role::ep, 0)[static_cast<std::size_t>(counts.busiest())];
 }
 
@@ -339,8 +338,7 @@ double injected_tokens(const Schedule& s, const Layout& layout, double of_tp_gro
 LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
   const Layout& layout = groups_.layout();
   const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
-  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
-                                injected_tokens(s, layout, tokens_));
+  const ExpectedCounts expected(groups_, odds_, held, injected_tokens(s, layout, tokens_));
   counts_ = &expected;
   // Chunks of one step are alike: their traffic is routed once, with the bytes of all.
   struct Traffic {
@@ -382,8 +380,7 @@ LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
 double LayerPricer::lane_bound_s(const Schedule& s, bool backward) {
   const Layout& layout = groups_.layout();
   const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
-  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
-                                injected_tokens(s, layout, tokens_));
+  const ExpectedCounts expected(groups_, odds_, held, injected_tokens(s, layout, tokens_));
   counts_ = &expected, bounding_ = true;
   std::array<double, kLaneCount> lanes{};
   for (const Step& step : backward ? s.backward : s.forward) {
@@ -397,8 +394,7 @@ double LayerPricer::lane_bound_s(const Schedule& s, bool backward) {
 std::vector<Interval> LayerPricer::run(const Schedule& s, bool backward, std::span<const std::uint64_t> keys) {
   const auto& layout = groups_.layout();
   const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
-  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
-                                injected_tokens(s, layout, tokens_));
+  const ExpectedCounts expected(groups_, odds_, held, injected_tokens(s, layout, tokens_));
   counts_ = &expected;
   const auto& steps = backward ? s.backward : s.forward;
   std::vector<Task> tasks;

@@ -46,7 +46,7 @@ inline constexpr int kChunkCounts[] = {1, 2, 3, 4, 6, 8, 12, 16};
 class LayerPricer {
  public:
   LayerPricer(TrafficModel& traffic, const Machine& machine, const RankGroups& groups, const LayerWidths& widths,
-              const std::vector<double>& popularity, double tokens_of_tp_group);
+              const RoutingOdds& odds, double tokens_of_tp_group);
 
   PredictedPass price(const Schedule& schedule, bool backward);
   // The same without words, for a search.
@@ -104,7 +104,7 @@ class LayerPricer {
   LayerWidths widths_;
   double tokens_;
   bool uniform_;
-  std::vector<double> popularity_;
+  const RoutingOdds& odds_;
   int me_ = 0;
   const ExpectedCounts* counts_ = nullptr;
   bool bounding_ = false;  // costs for lane_bound_s

@@ -32,11 +32,12 @@ Search::Search(const PlanRequest& r)
       machine(machine_of(r.topology, r.job.dtype, r.calibrations)),
       router(r.topology),
       traffic(router),
-      popularity(expert_popularity(r.routing, r.model.experts)),
+      odds(expert_popularity(r.routing, r.model.experts), r.model.top_k, r.model.router_groups,
+           r.model.router_topk_groups),
       options{.split = r.split, .transport = r.transport, .chunks = r.chunks, .train = r.job.phase == Phase::train},
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : (1 - kKeptFree) * machine.memory_GiB),
       cache(r.cache ? r.cache : new_plan_cache()),
-      prices(r.model, r.job.dtype, machine, traffic, popularity, options, cache->schedules) {
+      prices(r.model, r.job.dtype, machine, traffic, odds, options, cache->schedules) {
   if (r.job.phase == Phase::train) {
     machine.efficiency.in_step = Efficiency::kTrainingStep;
     double& error = machine.efficiency.compute_error;
@@ -69,7 +70,7 @@ MemoryBreakdown Search::memory(const Job& job, const Layout& l, TokenSplit split
   const auto [skew, fresh] = skews_.try_emplace({l.ep, l.etp}, 1.0);
   if (fresh) {
     const RankGroups groups(l, gpus_per_node());
-    const ExpectedCounts counts(groups, popularity, request.model.top_k, 1, 1);
+    const ExpectedCounts counts(groups, odds, 1, 1);
     skew->second = counts.share(counts.busiest()) * l.ep;
   }
   MemoryOptions o;

@@ -37,7 +37,7 @@ struct Search {
   Machine machine;
   Router router;
   TrafficModel traffic;
-  std::vector<double> popularity;
+  RoutingOdds odds;
   AlgorithmOptions options;
   double limit_GiB;
   std::shared_ptr<PlanCache> cache;

@@ -26,7 +26,8 @@ Moved moved(const Schedule& s, const std::vector<Step>& steps, const Layout& lay
   const RankGroups groups(layout, gpus_per_node);
   const double injected = s.intake == Intake::tp_slice ? kHeld / layout.tp : kHeld;
   // Expectations do not know chunks: these are of one.
-  const ExpectedCounts counts(groups, std::vector<double>(kExperts, 1.0 / kExperts), kTopK, kHeld, injected / s.chunks);
+  const RoutingOdds odds(std::vector<double>(kExperts, 1.0 / kExperts), kTopK);
+  const ExpectedCounts counts(groups, odds, kHeld, injected / s.chunks);
   Moved out;
   const int me = 0;
   for (const Step& step : steps) {
