@@ -1,11 +1,13 @@
 // A Model: the shape of a Mixture-of-Experts transformer, as far as parallelism, traffic and memory care.
 //
 // A plain value; planner/hf_config reads one from config.json. A layer is attention followed by either
-// a dense FFN or a MoE FFN (router, routed experts, shared experts); kinds may differ per layer, expert
-// shapes may not. Attention is GQA/MHA, or multi-latent attention (MLA) where kv_lora_rank > 0.
-// Ignored: norms, biases, position tables (below 0.01 % of parameters), sliding windows, sparse attention.
+// a dense FFN or a MoE FFN (router, routed experts, shared experts), and MoE layers may be of several kinds
+// (pyramids: PR-MoE, arXiv 2201.05596, whose residual MLP is a shared expert here). Attention is GQA/MHA, or
+// multi-latent attention (MLA) where kv_lora_rank > 0. Ignored: norms, biases, position tables (below 0.01 % of
+// parameters), sliding windows, sparse attention.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -14,6 +16,17 @@
 namespace topomoe {
 
 enum class Scoring : std::uint8_t { softmax, sigmoid };  // how the router turns logits into scores
+
+// The experts of a MoE layer.
+struct MoeKind {
+  int experts = 0;  // routed ones
+  int top_k = 0;
+  int expert_ffn = 0;  // width of one routed expert
+  int shared_ffn = 0;  // total width of shared experts, 0 if there are none
+  bool operator==(const MoeKind&) const = default;
+};
+inline constexpr int kMaxMoeKinds = 8;
+using KindLayers = std::array<int, kMaxMoeKinds>;  // MoE layers by kind
 
 struct Model {
   std::string name;        // for people, e.g. "mixtral-8x7b"
@@ -28,13 +41,15 @@ struct Model {
   bool gated_ffn = true;      // SwiGLU and kin: 3 matrices an FFN; otherwise 2
   bool encoder_only = false;  // attention is not causal and there is no logits layer
 
-  int experts = 0;  // routed experts of a MoE layer
+  int experts = 0;  // as in MoeKind; of the first kind where MoE layers differ
   int top_k = 0;
-  int expert_ffn = 0;                // width of one routed expert
-  int shared_ffn = 0;                // total width of shared experts, 0 if there are none
+  int expert_ffn = 0;
+  int shared_ffn = 0;
   int dense_ffn = 0;                 // width of dense layers, 0 if there are none
-  std::vector<std::uint8_t> is_moe;  // [layers], 1 where the layer is MoE
-  int mtp_layers = 0;  // multi-token-prediction layers beyond `layers`: MoE, with a projection 2h -> h each
+  std::vector<std::uint8_t> is_moe;  // [layers], 0 where the layer is dense, otherwise 1 + its kind
+  std::vector<MoeKind> moe_kinds;    // empty where all MoE layers are alike; the first is as the fields above
+  int mtp_layers = 0;  // multi-token-prediction layers beyond `layers`: of the last MoE layer's kind, with a projection
+                       // 2h -> h each
 
   Scoring scoring = Scoring::softmax;
   bool renormalize = false;    // weights of the chosen k sum to 1 (norm_topk_prob)
@@ -57,15 +72,20 @@ struct Model {
 inline bool is_mla(const Model& m) { return m.kv_lora_rank > 0; }
 inline bool moe_layer(const Model& m, int layer) { return m.is_moe[static_cast<std::size_t>(layer)] != 0; }
 int moe_layers(const Model&);
-int value_head_dim(const Model&);  // head_dim, or v_head_dim under MLA
+int moe_kind_count(const Model&);  // 1 where all MoE layers are alike
+MoeKind moe_kind(const Model&, int kind);
+int moe_layers(const Model&, int kind);
+int mtp_kind(const Model&);
+std::string kind_name(const Model&, int kind);  // "MoE kind 2 (64 experts in 2 layers)", for people
+int value_head_dim(const Model&);               // head_dim, or v_head_dim under MLA
 
 // Parameter counts, as doubles since they are multiplied by bytes and rates.
-double attention_parameters(const Model&);          // projections of one layer
-double ffn_parameters(const Model&, double width);  // 2 or 3 matrices of hidden x width
-double expert_parameters(const Model&);             // one routed expert
-double shared_parameters(const Model&);             // shared experts of one MoE layer
-double dense_parameters(const Model&);              // FFN of one dense layer
-double router_parameters(const Model&);
+double attention_parameters(const Model&);             // projections of one layer
+double ffn_parameters(const Model&, double width);     // 2 or 3 matrices of hidden x width
+double expert_parameters(const Model&, int kind = 0);  // one routed expert
+double shared_parameters(const Model&, int kind = 0);  // shared experts of one MoE layer
+double dense_parameters(const Model&);                 // FFN of one dense layer
+double router_parameters(const Model&, int kind = 0);
 double layer_parameters(const Model&, int layer);  // everything in it
 double mtp_layer_parameters(const Model&);         // one MTP layer; embedding and logits are shared with the model
 double embedding_parameters(const Model&);         // token table

@@ -98,6 +98,19 @@ TEST(HfConfig, OwnFormat_MontaAndSwitch_AreRead) {
   EXPECT_NEAR(total_parameters(encoder), 534.4e6, 0.5e6);
 }
 
+// Pyramid-residual: 10 MoE layers of 32 experts and 2 of 64, every other layer dense. "4B" in the paper's table:
+// (10*32 + 2*64) * 8.39e6 + 12 residual MLPs and 12 dense FFNs of 8.39e6 + 24 * 4.19e6 + 50257*1024 = 4.11e9.
+TEST(HfConfig, OwnFormat_PyramidResidual_IsRead) {
+  const Model m = shipped("pr-moe-350m-32-64");
+  EXPECT_EQ(moe_kind_count(m), 2);
+  EXPECT_EQ(moe_layers(m, 0), 10);
+  EXPECT_EQ(moe_layers(m, 1), 2);
+  EXPECT_EQ(moe_kind(m, 1), (MoeKind{64, 1, 4096, 4096}));
+  EXPECT_EQ(m.is_moe[19], 1);
+  EXPECT_EQ(m.is_moe[21], 2);
+  EXPECT_NEAR(total_parameters(m), 4.11e9, 0.01e9);
+}
+
 TEST(HfConfig, TextConfig_IsLookedUpFirst) {
   ordered_json inner = ordered_json::parse(shipped_text("mixtral-8x7b"));
   ordered_json outer = {{"model_type", "wrapper"}, {"hidden_size", 1}, {"text_config", inner}};

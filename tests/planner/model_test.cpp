@@ -83,6 +83,74 @@ TEST(Model, Check_Inconsistent_NamesField) {
   EXPECT_HAS(broken([](Model& m) { m.router_groups = 4, m.router_topk_groups = 1; }), "fewer experts than top_k");
 }
 
+// tiny() with two more MoE layers: one of a second kind with 8 experts of width 2, top-1, none shared, and one more of
+// the first.
+Model tiny_pyramid() {
+  Model m = tiny();
+  m.layers = 4, m.is_moe = {0, 1, 2, 1};
+  m.moe_kinds = {{4, 2, 3, 5}, {8, 1, 2, 0}};
+  return m;
+}
+
+TEST(ModelKinds, Parameters_ByHand) {
+  const Model m = tiny_pyramid();
+  EXPECT_EQ(moe_layers(m), 3);
+  EXPECT_EQ(moe_layers(m, 0), 2);
+  EXPECT_EQ(moe_layers(m, 1), 1);
+  EXPECT_EQ(mtp_kind(m), 0);
+  const double second = 192 + 8 * 8 + 8 * (3 * 8 * 2);  // attention, router, experts of 48
+  EXPECT_EQ(layer_parameters(m, 2), second);
+  EXPECT_EQ(layer_parameters(m, 3), 632);
+  double sum = embedding_parameters(m) + logits_parameters(m);
+  for (int layer = 0; layer < 4; ++layer) sum += layer_parameters(m, layer);
+  EXPECT_EQ(total_parameters(m), sum);
+  EXPECT_EQ(active_parameters(m), sum - 2 * 2 * 72 - 7 * 48);  // 2 of 4 twice, 1 of 8
+  EXPECT_EQ(kind_name(m, 1), "MoE kind 2 (8 experts in 1 layers)");
+  EXPECT_EQ(model_flops_per_token(m, 16), 6 * (active_parameters(m) - 80) + 6 * 4 * 16 * 8);
+}
+
+TEST(ModelKinds, Json_ListsRunsInOrderOfLayers) {
+  const Model m = tiny_pyramid();
+  const ordered_json json = to_json(m);
+  ASSERT_EQ(json["moe_kinds"].size(), 3U);
+  EXPECT_EQ(json["moe_kinds"][1]["experts"], 8);
+  EXPECT_EQ(json["layer_kinds"], "dmmm");
+  EXPECT_EQ(model_from_json(json), m);
+  EXPECT_FALSE(to_json(tiny()).contains("moe_kinds"));
+}
+
+TEST(ModelKinds, AllRunsAlike_AreTheModelWithout) {
+  ordered_json json = to_json(tiny());
+  json["layers"] = 4, json["layer_kinds"] = "dmmm";
+  const Model plain = model_from_json(json);
+  json["moe_kinds"] = {{{"layers", 1}, {"experts", 4}}, {{"layers", 2}, {"experts", 4}, {"top_k", 2}}};
+  EXPECT_EQ(model_from_json(json), plain);
+}
+
+TEST(ModelKinds, Inconsistent_NamesTheKind) {
+  const auto broken = [](auto change) {
+    Model m = tiny_pyramid();
+    change(m);
+    return message_of([&] { check(m); });
+  };
+  EXPECT_EQ(broken([](Model&) {}), "no error");
+  EXPECT_HAS(broken([](Model& m) { m.moe_kinds[1].top_k = 9; }), "moe_kinds[1].top_k: 9: must be at most experts = 8");
+  EXPECT_HAS(broken([](Model& m) { m.experts = 6; }), "moe_kinds[0]: 4 experts: the first kind must be what");
+  EXPECT_HAS(broken([](Model& m) { m.moe_kinds[1] = m.moe_kinds[0]; }), "moe_kinds[1].experts: 4: is as kind 0");
+  EXPECT_HAS(broken([](Model& m) { m.is_moe = {0, 2, 1, 1}; }), "layer_kinds: 2: kinds must be numbered");
+  EXPECT_HAS(broken([](Model& m) { m.is_moe = {0, 1, 1, 1}; }), "moe_kinds[1].layers: 0");
+  EXPECT_HAS(broken([](Model& m) { m.is_moe = {0, 1, 2, 3}; }), "layer_kinds: 3");
+  EXPECT_HAS(broken([](Model& m) { m.router_groups = 4, m.router_topk_groups = 2, m.moe_kinds[1].experts = 6; }),
+             "router_groups: 4: must divide moe_kinds[1].experts = 6");
+  ordered_json json = to_json(tiny_pyramid());
+  json["moe_kinds"][1]["layers"] = 2;
+  EXPECT_HAS(message_of([&] { model_from_json(json); }), "moe_kinds: 4 layers: must be the 3 MoE layers");
+  json["moe_kinds"] = 3;
+  EXPECT_HAS(message_of([&] { model_from_json(json); }), "moe_kinds: 3: must be an array");
+  json["moe_kinds"] = {{{"layers", 3}, {"experts", 8}}};
+  EXPECT_HAS(message_of([&] { model_from_json(json); }), "moe_kinds[0]: 8 experts: the first kind must be");
+}
+
 TEST(ModelJson, RoundTrip_IsIdentical) {
   Model quantized = tiny();
   quantized.quantized_weight_bytes = 0.53125, quantized.scoring = Scoring::sigmoid, quantized.mtp_layers = 1;
