@@ -6,9 +6,14 @@
 namespace topomoe {
 
 TimeParts time_parts(const Search& s, const Candidate& c) {
-  const Algorithm& a = c.algorithm;
-  const double layer = c.costs.moe_forwards * a.forward_s + a.backward_s;
-  const double compute = c.costs.moe_forwards * a.forward_compute_s + a.backward_compute_s;
+  double layer = 0, compute = 0;  // of MoE layers of each kind, as many as there are for one of the first
+  const auto add = [&](const Algorithm& a, int kind) {
+    const double layers = 1.0 * moe_layers(s.request.model, kind) / moe_layers(s.request.model, 0);
+    layer += layers * a.time_s(c.costs.moe_forwards);
+    compute += layers * (c.costs.moe_forwards * a.forward_compute_s + a.backward_compute_s);
+  };
+  add(c.algorithm, 0);
+  for (std::size_t i = 0; i < c.later.size(); ++i) add(c.later[i], static_cast<int>(i) + 1);
   const double share = layer > 0 ? std::min(1.0, compute / layer) : 0;
   TimeParts p;
   p.compute_ms = c.time.moe_ms * share + c.time.attention_ms + c.time.bubble_ms + c.time.other_ms;

@@ -65,7 +65,7 @@ std::vector<PlanRow> compare_plans(const Plan& a, const Plan& b) {
   rows.text("cluster", cluster_of(a), cluster_of(b));
   rows.text("job", job_of(a), job_of(b));
   rows.text("layout", name(a.layout), name(b.layout));
-  rows.text("algorithm", a.schedule.name, b.schedule.name);
+  rows.text("algorithm", algorithms_name(a), algorithms_name(b));
   rows.figure("micro-batch", "sequences", a.job.micro_batch, b.job.micro_batch);
   rows.text("recompute", std::string(to_string(a.job.recompute)), std::string(to_string(b.job.recompute)));
   rows.figure("time", "ms", a.time.total_ms(), b.time.total_ms());

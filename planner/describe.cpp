@@ -18,6 +18,31 @@ void add_loads(std::vector<LinkClassLoad>& all, const std::vector<LinkClassLoad>
   }
 }
 
+PlannedKind describe_kind(Search& s, const Candidate& c, int kind) {
+  const std::size_t later = static_cast<std::size_t>(kind) - 1;
+  LayerPrices& prices = kind == 0 ? s.prices : s.later_prices[later];
+  PlannedKind p;
+  const int experts = moe_kind(s.request.model, kind).experts;
+  for (int i = 0; i < c.layout.ep; ++i)
+    p.expert_owners.resize(static_cast<std::size_t>(part_begin(experts, c.layout.ep, i + 1)), i);
+  p.schedule = prices.schedule(c.layout, kind == 0 ? c.algorithm : c.later[later]);
+  const RankGroups groups(c.layout, s.gpus_per_node());
+  LayerPricer pricer(s.traffic, s.machine, groups, prices.widths(c.layout), kind == 0 ? s.odds : s.later_odds[later],
+                     s.tokens(c.job, c.layout));
+  const auto priced = [&](bool backward) {
+    PredictedPass pass = pricer.price(p.schedule, backward);
+    const LayerPricer::Bound bound = pricer.lower_bound(p.schedule, backward);
+    pass.bound_us = bound.seconds * 1e6, pass.bound_by = bound.by;
+    return pass;
+  };
+  p.forward = priced(false);
+  add_loads(p.loads, pricer.last_loads());
+  if (!s.options.train) return p;
+  p.backward = priced(true);
+  add_loads(p.loads, pricer.last_loads());
+  return p;
+}
+
 }  // namespace
 
 Plan describe(Search& s, const Candidate& c) {
@@ -28,30 +53,20 @@ Plan describe(Search& s, const Candidate& c) {
   p.model = r.model, p.job = c.job, p.routing = r.routing, p.layout = c.layout;
   for (int rank = 0; rank < c.layout.world; ++rank)
     p.ranks.push_back({"host" + std::to_string(r.topology.host_of(rank)), r.topology.bus_id(rank)});
-  for (int i = 0; i < c.layout.ep; ++i)
-    p.expert_owners.resize(static_cast<std::size_t>(part_begin(r.model.experts, c.layout.ep, i + 1)), i);
-  p.schedule = s.prices.schedule(c.layout, c.algorithm);
-  const RankGroups groups(c.layout, s.gpus_per_node());
-  LayerPricer pricer(s.traffic, s.machine, groups, s.prices.widths(c.layout), s.odds, s.tokens(c.job, c.layout));
-  const auto priced = [&](bool backward) {
-    PredictedPass pass = pricer.price(p.schedule, backward);
-    const LayerPricer::Bound bound = pricer.lower_bound(p.schedule, backward);
-    pass.bound_us = bound.seconds * 1e6, pass.bound_by = bound.by;
-    return pass;
-  };
-  p.forward = priced(false);
-  add_loads(p.loads, pricer.last_loads());
-  if (s.options.train) {
-    p.backward = priced(true);
-    add_loads(p.loads, pricer.last_loads());
-  }
+  PlannedKind first = describe_kind(s, c, 0);
+  p.expert_owners = std::move(first.expert_owners), p.schedule = std::move(first.schedule);
+  p.forward = std::move(first.forward), p.backward = std::move(first.backward), p.loads = std::move(first.loads);
+  for (int kind = 1; kind < moe_kind_count(r.model); ++kind) p.later_kinds.push_back(describe_kind(s, c, kind));
   p.time = c.time;
   p.tokens_per_rank = s.tokens(c.job, c.layout);
   const double flops = model_flops_per_token(r.model, r.job.sequence) / (s.options.train ? 1 : 3);
   const double all_tokens =
       static_cast<double>(r.job.global_batch) * (r.job.phase == Phase::decode ? 1 : r.job.sequence);
   p.model_TFLOPps_per_gpu = flops * all_tokens / (c.time.total_ms() * 1e-3) / c.layout.world * 1e-12;
-  const MemoryBreakdown memory = s.memory(c.job, c.layout, c.algorithm.split);
+  TokenSplit split = c.algorithm.split;  // of the kind that needs most
+  for (const Algorithm& a : c.later)
+    if (a.split == TokenSplit::replicated) split = a.split;
+  const MemoryBreakdown memory = s.memory(c.job, c.layout, split);
   for (const auto& [bucket, size] : memory.buckets()) p.memory_GiB.emplace_back(bucket, in_GiB(size));
   p.memory_stage = memory.stage;
   p.memory_limit_GiB = s.limit_GiB;

@@ -68,7 +68,21 @@ std::string explain_text(const Plan& p) {
                  p.job.sequence, p.job.micro_batch, p.job.global_batch, to_string(p.job.dtype),
                  p.job.recompute == Recompute::none ? "" : fmt::format(", recompute {}", to_string(p.job.recompute)),
                  p.routing.name, p.tokens_per_rank);
-  fmt::format_to(out, "\nlayout     {}\nalgorithm  {}\n", name(p.layout), p.schedule.name);
+  fmt::format_to(out, "\nlayout     {}\nalgorithm  {}\n", name(p.layout), algorithms_name(p));
+  for (std::size_t i = 0; !p.later_kinds.empty() && i <= p.later_kinds.size(); ++i) {
+    const int kind = static_cast<int>(i);
+    const MoeKind k = moe_kind(p.model, kind);
+    const auto row = [&](const Schedule& s, const PredictedPass& forward, const PredictedPass& backward) {
+      fmt::format_to(out, "{:<11}{}: {}, top-{} of width {}{}: {:.0f} us forward{}\n", i == 0 ? "MoE kinds" : "",
+                     kind_name(p.model, kind), s.name, k.top_k, k.expert_ffn,
+                     k.shared_ffn > 0 ? fmt::format(" and {} shared", k.shared_ffn) : "", forward.time_us,
+                     train ? fmt::format(", {:.0f} us backward", backward.time_us) : "");
+    };
+    if (i == 0)
+      row(p.schedule, p.forward, p.backward);
+    else
+      row(p.later_kinds[i - 1].schedule, p.later_kinds[i - 1].forward, p.later_kinds[i - 1].backward);
+  }
   fmt::format_to(
       out,
       "{:<11}{:.1f} ms = MoE {:.1f} + attention and dense {:.1f} + bubble {:.1f} + gradients {:.1f} + other {:.1f}\n",
@@ -104,6 +118,7 @@ std::string explain_text(const Plan& p) {
     fmt::format_to(out, "{:<11}{}: {}, within {:.0f}%\n", &r == p.rates.data() ? "rates" : "", r.what, r.source,
                    100 * r.error);
 
+  if (!p.later_kinds.empty()) fmt::format_to(out, "\nof {}:\n", kind_name(p.model, 0));
   pass_table(out, "MoE layer, forward", p.forward, p.schedule.forward);
   if (train) pass_table(out, "MoE layer, backward", p.backward, p.schedule.backward);
 
@@ -121,8 +136,8 @@ std::string explain_text(const Plan& p) {
     const double more = 100 * (c.time_ms / p.time.total_ms() - 1);
     fmt::format_to(out, "with {} {:.0f}% lower: {:+.1f}% time, {}\n", c.rate, 100 * (1 - c.factor), more,
                    c.changes ? fmt::format("and the choice would be {} | {}", c.layout, c.algorithm)
-                   : c.algorithm == p.schedule.name ? "the same choice"
-                                                    : fmt::format("the same choice, {}", c.algorithm));
+                   : c.algorithm == algorithms_name(p) ? "the same choice"
+                                                       : fmt::format("the same choice, {}", c.algorithm));
   }
   if (p.pareto.size() > 1) fmt::format_to(out, "with less memory (no other is better in both)\n");
   for (std::size_t i = 1; i < p.pareto.size(); ++i)

@@ -17,11 +17,17 @@ Algorithm best_for(Search& s, const Candidate& c, double tokens) {
                                            topomoe::layer_costs(m, job, c.layout, s.machine, s.gpus_per_node()),
                                            step_curves(c.layout, s.machine, s.gpus_per_node()), s.machine);
   const double forwards = c.costs.moe_forwards;
+  bool fits[2];
+  for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated})
+    fits[static_cast<std::size_t>(split)] = in_GiB(s.memory(job, c.layout, split).total()) <= s.limit_GiB;
+  Candidate there = c;
+  there.job = job;
+  const auto later = fastest_later(s, there, fits);
   std::vector<Outcome> outcomes;
-  for (std::size_t i = 0; i < s.prices.in_one_chunk(c.layout, tokens).size(); ++i) {
+  for (std::size_t i = 0; later && i < s.prices.in_one_chunk(c.layout, tokens).size(); ++i) {
     const Algorithm& a = s.prices.refined(c.layout, tokens, i, forwards);
-    if (in_GiB(s.memory(job, c.layout, a.split).total()) > s.limit_GiB) continue;
-    outcomes.push_back({a, step_time(costs, {a.forward_s, a.backward_s, a.idle_s}).total_ms()});
+    if (!fits[static_cast<std::size_t>(a.split)]) continue;
+    outcomes.push_back({a, step_time(costs, moe_times(a, *later)).total_ms()});
   }
   return outcomes.empty() ? c.algorithm : outcomes[choose(outcomes)].algorithm;
 }

@@ -114,11 +114,13 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
     add_collectives(w.cost);
     out.dense = w.cost;
   }
-  if (m.shared_ffn > 0) {
+  for (int kind = 0; kind < moe_kind_count(m); ++kind) {
     Work w = work();
-    w.ffn(T, m.shared_ffn / tp);
-    add_collectives(w.cost);
-    out.shared = w.cost;
+    if (const int width = moe_kind(m, kind).shared_ffn; width > 0) w.ffn(T, width / tp), add_collectives(w.cost);
+    if (kind == 0)
+      out.shared = w.cost;
+    else
+      out.later_shared.push_back(w.cost);
   }
   if (!m.encoder_only) {
     Work w = work();

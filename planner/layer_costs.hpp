@@ -11,6 +11,8 @@
 // Ignored: dropout, the re-gather of inputs for weight gradients (Megatron hides it behind the dgrad), TP overlap.
 #pragma once
 
+#include <vector>
+
 #include "planner/machine.hpp"
 #include "topomoe/job.hpp"
 #include "topomoe/layout.hpp"
@@ -24,8 +26,12 @@ struct PassCost {
 };
 
 struct LayerCosts {
-  PassCost attention, dense, shared;  // of a layer; shared: the shared experts of a MoE layer
-  PassCost logits;                    // of the last stage (each MTP layer makes its own)
+  PassCost attention, dense, shared;   // of a layer; shared: the shared experts of a MoE layer
+  std::vector<PassCost> later_shared;  // of the MoE kinds after the first
+  PassCost logits;                     // of the last stage (each MTP layer makes its own)
+  const PassCost& shared_of(int kind) const {
+    return kind == 0 ? shared : later_shared[static_cast<std::size_t>(kind - 1)];
+  }
 };
 
 // `layout`: tp, cp and sequence_parallel matter, and where its groups lie.

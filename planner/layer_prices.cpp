@@ -4,9 +4,10 @@
 
 namespace topomoe {
 
-LayerPrices::LayerPrices(const Model& model, DType dtype, const Machine& machine, TrafficModel& traffic,
+LayerPrices::LayerPrices(const Model& model, int kind, DType dtype, const Machine& machine, TrafficModel& traffic,
                          const RoutingOdds& odds, const AlgorithmOptions& options, ScheduleCache& schedules)
     : model_(model),
+      kind_(kind),
       dtype_(dtype),
       machine_(machine),
       traffic_(traffic),
@@ -15,9 +16,9 @@ LayerPrices::LayerPrices(const Model& model, DType dtype, const Machine& machine
       schedules_(schedules) {}
 
 LayerWidths LayerPrices::widths(const Layout& l) const {
-  return {static_cast<double>(model_.hidden),   static_cast<double>(model_.expert_ffn) / l.etp,
-          static_cast<double>(model_.experts),  static_cast<double>(model_.top_k),
-          static_cast<double>(size_of(dtype_)), model_.gated_ffn ? 3 : 2};
+  const MoeKind k = moe_kind(model_, kind_);
+  return {static_cast<double>(model_.hidden), static_cast<double>(k.expert_ffn) / l.etp, static_cast<double>(k.experts),
+          static_cast<double>(k.top_k),       static_cast<double>(size_of(dtype_)),      model_.gated_ffn ? 3 : 2};
 }
 
 LayerPrices::Key LayerPrices::key(const Layout& l, double tokens) const {

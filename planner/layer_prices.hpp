@@ -1,4 +1,5 @@
-// Prices of one MoE layer, shared by all layouts of a search that differ only in pipeline, batch or recomputation.
+// Prices of one MoE layer (of one kind), shared by all layouts of a search that differ only in pipeline, batch or
+// recomputation.
 #pragma once
 
 #include <compare>
@@ -14,8 +15,8 @@ namespace topomoe {
 // Not thread-safe. References stay valid as long as the object.
 class LayerPrices {
  public:
-  LayerPrices(const Model& model, DType dtype, const Machine& machine, TrafficModel& traffic, const RoutingOdds& odds,
-              const AlgorithmOptions& options, ScheduleCache& schedules);
+  LayerPrices(const Model& model, int kind, DType dtype, const Machine& machine, TrafficModel& traffic,
+              const RoutingOdds& odds, const AlgorithmOptions& options, ScheduleCache& schedules);
 
   // Every algorithm that applies, in one chunk; tokens: that a TP group holds.
   const std::vector<Algorithm>& in_one_chunk(const Layout& layout, double tokens);
@@ -46,6 +47,7 @@ class LayerPrices {
   Entry& entry(const Layout& layout, double tokens);
 
   const Model& model_;
+  int kind_;
   DType dtype_;
   const Machine& machine_;
   TrafficModel& traffic_;

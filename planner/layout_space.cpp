@@ -133,6 +133,17 @@ struct Search {
     return out;
   }
 
+  // That `parts` divides a figure of every kind of MoE layers; the first that it does not is named.
+  bool each_kind(int MoeKind::*figure, int parts, std::string_view words) {
+    int kind = 0;
+    while (kind < moe_kind_count(model) && moe_kind(model, kind).*figure % parts == 0) ++kind;
+    return require(kind == moe_kind_count(model), [&] {
+      const int value = moe_kind(model, kind).*figure;
+      return fmt::format(fmt::runtime(words), parts, value) +
+             (kind == 0 && model.moe_kinds.empty() ? "" : " of " + kind_name(model, kind));
+    });
+  }
+
   bool attention_fits(int tp, int cp, int pp) {
     const double ranks = 1.0 * tp * cp * pp;
     if (!require(ranks <= world && world % static_cast<int>(ranks) == 0,
@@ -152,11 +163,9 @@ struct Search {
                      return fmt::format("tp = {} does not divide {} heads and {} KV heads", tp, model.heads,
                                         model.kv_heads);
                    }) &&
-           require(model.dense_ffn % tp == 0 && model.shared_ffn % tp == 0,
-                   [&] {
-                     return fmt::format("tp = {} does not divide FFN widths {} and {}", tp, model.dense_ffn,
-                                        model.shared_ffn);
-                   }) &&
+           require(model.dense_ffn % tp == 0,
+                   [&] { return fmt::format("tp = {} does not divide the FFN width {}", tp, model.dense_ffn); }) &&
+           each_kind(&MoeKind::shared_ffn, tp, "tp = {} does not divide the shared experts' width {}") &&
            require(pp <= model.layers && 10LL * slowest * pp <= 11LL * model.layers,
                    [&] {
                      return fmt::format("pp = {} cuts {} layers unevenly: a stage would hold {}", pp, model.layers,
@@ -194,10 +203,8 @@ struct Search {
     if (!require(
             etp == 1 || etp == tp || ep == 1,
             [&] { return fmt::format("etp = {} is neither 1 nor tp = {} (and ep = {} is not 1)", etp, tp, ep); }) ||
-        !require(model.expert_ffn % etp == 0,
-                 [&] { return fmt::format("etp = {} does not divide the expert width {}", etp, model.expert_ffn); }) ||
-        !require(model.experts % ep == 0,
-                 [&] { return fmt::format("ep = {} does not divide the {} experts", ep, model.experts); }))
+        !each_kind(&MoeKind::expert_ffn, etp, "etp = {} does not divide the expert width {}") ||
+        !each_kind(&MoeKind::experts, ep, "ep = {} does not divide the {} experts"))
       return;
     const double ranks = 1.0 * etp * ep * pp;
     if (!require(ranks <= world && world % static_cast<int>(ranks) == 0,

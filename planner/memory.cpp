@@ -1,6 +1,7 @@
 #include "planner/memory.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 namespace topomoe {
@@ -24,7 +25,10 @@ bool last_stage(const Layout& l, int stage) { return stage == l.pp - 1; }
 
 StageClass stage_class(const Model& m, const Layout& l, int stage) {
   StageClass c{.stage = stage, .first = stage == 0, .last = last_stage(l, stage)};
-  for (const int layer : layers_of_stage(l, m.layers, stage)) (moe_layer(m, layer) ? c.moe : c.dense) += 1;
+  for (const int layer : layers_of_stage(l, m.layers, stage)) {
+    (moe_layer(m, layer) ? c.moe : c.dense) += 1;
+    if (const auto kind = m.is_moe[static_cast<std::size_t>(layer)]; kind > 1) ++c.later[kind - 1U];
+  }
   return c;
 }
 
@@ -39,8 +43,9 @@ struct LayerActivations {
 };
 
 // A per-token count after Korthikanti et al. (arXiv 2205.05198, section 4), redone for GQA/MLA, gated FFN,
-// no dropout and flash attention; MoE rows after Megatron-LM#6782.
-LayerActivations layer_activations(const Model& m, const Job& job, const Layout& l, bool moe,
+// no dropout and flash attention; MoE rows after Megatron-LM#6782. kDense: of a dense layer.
+constexpr int kDense = -1;
+LayerActivations layer_activations(const Model& m, const Job& job, const Layout& l, int kind,
                                    const MemoryOptions& options) {
   const double e = static_cast<double>(size_of(job.dtype));
   const double tokens = tokens_per_micro_batch(job, l.cp);
@@ -64,18 +69,19 @@ LayerActivations layer_activations(const Model& m, const Job& job, const Layout&
     a.kept += rows * up * width * e;
     a.cheap += rows * width * e;
   };
-  if (!moe) {
+  if (kind == kDense) {
     ffn(tokens, 1.0 * m.dense_ffn / l.tp);
     return a;
   }
-  a.kept += around * m.experts * 4;  // router scores, fp32
-  ffn(tokens, 1.0 * m.shared_ffn / l.tp);
+  const MoeKind moe = moe_kind(m, kind);
+  a.kept += around * moe.experts * 4;  // router scores, fp32
+  ffn(tokens, 1.0 * moe.shared_ffn / l.tp);
   // Expert inputs and outputs of the rows routed here. EP does not reduce them: it spreads experts, not
   // tokens. rows = top_k s b etp / tp, times the skew of the busiest rank; without EP there is no skew.
   const double skew = l.ep > 1 ? options.skew : 1;
-  const double rows = skew * options.token_copies * m.top_k * tokens * l.etp / l.tp;
+  const double rows = skew * options.token_copies * moe.top_k * tokens * l.etp / l.tp;
   a.kept += 2 * rows * h * e;
-  ffn(rows, 1.0 * m.expert_ffn / l.etp);
+  ffn(rows, 1.0 * moe.expert_ffn / l.etp);
   return a;
 }
 
@@ -88,9 +94,14 @@ double micro_batches_in_flight(const Job& job, const Layout& l, int stage) {
   return std::min(1.0 * all, 1.0 * chunks / l.vpp);
 }
 
-double dispatch_buffer_bytes(const Model& m, const Job& job, const Layout& l, const MemoryOptions& options) {
+// Layers share buffers: those of the kind that routes to most experts are as large as any.
+double dispatch_buffer_bytes(const Model& m, const Job& job, const Layout& l, const StageClass& c,
+                             const MemoryOptions& options) {
+  int top_k = 0;
+  for (int kind = 0; kind < moe_kind_count(m); ++kind)
+    if (moe_layers(m, c, kind, c.last ? m.mtp_layers : 0) > 0) top_k = std::max(top_k, moe_kind(m, kind).top_k);
   // ETP ranks gather their rows: one copy sent (top_k s b / tp rows), one received (etp times as many).
-  const double sent = options.token_copies * m.top_k * tokens_per_micro_batch(job, l.cp) / l.tp;
+  const double sent = options.token_copies * top_k * tokens_per_micro_batch(job, l.cp) / l.tp;
   return sent * (1 + (l.ep > 1 ? options.skew : 1) * l.etp) * m.hidden * static_cast<double>(size_of(job.dtype));
 }
 
@@ -105,16 +116,16 @@ void add_training(MemoryBreakdown& out, const Model& m, const Job& job, const La
   out.optimizer = bytes(options.shard_optimizer ? state * (p.dense() / (1.0 * l.dp * l.cp) + p.routed / l.edp)
                                                 : state * parameters);
   double layers = 0, largest = 0;
-  const double mtp = c.last ? m.mtp_layers : 0;
-  const auto add_layers = [&](double count, bool moe) {
+  const int mtp = c.last ? m.mtp_layers : 0;
+  const auto add_layers = [&](double count, int kind) {
     if (count == 0) return;
-    const LayerActivations a = layer_activations(m, job, l, moe, options);
+    const LayerActivations a = layer_activations(m, job, l, kind, options);
     layers += count * a.bytes(job.recompute);
     // The layer in backward has everything again that was not kept.
     largest = std::max(largest, a.bytes(Recompute::none) - a.bytes(job.recompute));
   };
-  add_layers(c.moe + mtp, true);
-  add_layers(c.dense, false);
+  for (int kind = 0; kind < moe_kind_count(m); ++kind) add_layers(moe_layers(m, c, kind, mtp), kind);
+  add_layers(c.dense, kDense);
   out.activations = bytes(layers * micro_batches_in_flight(job, l, out.stage) + largest);
   // Logits in the job's dtype and their softmax in fp32, of one micro-batch; MTP layers make their own.
   if (c.last && !m.encoder_only)
@@ -131,9 +142,9 @@ void add_inference(MemoryBreakdown& out, const Model& m, const Job& job, const L
   const double sequences = 1.0 * std::max(1, micro_batches(job, l.dp)) * job.micro_batch;
   if (!m.encoder_only) out.kv_cache = bytes(sequences * job.sequence / l.cp * per_token * e * (c.moe + c.dense));
   double largest = 0;  // nothing is kept from layer to layer
-  for (const bool moe : {true, false})
-    if ((moe ? c.moe : c.dense) > 0)
-      largest = std::max(largest, layer_activations(m, job, l, moe, options).bytes(Recompute::none));
+  for (int kind = kDense; kind < moe_kind_count(m); ++kind)
+    if ((kind == kDense ? c.dense : moe_layers(m, c, kind, 0)) > 0)
+      largest = std::max(largest, layer_activations(m, job, l, kind, options).bytes(Recompute::none));
   out.activations = bytes(largest);
   if (c.last && !m.encoder_only)  // of the last token of each sequence
     out.logits = bytes(1.0 * job.micro_batch * m.vocab / l.tp * 4);
@@ -146,7 +157,7 @@ std::vector<StageClass> stage_classes(const Model& m, const Layout& l) {
   for (int stage = 0; stage < l.pp; ++stage) {
     const StageClass c = stage_class(m, l, stage);
     const auto same = std::find_if(out.begin(), out.end(), [&](const StageClass& o) {
-      return o.moe == c.moe && o.dense == c.dense && o.first == c.first && o.last == c.last;
+      return o.moe == c.moe && o.dense == c.dense && o.first == c.first && o.last == c.last && o.later == c.later;
     });
     if (same != out.end())
       ++same->count;
@@ -156,14 +167,26 @@ std::vector<StageClass> stage_classes(const Model& m, const Layout& l) {
   return out;
 }
 
+int moe_layers(const Model& m, const StageClass& c, int kind, int mtp) {
+  const int mine =
+      kind > 0 ? c.later[static_cast<std::size_t>(kind)] : c.moe - std::accumulate(c.later.begin(), c.later.end(), 0);
+  return mine + (mtp > 0 && kind == mtp_kind(m) ? mtp : 0);
+}
+
 RankParameters rank_parameters(const Model& m, const Layout& l, const StageClass& c) {
-  const double mtp = c.last ? m.mtp_layers : 0, moe = c.moe + mtp;
+  const int mtp = c.last ? m.mtp_layers : 0;
+  const double moe = c.moe + mtp;
+  double shared = 0, routers = 0, routed = 0;
+  for (int kind = 0; kind < moe_kind_count(m); ++kind) {
+    const double layers = moe_layers(m, c, kind, mtp);
+    shared += layers * shared_parameters(m, kind), routers += layers * router_parameters(m, kind);
+    routed += layers * moe_kind(m, kind).experts * expert_parameters(m, kind);
+  }
   RankParameters p;
-  p.tensor_sharded = (moe + c.dense) * sharded_attention_per_rank(m, l.tp) +
-                     (moe * shared_parameters(m) + c.dense * dense_parameters(m)) / l.tp;
-  p.replicated =
-      (moe + c.dense) * replicated_attention(m) + moe * router_parameters(m) + mtp * 2.0 * m.hidden * m.hidden;
-  p.routed = moe * m.experts * expert_parameters(m) / (1.0 * l.etp * l.ep);
+  p.tensor_sharded =
+      (moe + c.dense) * sharded_attention_per_rank(m, l.tp) + (shared + c.dense * dense_parameters(m)) / l.tp;
+  p.replicated = (moe + c.dense) * replicated_attention(m) + routers + mtp * 2.0 * m.hidden * m.hidden;
+  p.routed = routed / (1.0 * l.etp * l.ep);
   // The last stage needs the token table again where it is tied, or embeds for MTP, unless it is stage 0 too.
   const bool table = c.first || (c.last && !m.encoder_only && (m.tie_embeddings || m.mtp_layers > 0));
   p.embedding = ((table ? embedding_parameters(m) : 0) + (c.last ? logits_parameters(m) : 0)) / l.tp;
@@ -206,7 +229,7 @@ MemoryBreakdown memory_of(const Model& m, const Job& job, const Layout& l, const
   else
     add_inference(out, m, job, l, c, parameters, options);
   if (parameters.routed > 0 && l.ep * l.etp > 1)
-    out.dispatch_buffers = bytes(dispatch_buffer_bytes(m, job, l, options));
+    out.dispatch_buffers = bytes(dispatch_buffer_bytes(m, job, l, c, options));
   if (l.world > 1) out.comm_buffers = options.comm_buffers;
   return out;
 }

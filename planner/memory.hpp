@@ -19,7 +19,7 @@
 namespace topomoe {
 
 struct MemoryOptions {
-  double skew = 1;              // routed tokens of the busiest rank over the mean
+  double skew = 1;              // routed tokens of the busiest rank over the mean, in the kind where it is largest
   double token_copies = 1;      // tp where each TP rank dispatches all tokens (`replicated`, ETP 1), 1 where sliced
   bool shard_optimizer = true;  // Megatron's distributed optimizer, ZeRO 1
   Bytes comm_buffers = GiB(1);  // NCCL's and the like. Assumed: not measured here
@@ -31,8 +31,11 @@ struct StageClass {
   int stage = 0, count = 1;
   int moe = 0, dense = 0;  // layers, without MTP
   bool first = false, last = false;
+  KindLayers later{};  // of `moe`, layers of each kind after the first
 };
 std::vector<StageClass> stage_classes(const Model&, const Layout&);
+// MoE layers of a kind in a stage, of which it has `mtp` MTP layers.
+int moe_layers(const Model&, const StageClass&, int kind, int mtp);
 
 // Parameters that one GPU of a stage holds.
 struct RankParameters {

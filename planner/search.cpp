@@ -37,7 +37,14 @@ Search::Search(const PlanRequest& r)
       options{.split = r.split, .transport = r.transport, .chunks = r.chunks, .train = r.job.phase == Phase::train},
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : (1 - kKeptFree) * machine.memory_GiB),
       cache(r.cache ? r.cache : new_plan_cache()),
-      prices(r.model, r.job.dtype, machine, traffic, odds, options, cache->schedules) {
+      prices(r.model, 0, r.job.dtype, machine, traffic, odds, options, cache->schedules) {
+  for (int kind = 1; kind < moe_kind_count(r.model); ++kind) {
+    const MoeKind k = moe_kind(r.model, kind);
+    later_odds.emplace_back(expert_popularity(r.routing, k.experts), k.top_k, r.model.router_groups,
+                            r.model.router_topk_groups);
+    later_prices.emplace_back(r.model, kind, r.job.dtype, machine, traffic, later_odds.back(), options,
+                              cache->schedules);
+  }
   if (r.job.phase == Phase::train) {
     machine.efficiency.in_step = Efficiency::kTrainingStep;
     double& error = machine.efficiency.compute_error;
@@ -70,8 +77,12 @@ MemoryBreakdown Search::memory(const Job& job, const Layout& l, TokenSplit split
   const auto [skew, fresh] = skews_.try_emplace({l.ep, l.etp}, 1.0);
   if (fresh) {
     const RankGroups groups(l, gpus_per_node());
-    const ExpectedCounts counts(groups, odds, 1, 1);
-    skew->second = counts.share(counts.busiest()) * l.ep;
+    const auto largest = [&](const RoutingOdds& kind) {
+      const ExpectedCounts counts(groups, kind, 1, 1);
+      return counts.share(counts.busiest()) * l.ep;
+    };
+    skew->second = largest(odds);
+    for (const RoutingOdds& kind : later_odds) skew->second = std::max(skew->second, largest(kind));
   }
   MemoryOptions o;
   o.skew = skew->second;
@@ -94,16 +105,22 @@ std::string run_name(const Layout& l, const Job& job) {
 
 namespace {
 
-MoeTimes moe_times(const Algorithm& a) { return {a.forward_s, a.backward_s, a.idle_s}; }
 // With everything that could hide gradients hidden.
-double bound_ms(const StepCosts& c, double forward_s, double backward_s) {
-  return step_time(c, {forward_s, backward_s, std::numeric_limits<double>::infinity()}).total_ms();
+double bound_ms(const StepCosts& c, double forward_s, double backward_s, std::vector<MoeTimes> later) {
+  later.insert(later.begin(), {forward_s, backward_s, std::numeric_limits<double>::infinity()});
+  return step_time(c, later).total_ms();
 }
 
-// Routed experts of a MoE layer at peak rate: no schedule computes less, nor faster.
-double expert_flops_s(const Search& s, const Job& job, const Layout& l) {
+// Routed experts at peak rate: no schedule computes less, nor faster.
+double flops_bound_ms(const Search& s, const Candidate& c) {
   const Model& m = s.request.model;
-  return s.tokens(job, l) / l.tp * m.top_k * 2 * expert_parameters(m) / s.machine.flops.value;
+  std::vector<MoeTimes> kinds;
+  for (int kind = 0; kind < moe_kind_count(m); ++kind) {
+    const double flops_s = s.tokens(c.job, c.layout) / c.layout.tp * moe_kind(m, kind).top_k * 2 *
+                           expert_parameters(m, kind) / s.machine.flops.value;
+    kinds.push_back({flops_s, s.options.train ? 2 * flops_s : 0, std::numeric_limits<double>::infinity()});
+  }
+  return step_time(c.costs, kinds).total_ms();
 }
 
 std::string why_slower(const Candidate& c, const Candidate& chosen) {
@@ -151,6 +168,13 @@ void require_equal_gpus(const Topology& t) {
     refuse("the last scale-up domain is not full");
 }
 
+// Of the split that needs most, of those that its kinds of MoE layers take.
+double candidate_GiB(Search& s, const Candidate& c) {
+  double GiB = in_GiB(s.memory(c.job, c.layout, c.algorithm.split).total());
+  for (const Algorithm& a : c.later) GiB = std::max(GiB, in_GiB(s.memory(c.job, c.layout, a.split).total()));
+  return GiB;
+}
+
 Candidate least_traffic(Search& s, const Candidate& fastest) {
   const double tokens = s.tokens(fastest.job, fastest.layout), forwards = fastest.costs.moe_forwards;
   std::vector<Outcome> outcomes;
@@ -159,14 +183,23 @@ Candidate least_traffic(Search& s, const Candidate& fastest) {
     const Algorithm& a = s.prices.refined(fastest.layout, tokens, i, forwards);
     const double GiB = in_GiB(s.memory(fastest.job, fastest.layout, a.split).total());
     if (GiB > s.limit_GiB) continue;
-    outcomes.push_back({a, step_time(fastest.costs, moe_times(a)).total_ms()});
+    outcomes.push_back({a, step_time(fastest.costs, moe_times(a, fastest.later)).total_ms()});
     memory_GiB.push_back(GiB);
   }
   const std::size_t best = choose(outcomes);
   Candidate out = fastest;
   out.algorithm = outcomes[best].algorithm;
-  out.time = step_time(out.costs, moe_times(out.algorithm));
   out.memory_GiB = memory_GiB[best];
+  if (!out.later.empty()) {
+    bool fits[2];
+    for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
+      const double GiB = in_GiB(s.memory(out.job, out.layout, split).total());
+      fits[static_cast<std::size_t>(split)] = GiB <= s.limit_GiB;
+    }
+    least_traffic_later(s, out, fits);
+    out.memory_GiB = candidate_GiB(s, out);
+  }
+  out.time = step_time(out.costs, moe_times(out.algorithm, out.later));
   return out;
 }
 
@@ -181,6 +214,17 @@ void check_request(const PlanRequest& r) {
     throw InvalidInput("--memory-GiB", fmt::format("{}", r.memory_GiB), "a positive number of GiB");
   if (r.chunks < 0 || r.chunks > 64) throw InvalidInput("--chunks", std::to_string(r.chunks), "1 to 64, or 0 for any");
   require_equal_gpus(r.topology);
+  for (int kind = 0; kind < moe_kind_count(r.model); ++kind) {
+    if (r.routing.kind == RoutingProfile::Kind::histogram && kind > 0 &&
+        moe_kind(r.model, kind).experts != r.model.experts)
+      throw InvalidInput("routing: histogram", std::to_string(r.routing.histogram.size()) + " counts",
+                         fmt::format("{} and {} would need two; use uniform or zipf", kind_name(r.model, 0),
+                                     kind_name(r.model, kind)));
+    if (kind > 0 && r.target != "any")
+      throw InvalidInput("--target", r.target,
+                         "its arguments give all MoE layers the same experts, this model has " + kind_name(r.model, 0) +
+                             " and " + kind_name(r.model, kind));
+  }
 }
 
 // A candidate that fits, with the splits that do.
@@ -238,8 +282,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
       c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(least)];
       if (!any && c.memory_GiB > 1.25 * s.limit_GiB) continue;
       c.costs = step_costs(request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), curves, s.machine);
-      const double flops = expert_flops_s(s, c.job, c.layout);
-      o.bound_ms = bound_ms(c.costs, flops, s.options.train ? 2 * flops : 0);
+      o.bound_ms = flops_bound_ms(s, c);
       if (any)
         open.push_back(std::move(o));
       else
@@ -263,10 +306,13 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
     const auto& algorithms = s.prices.in_one_chunk(base.layout, tokens);
     // The most promising first: what it leaves open of the others need not be priced.
     std::vector<std::pair<double, std::size_t>> order;
-    for (std::size_t i = 0; i < algorithms.size(); ++i)
-      order.emplace_back(bound_ms(base.costs, algorithms[i].forward_bound_s, algorithms[i].backward_bound_s), i);
+    const auto later = later_bounds(s, base, o.fits);
+    for (std::size_t i = 0; later && i < algorithms.size(); ++i)
+      order.emplace_back(bound_ms(base.costs, algorithms[i].forward_bound_s, algorithms[i].backward_bound_s, *later),
+                         i);
     std::sort(order.begin(), order.end());
-    bool refined = algorithms.empty();
+    bool refined = order.empty();
+    std::optional<std::vector<Algorithm>> fastest;             // of the later kinds
     double mine_ms = std::numeric_limits<double>::infinity();  // the best of this candidate
     for (const auto& [bound, i] : order) {
       const auto split = static_cast<std::size_t>(algorithms[i].split);
@@ -274,8 +320,10 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
       refined = true;
       Candidate c = base;
       c.algorithm = s.prices.refined(base.layout, tokens, i, forwards);
-      c.time = step_time(c.costs, moe_times(c.algorithm));
-      c.memory_GiB = o.memory_GiB[split];
+      if (!fastest) fastest = fastest_later(s, base, o.fits);
+      c.later = *fastest;
+      c.time = step_time(c.costs, moe_times(c.algorithm, c.later));
+      c.memory_GiB = c.later.empty() ? o.memory_GiB[split] : candidate_GiB(s, c);
       mine_ms = std::min(mine_ms, c.time.total_ms()), best_ms = std::min(best_ms, mine_ms);
       priced.push_back(std::move(c));
     }
@@ -305,22 +353,24 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   }
   for (std::size_t i = 0; i < priced.size() && plan.rejected.size() < 3; ++i) {
     const Candidate& c = priced[i];
-    if (run_name(c.layout, c.job) == run_name(chosen.layout, chosen.job) && name(c.algorithm) == name(chosen.algorithm))
+    if (run_name(c.layout, c.job) == run_name(chosen.layout, chosen.job) &&
+        algorithms_name(c) == algorithms_name(chosen))
       continue;
-    plan.rejected.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB,
+    plan.rejected.push_back({run_name(c.layout, c.job), algorithms_name(c), c.time.total_ms(), c.memory_GiB,
                              undecided(s, c, chosen), why_slower(c, chosen)});
   }
   plan.pareto.push_back(
-      {run_name(chosen.layout, chosen.job), name(chosen.algorithm), chosen.time.total_ms(), chosen.memory_GiB});
+      {run_name(chosen.layout, chosen.job), algorithms_name(chosen), chosen.time.total_ms(), chosen.memory_GiB});
   // In order of time, each that needs less memory than all before; steps of less than 5% are not worth a line.
   double least_GiB = chosen.memory_GiB;
   for (const Candidate& c : priced) {
     if (c.memory_GiB >= least_GiB * 0.95) continue;
     least_GiB = c.memory_GiB;
-    plan.pareto.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB});
+    plan.pareto.push_back({run_name(c.layout, c.job), algorithms_name(c), c.time.total_ms(), c.memory_GiB});
   }
   if (request.flips) plan.sensitivity = find_sensitivity(s, chosen, priced), plan.flips = find_flips(s, chosen);
   plan.schedules_priced = s.prices.timelines();
+  for (const LayerPrices& kind : s.later_prices) plan.schedules_priced += kind.timelines();
   return plan;
 }
 

@@ -2,8 +2,12 @@
 // Private to the files of the search.
 #pragma once
 
+#include <deque>
 #include <map>
+#include <optional>
+#include <string>
 #include <tuple>
+#include <vector>
 
 #include "planner/layer_prices.hpp"
 #include "planner/layout_space.hpp"
@@ -19,6 +23,7 @@ struct Candidate {
   Job job;
   StepCosts costs;
   Algorithm algorithm;
+  std::vector<Algorithm> later;  // of the kinds of MoE layers after the first
   TimeBreakdown time;
   double memory_GiB = 0;
 };
@@ -41,7 +46,9 @@ struct Search {
   AlgorithmOptions options;
   double limit_GiB;
   std::shared_ptr<PlanCache> cache;
-  LayerPrices prices;
+  LayerPrices prices;  // odds and prices are of the first kind of MoE layers, these of the others
+  std::deque<RoutingOdds> later_odds;
+  std::deque<LayerPrices> later_prices;
 
   int gpus_per_node() const { return request.topology.gpus_per_node(); }
   double tokens(const Job& job, const Layout& l) const { return tokens_per_micro_batch(job, l.cp); }
@@ -54,6 +61,17 @@ struct Search {
   std::map<std::tuple<int, int, int, bool>, LayerCosts> layers_;  // by tp, cp, micro-batch, sequence parallelism
   std::map<std::pair<int, int>, double> skews_;                   // by ep and etp
 };
+
+// MoE layers that differ (later_kinds.cpp). Each kind has its own algorithm; a layer's time adds to the step whatever
+// the others', so each takes its fastest.
+std::string algorithms_name(const Candidate& c);  // of all kinds
+std::vector<MoeTimes> moe_times(const Algorithm& first, const std::vector<Algorithm>& later);
+// Of each kind after the first: what none of its algorithms beats, and its fastest one, of the token splits that fit
+// into memory. Empty where one has none.
+std::optional<std::vector<MoeTimes>> later_bounds(Search& s, const Candidate& c, const bool (&fits)[2]);
+std::optional<std::vector<Algorithm>> fastest_later(Search& s, const Candidate& c, const bool (&fits)[2]);
+// Among equally fast ones, those that ask least of the network.
+void least_traffic_later(Search& s, Candidate& c, const bool (&fits)[2]);
 
 // A layout and how it is run, for people.
 std::string run_name(const Layout& layout, const Job& job);

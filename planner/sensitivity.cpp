@@ -73,7 +73,7 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chos
   std::vector<const Candidate*> candidates{&chosen};
   for (std::size_t i = 0; i < priced.size() && candidates.size() < kCandidates; ++i)
     if (run_name(priced[i].layout, priced[i].job) != run_name(chosen.layout, chosen.job) ||
-        name(priced[i].algorithm) != name(chosen.algorithm))
+        algorithms_name(priced[i]) != algorithms_name(chosen))
       candidates.push_back(&priced[i]);
   std::vector<Sensitivity> out;
   for (const LoweredRate& rate : kRates) {
@@ -82,7 +82,7 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chos
     if (!rate.lower(changed.topology)) continue;
     Search there(changed);
     const Candidate* best = nullptr;
-    Algorithm best_algorithm;
+    Candidate best_there;  // its algorithms
     double best_ms = 0;
     for (const Candidate* candidate : candidates) {
       const Candidate& c = *candidate;
@@ -91,15 +91,23 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chos
                                          there.layer_costs(c.job, c.layout),
                                          step_curves(c.layout, there.machine, there.gpus_per_node()), there.machine);
       const Algorithm algorithm = there.prices.best_of(c.layout, tokens, c.algorithm, costs.moe_forwards);
-      const double ms = step_time(costs, {algorithm.forward_s, algorithm.backward_s, algorithm.idle_s}).total_ms();
+      Candidate with;
+      with.algorithm = algorithm;
+      for (std::size_t kind = 0; kind < c.later.size(); ++kind)
+        with.later.push_back(there.later_prices[kind].best_of(c.layout, tokens, c.later[kind], costs.moe_forwards));
+      const double ms = step_time(costs, moe_times(with.algorithm, with.later)).total_ms();
       if (best == nullptr || ms < best_ms * (best == &chosen ? 0.99 : 1 - 1e-9))
-        best = &c, best_algorithm = algorithm, best_ms = ms;
+        best = &c, best_there = with, best_ms = ms;
     }
     // Another number of chunks is the same choice.
-    const bool changes = run_name(best->layout, best->job) != run_name(chosen.layout, chosen.job) ||
-                         best_algorithm.split != chosen.algorithm.split ||
-                         best_algorithm.transport != chosen.algorithm.transport;
-    out.push_back({rate.name, kFactor, best_ms, changes, run_name(best->layout, best->job), name(best_algorithm)});
+    bool changes = run_name(best->layout, best->job) != run_name(chosen.layout, chosen.job) ||
+                   best_there.algorithm.split != chosen.algorithm.split ||
+                   best_there.algorithm.transport != chosen.algorithm.transport;
+    for (std::size_t kind = 0; kind < chosen.later.size(); ++kind)
+      changes |= best_there.later[kind].split != chosen.later[kind].split ||
+                 best_there.later[kind].transport != chosen.later[kind].transport;
+    out.push_back(
+        {rate.name, kFactor, best_ms, changes, run_name(best->layout, best->job), algorithms_name(best_there)});
   }
   return out;
 }

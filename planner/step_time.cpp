@@ -38,21 +38,27 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
   c.moe_forwards = train && job.recompute == Recompute::full ? 2 : 1;
   c.micro_batches = micro_batches(job, l.dp);
   c.fill = l.pp == 1 ? 0 : 1.0 / (train ? l.vpp : 1);
-  const double attention = passes(layers.attention, job), dense = passes(layers.dense, job),
-               shared = passes(layers.shared, job);
+  const double attention = passes(layers.attention, job), dense = passes(layers.dense, job);
   const double logits = layers.logits.forward_s + (train ? layers.logits.backward_s : 0);
   RankParameters most;  // of the stage that reduces most
   double hidden_by_forward_s = 0;
   for (const StageClass& stage : stages) {
     const int mtp = stage.last && train ? m.mtp_layers : 0, moe = stage.moe + mtp;
+    KindLayers by_kind{};
+    double shared = 0;
+    for (int kind = 0; kind < moe_kind_count(m); ++kind) {
+      const int mine = by_kind[static_cast<std::size_t>(kind)] = moe_layers(m, stage, kind, mtp);
+      shared += mine * passes(layers.shared_of(kind), job);
+    }
     c.stages.push_back(
         {stage.count, moe,
-         (moe + stage.dense) * attention + moe * shared + stage.dense * dense + (stage.last ? (1 + mtp) * logits : 0)});
+         (moe + stage.dense) * attention + shared + stage.dense * dense + (stage.last ? (1 + mtp) * logits : 0),
+         by_kind});
     if (!train) continue;
     const RankParameters p = rank_parameters(m, l, stage);
     if (p.dense() + p.routed <= most.dense() + most.routed) continue;
     most = p;
-    c.reducing_layers = moe;
+    c.reducing_layers = by_kind;
     c.hideable_s = (moe + stage.dense) * layers.attention.backward_s;
     hidden_by_forward_s = (moe + stage.dense) * layers.attention.forward_s;
   }
@@ -77,20 +83,28 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
   return c;
 }
 
-TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe) {
-  const double layer = c.moe_forwards * moe.forward_s + moe.backward_s;
+TimeBreakdown step_time(const StepCosts& c, std::span<const MoeTimes> moe) {
+  const auto sum = [&](const KindLayers& layers, auto of_layer) {
+    double all = 0;
+    for (std::size_t kind = 0; kind < moe.size(); ++kind)
+      if (layers[kind] > 0) all += layers[kind] * of_layer(moe[kind]);
+    return all;
+  };
+  const auto moe_s = [&](const StepCosts::Stage& s) {
+    return sum(s.by_kind, [&](const MoeTimes& kind) { return c.moe_forwards * kind.forward_s + kind.backward_s; });
+  };
   const StepCosts::Stage* slowest = nullptr;
   double most = 0, all = 0;
   for (const auto& s : c.stages) {
-    const double time = s.moe_layers * layer + s.rest_s;
+    const double time = moe_s(s) + s.rest_s;
     all += s.count * time;
     if (slowest == nullptr || time > most) slowest = &s, most = time;
   }
   TimeBreakdown t;
-  t.moe_ms = 1e3 * c.micro_batches * slowest->moe_layers * layer;
+  t.moe_ms = 1e3 * c.micro_batches * moe_s(*slowest);
   t.attention_ms = 1e3 * c.micro_batches * slowest->rest_s;
   t.bubble_ms = 1e3 * (c.fill * (all - most) + c.between_stages_s);
-  const double idle = c.reducing_layers > 0 ? c.reducing_layers * moe.idle_s : 0;
+  const double idle = sum(c.reducing_layers, [](const MoeTimes& kind) { return kind.idle_s; });
   t.gradients_ms = 1e3 * (std::max(0.0, c.gradients_s - c.hideable_s - idle) + c.gather_s);
   t.other_ms = 1e3 * c.optimizer_s;
   return t;

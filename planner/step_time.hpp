@@ -24,17 +24,18 @@ struct StepCosts {
   struct Stage {
     int count = 1;  // of stages alike
     int moe_layers = 0;
-    double rest_s = 0;  // all but the MoE layers' schedules, a micro-batch, all passes
+    double rest_s = 0;     // all but the MoE layers' schedules, a micro-batch, all passes
+    KindLayers by_kind{};  // moe_layers
   };
   std::vector<Stage> stages;
   double moe_forwards = 1;  // of a MoE layer in a micro-batch: 2 under full recomputation
   double micro_batches = 1;
-  double fill = 1;              // what of a stage's time a fill and drain costs: 1/vpp; 0 without a pipeline
-  double between_stages_s = 0;  // in a step
-  double gradients_s = 0;       // summing dense and expert gradients, if nothing hides it
-  double gather_s = 0;          // of updated weights, what no forward hides
-  double hideable_s = 0;        // idle inter-node time beside the MoE layers of the stage that reduces most
-  int reducing_layers = 0;      // MoE layers of that stage
+  double fill = 1;               // what of a stage's time a fill and drain costs: 1/vpp; 0 without a pipeline
+  double between_stages_s = 0;   // in a step
+  double gradients_s = 0;        // summing dense and expert gradients, if nothing hides it
+  double gather_s = 0;           // of updated weights, what no forward hides
+  double hideable_s = 0;         // idle inter-node time beside the MoE layers of the stage that reduces most
+  KindLayers reducing_layers{};  // MoE layers of that stage
   double optimizer_s = 0;
 };
 
@@ -57,6 +58,8 @@ struct MoeTimes {
   double forward_s = 0, backward_s = 0;  // backward 0 where there is none
   double idle_s = 0;                     // of the inter-node lane in the backward
 };
-TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe);
+// Of each kind of MoE layers.
+TimeBreakdown step_time(const StepCosts& c, std::span<const MoeTimes> moe);
+inline TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe) { return step_time(c, {&moe, 1}); }
 
 }  // namespace topomoe

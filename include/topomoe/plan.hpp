@@ -107,6 +107,14 @@ struct Flip {
   std::string instead;   // what is chosen below
 };
 
+// Of the MoE layers of one kind (Model::moe_kinds) what a Plan says of those of the first.
+struct PlannedKind {
+  std::vector<int> expert_owners;
+  Schedule schedule;
+  PredictedPass forward, backward;
+  std::vector<LinkClassLoad> loads;
+};
+
 struct Plan {
   PlannedTopology topology;
   Model model;
@@ -115,8 +123,9 @@ struct Plan {
   Layout layout;
   std::vector<PlannedRank> ranks;  // rank -> device
   std::vector<int> expert_owners;  // expert -> index in its EP group
-  Schedule schedule;               // of the MoE layer class; forward and backward
+  Schedule schedule;               // of the MoE layers of the first kind; forward and backward
   PredictedPass forward, backward;
+  std::vector<PlannedKind> later_kinds;  // of the others; empty where all MoE layers are alike
   TimeBreakdown time;
   double tokens_per_rank = 0;        // T of DESIGN 5: tokens that a TP group holds in one micro-batch
   double model_TFLOPps_per_gpu = 0;  // Megatron's convention
@@ -132,6 +141,8 @@ struct Plan {
   std::vector<ParetoPoint> pareto;  // in order of time, the choice first
   std::vector<Sensitivity> sensitivity;
 };
+
+std::string algorithms_name(const Plan& plan);  // of all kinds of MoE layers
 
 // plan.json as text, ending in a newline; byte-identical for equal plans.
 std::string write_plan(const Plan& plan);

@@ -36,6 +36,10 @@ std::vector<Infeasible> refuses(const Plan& p) {
   if (p.schedule.transport == "gather")
     why.push_back(
         {"the gather transport: AutoEP exchanges tokens, it does not gather them", "plan with the transport flat"});
+  if (moe_kind_count(p.model) > 1)
+    why.push_back({kind_name(p.model, 0) + " and " + kind_name(p.model, 1) +
+                       ": AutoEP's section gives all MoE layers one top_k and one size",
+                   "give model code deepspeed.moe.layer.MoE with num_experts layer by layer"});
   if (p.job.capacity_factor > 0)
     why.push_back({"a capacity factor: AutoEP drops no tokens", "plan without --capacity-factor"});
   if (p.job.global_batch % (p.job.micro_batch * l.dp) != 0)

@@ -18,6 +18,9 @@ std::vector<Infeasible> megatron_refuses(const Model& m, const Job& job, const L
   if (job.phase != Phase::train)
     no(fmt::format("the plan is for {}, Megatron-LM's arguments are for training", to_string(job.phase)),
        "plan with --phase train");
+  if (moe_kind_count(m) > 1)
+    no(fmt::format("{} and {}: Megatron-LM gives all MoE layers the same experts", kind_name(m, 0), kind_name(m, 1)),
+       "no plan helps");
   if (m.encoder_only) no("the model is an encoder, pretrain_gpt.py builds decoders", "no plan helps");
   if (l.expert_order == ExpertOrder::edp_inner && l.ep > 1 && l.edp > 1)
     no("expert groups are strided (EDP inner), Megatron-LM's rank order is tp-cp-ep-dp-pp",

@@ -11,13 +11,19 @@
 
 namespace topomoe {
 
+std::string algorithms_name(const Plan& plan) {
+  std::string all = plan.schedule.name;
+  for (const PlannedKind& kind : plan.later_kinds) all += " / " + kind.schedule.name;
+  return all;
+}
+
 // Derived from the rest of the plan, which the reader holds against it.
 ordered_json summary_json(const Plan& plan) {
   double memory_GiB = 0;
   for (const auto& bucket : plan.memory_GiB) memory_GiB += bucket.second;
   const PredictedPass& slower = plan.backward.bound_us > plan.forward.bound_us ? plan.backward : plan.forward;
   return {{"layout", name(plan.layout)},
-          {"algorithm", plan.schedule.name},
+          {"algorithm", algorithms_name(plan)},
           {"time_ms", plan.time.total_ms()},
           {"moe_layer_forward_us", plan.forward.time_us},
           {"moe_layer_backward_us", plan.backward.time_us},
@@ -74,6 +80,28 @@ ordered_json json_of(const PredictedPass& pass) {
            })}};
 }
 
+ordered_json loads_json(const std::vector<LinkClassLoad>& loads) {
+  return list(loads, [](const LinkClassLoad& l) -> ordered_json {
+    return {{"link_class", l.link_class},
+            {"link", l.link},
+            {"GBps_per_direction", l.GBps_per_direction},
+            {"bytes", l.bytes},
+            {"busy_us", l.busy_us}};
+  });
+}
+
+// By their place in the model's kinds: an object, since an element of an array is one line.
+ordered_json later_kinds_json(const std::vector<PlannedKind>& kinds) {
+  ordered_json j = ordered_json::object();
+  for (std::size_t i = 0; i < kinds.size(); ++i)
+    j[std::to_string(i + 1)] = {{"loads", loads_json(kinds[i].loads)},
+                                {"predicted_forward", json_of(kinds[i].forward)},
+                                {"predicted_backward", json_of(kinds[i].backward)},
+                                {"schedule", to_json(kinds[i].schedule)},
+                                {"expert_owners", kinds[i].expert_owners}};
+  return j;
+}
+
 ordered_json plan_json(const Plan& p) {
   ordered_json j;
   j["schema"] = "topomoe.plan/1";
@@ -85,13 +113,7 @@ ordered_json plan_json(const Plan& p) {
   j["layout"] = to_json(p.layout);
   j["time"] = time_json(p);
   j["memory"] = memory_json(p);
-  j["loads"] = list(p.loads, [](const LinkClassLoad& l) -> ordered_json {
-    return {{"link_class", l.link_class},
-            {"link", l.link},
-            {"GBps_per_direction", l.GBps_per_direction},
-            {"bytes", l.bytes},
-            {"busy_us", l.busy_us}};
-  });
+  j["loads"] = loads_json(p.loads);
   j["predicted_forward"] = json_of(p.forward);
   j["predicted_backward"] = json_of(p.backward);
   j["rejected"] = list(p.rejected, [](const Rejected& r) -> ordered_json {
@@ -114,6 +136,7 @@ ordered_json plan_json(const Plan& p) {
                  {"schedules_priced", p.schedules_priced}};
   j["schedule"] = to_json(p.schedule);
   j["expert_owners"] = p.expert_owners;
+  if (!p.later_kinds.empty()) j["later_kinds"] = later_kinds_json(p.later_kinds);
   j["ranks"] = list(p.ranks, [](const PlannedRank& r) {
     ordered_json rank = ordered_json::array({r.host});
     if (!r.bus_id.empty()) rank.push_back(r.bus_id);

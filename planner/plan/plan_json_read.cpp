@@ -96,6 +96,25 @@ PredictedPass pass_from(ObjectReader in) {
   return pass;
 }
 
+std::vector<int> owners_from(ObjectReader& in, const Layout& layout) {
+  std::vector<int> owners;
+  each(in, "expert_owners", [&](const ordered_json& j, const std::string& at) {
+    owners.push_back(ObjectReader::as_integer(j, at, 0, layout.ep - 1));
+  });
+  return owners;
+}
+
+PlannedKind kind_from(ObjectReader in, const Layout& layout) {
+  PlannedKind k;
+  each(in, "loads", [&](const ordered_json& j, const std::string& at) { k.loads.push_back(load_from({j, at})); });
+  k.forward = pass_from({in.at("predicted_forward"), in.field("predicted_forward")});
+  k.backward = pass_from({in.at("predicted_backward"), in.field("predicted_backward")});
+  k.schedule = schedule_from_json(in.at("schedule"), in.field("schedule"));
+  k.expert_owners = owners_from(in, layout);
+  in.finish();
+  return k;
+}
+
 Rejected rejected_from(ObjectReader in) {
   Rejected r{in.text("layout"),        in.text("algorithm"),    amount(in, "time_ms"),
              amount(in, "memory_GiB"), in.boolean("undecided"), in.text("reason")};
@@ -142,7 +161,11 @@ class Consistency {
   Consistency(const Plan& plan, const std::string& where) : p_(plan), where_(where) {}
 
   void require() const {
-    check(p_.layout, p_.model.experts, where_ + ": layout");
+    if (static_cast<int>(p_.later_kinds.size()) != moe_kind_count(p_.model) - 1)
+      fail("later_kinds", fmt::format("{} kinds", p_.later_kinds.size()),
+           fmt::format("the model has {} kinds of MoE layers after the first", moe_kind_count(p_.model) - 1));
+    for (int kind = 0; kind < moe_kind_count(p_.model); ++kind)
+      check(p_.layout, moe_kind(p_.model, kind).experts, where_ + ": layout");
     if (p_.routing.kind == RoutingProfile::Kind::histogram &&
         static_cast<int>(p_.routing.histogram.size()) != p_.model.experts)
       fail("routing.histogram", fmt::format("{} counts", p_.routing.histogram.size()),
@@ -153,15 +176,9 @@ class Consistency {
     if (p_.ranks.size() != static_cast<std::size_t>(p_.layout.world))
       fail("ranks", fmt::format("{} ranks", p_.ranks.size()),
            fmt::format("must have all {} of the layout", p_.layout.world));
-    experts();
-    if (const auto violations = check(p_.schedule); !violations.empty())
-      fail("schedule", violations.front(),
-           fmt::format("{}no schedule of this version; plan again",
-                       violations.size() > 1 ? fmt::format("and {} more: ", violations.size() - 1) : ""));
-    steps("predicted_forward", p_.forward, p_.schedule.forward);
-    // Inference predicts no backward.
-    if (p_.job.phase == Phase::train || !p_.backward.steps.empty())
-      steps("predicted_backward", p_.backward, p_.schedule.backward);
+    kind("", 0, p_);
+    for (std::size_t i = 0; i < p_.later_kinds.size(); ++i)
+      kind(fmt::format("later_kinds.{}.", i + 1), static_cast<int>(i) + 1, p_.later_kinds[i]);
   }
 
   void require_summary(const ordered_json& summary) const {
@@ -179,17 +196,30 @@ class Consistency {
     throw InvalidInput(where_ + ": " + field, value, hint);
   }
 
+  // k: a Plan or a PlannedKind.
+  template <class K>
+  void kind(const std::string& at, int index, const K& k) const {
+    experts(at, moe_kind(p_.model, index).experts, k.expert_owners);
+    if (const auto violations = check(k.schedule); !violations.empty())
+      fail(at + "schedule", violations.front(),
+           fmt::format("{}no schedule of this version; plan again",
+                       violations.size() > 1 ? fmt::format("and {} more: ", violations.size() - 1) : ""));
+    steps(at + "predicted_forward", k.forward, k.schedule.forward);
+    // Inference predicts no backward.
+    if (p_.job.phase == Phase::train || !k.backward.steps.empty())
+      steps(at + "predicted_backward", k.backward, k.schedule.backward);
+  }
+
   // The runtime holds consecutive experts, equally many a rank (CountSource): any other placement would
   // be executed as that one.
-  void experts() const {
-    const auto& owners = p_.expert_owners;
-    if (owners.size() != static_cast<std::size_t>(p_.model.experts))
-      fail("expert_owners", fmt::format("{} owners", owners.size()),
-           fmt::format("must have one for each of the {} experts", p_.model.experts));
-    const int each_holds = p_.model.experts / p_.layout.ep;
+  void experts(const std::string& at, int experts, const std::vector<int>& owners) const {
+    if (owners.size() != static_cast<std::size_t>(experts))
+      fail(at + "expert_owners", fmt::format("{} owners", owners.size()),
+           fmt::format("must have one for each of the {} experts", experts));
+    const int each_holds = experts / p_.layout.ep;
     for (std::size_t e = 0; e < owners.size(); ++e)
       if (const int owner = static_cast<int>(e) / each_holds; owners[e] != owner)
-        fail(fmt::format("expert_owners[{}]", e), std::to_string(owners[e]),
+        fail(fmt::format("{}expert_owners[{}]", at, e), std::to_string(owners[e]),
              fmt::format("must be {}: each of EP {} holds {} consecutive experts", owner, p_.layout.ep, each_holds));
   }
 
@@ -239,9 +269,15 @@ Plan read_plan(const std::string& text, const std::string& where) {
   each(in, "flips", [&](const ordered_json& j, const std::string& at) { p.flips.push_back(flip_from({j, at})); });
   search_from(part("search"), p);
   p.schedule = schedule_from_json(in.at("schedule"), in.field("schedule"));
-  each(in, "expert_owners", [&](const ordered_json& j, const std::string& at) {
-    p.expert_owners.push_back(ObjectReader::as_integer(j, at, 0, p.layout.ep - 1));
-  });
+  p.expert_owners = owners_from(in, p.layout);
+  if (in.has("later_kinds")) {
+    ObjectReader kinds = part("later_kinds");
+    for (int kind = 1; kind < moe_kind_count(p.model); ++kind) {
+      const std::string key = std::to_string(kind);
+      p.later_kinds.push_back(kind_from({kinds.at(key.c_str()), kinds.field(key.c_str())}, p.layout));
+    }
+    kinds.finish();
+  }
   each(in, "ranks", [&](const ordered_json& j, const std::string& at) { p.ranks.push_back(rank_from(j, at)); });
   const Consistency parts(p, where);
   parts.require();

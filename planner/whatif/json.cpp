@@ -63,7 +63,7 @@ ordered_json load_json(const LinkClassLoad& l) {
 void add_plan(ordered_json& j, const Plan& p) {
   j["gpus"] = p.layout.world;
   j["layout"] = run_name(p);
-  j["algorithm"] = p.schedule.name;
+  j["algorithm"] = algorithms_name(p);
   j["step_ms"] = p.time.total_ms();
   j["low_ms"] = p.low_ms;
   j["high_ms"] = p.high_ms;
@@ -200,7 +200,7 @@ std::string what_if_text(const WhatIf& w, const std::vector<WhatIfOutcome>& outc
     rows.back().push_back(figure(1e6 * gpu_seconds_per_token(p, p.time.total_ms())));
     rows.back().push_back(fmt::format("{:.1f}", memory_GiB(p)));
     rows.back().push_back(busiest == nullptr ? "none" : busiest->link);
-    ends.push_back(run_name(p) + " | " + p.schedule.name);
+    ends.push_back(run_name(p) + " | " + algorithms_name(p));
     const auto cost = [](const Plan& plan) { return gpu_seconds_per_token(plan, plan.time.total_ms()); };
     if (fastest == nullptr || p.time.total_ms() < fastest->time.total_ms()) fastest = &p, fastest_at = i;
     if (cheapest == nullptr || cost(p) < cost(*cheapest)) cheapest = &p, cheapest_at = i;

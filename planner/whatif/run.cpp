@@ -15,6 +15,7 @@ using Status = WhatIfOutcome::Status;
 void drop_what_is_not_shown(Plan& plan) {
   plan.ranks = {}, plan.expert_owners = {}, plan.routing.histogram = {};
   plan.schedule.buffers = {}, plan.schedule.maps = {};
+  for (PlannedKind& kind : plan.later_kinds) kind.schedule = {.name = kind.schedule.name}, kind.expert_owners = {};
   for (auto* pass : {&plan.schedule.forward, &plan.schedule.backward})
     for (Step& step : *pass) {
       Step kept;

@@ -17,7 +17,7 @@ LayoutConstraints constrain(const std::vector<std::string>& fix, const std::vect
 
 TEST(LayoutSpace, AllShippedModels_EveryLayoutHoldsItsInvariants) {
   for (const char* file : {"mixtral-8x7b", "mixtral-8x22b", "qwen3-30b-a3b", "qwen3-235b-a22b", "deepseek-v3",
-                           "monta-2x70b", "switch-base-16"}) {
+                           "monta-2x70b", "switch-base-16", "pr-moe-350m-32-64"}) {
     const Model m = shipped(file);
     for (const int world : {1, 8, 16, 64, 256}) {
       Job job;

@@ -31,6 +31,47 @@ TEST(Memory, DeepSeekV3Stage_MatchesHandArithmetic) {
   EXPECT_NEAR(p.dense(), 16 * (187.1e6 + 1.8e6 + 44.04e6), 3e6);
 }
 
+// Each stage's share times the ranks that hold it is the model: no kind is counted twice or left out.
+TEST(Memory, PyramidOfTwoKinds_StagesSumToTheModel) {
+  const Model m = shipped("pr-moe-350m-32-64");
+  for (const int pp : {1, 2, 4, 6}) {
+    const Layout l = make_layout(8 * pp, 1, 1, pp, 1, 8);
+    double sum = 0, last = 0;
+    for (const StageClass& c : stage_classes(m, l)) {
+      const RankParameters p = rank_parameters(m, l, c);
+      sum += c.count * (p.dense() + 8 * p.routed);
+      if (c.last) last = p.routed;
+    }
+    if (pp > 1) sum -= embedding_parameters(m);  // tied: the last stage has the table too
+    EXPECT_NEAR(sum / total_parameters(m), 1, 1e-12) << pp;
+    // PP 6: the last 4 layers hold both layers of 64 experts, 2 * 64 / 8 experts a rank; PP 1 all 10 * 32 / 8 more.
+    if (pp == 6) {
+      EXPECT_EQ(last, 16 * expert_parameters(m, 1));
+    }
+    if (pp == 1) {
+      EXPECT_EQ(last, 16 * expert_parameters(m, 1) + 40 * expert_parameters(m, 0));
+    }
+  }
+}
+
+// A stage of one kind needs as much as that kind's model; a stage of both lies between.
+TEST(Memory, PyramidOfTwoKinds_EachStageCountsItsOwnKind) {
+  const Model m = shipped("pr-moe-350m-32-64");
+  Model few = m, many = m;
+  few.moe_kinds.clear(), many.moe_kinds.clear(), many.experts = 64;
+  for (Model* one : {&few, &many})
+    for (auto& kind : one->is_moe) kind = kind > 0;
+  Job job;
+  job.sequence = 1024, job.micro_batch = 1;
+  const Layout l = make_layout(24, 1, 1, 6, 1, 4);
+  const auto total = [&](const Model& model, int stage) {
+    return estimate_stage_memory(model, job, l, stage).total().value;
+  };
+  for (int stage = 0; stage < 5; ++stage) EXPECT_EQ(total(m, stage), total(few, stage)) << stage;
+  EXPECT_EQ(total(m, 5), total(many, 5));
+  EXPECT_GT(total(many, 5), total(few, 5));
+}
+
 // A model of one MoE layer, tiny numbers. TP2 with ETP1 EP2 on 2 ranks: T = 16 tokens, h = 8, bf16, SP.
 TEST(Memory, TinyTraining_EveryBucketByHand) {
   Model m;

@@ -67,6 +67,13 @@ TEST(PlanSchema, WrittenPlans_Fit) {
     plan.model = shipped("deepseek-v3");
     EXPECT_EQ(schema.complaint(Json::parse(write_plan(plan))), "") << s.name;
   });
+  Plan pyramid = sample_plan(1);
+  pyramid.model = shipped("pr-moe-350m-32-64");
+  pyramid.later_kinds = {{pyramid.expert_owners, pyramid.schedule, pyramid.forward, pyramid.backward, pyramid.loads}};
+  Json json = Json::parse(write_plan(pyramid));
+  EXPECT_EQ(schema.complaint(json), "");
+  json["later_kinds"]["1"].erase("schedule");
+  EXPECT_NE(schema.complaint(json), "");
 }
 
 void each_object(Json& value, const std::function<void(Json&)>& visit) {

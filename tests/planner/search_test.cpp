@@ -267,7 +267,8 @@ TEST(Planner, SkewedRouting_MovesTheAnswerFromEpToShardedExperts) {
 TEST(Planner, AllShippedClustersAndModels_PlanOrSayWhyNot) {
   for (const char* cluster :
        {"dgx-a100", "a800-2x8", "dgx-h100", "hgx-h200", "dgx-b200", "gb200-nvl72", "l40s-8x-pcie", "h100-16x8"})
-    for (const char* model : {"mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v3", "monta-2x70b", "switch-base-16"})
+    for (const char* model :
+         {"mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v3", "monta-2x70b", "switch-base-16", "pr-moe-350m-32-64"})
       for (const Phase phase : {Phase::train, Phase::prefill, Phase::decode}) {
         SCOPED_TRACE(std::string(cluster) + " " + model);
         auto request = shipped(cluster, model);
