@@ -45,13 +45,13 @@ void check_fingerprint(const Plan& plan, const Topology& topology, const std::st
 }
 
 void check_executable(const Plan& plan) {
-  if (!plan.model.gated_ffn)
-    throw Failure("model: " + plan.model.name +
-                  " has experts without a gate: only SwiGLU experts are executed; the plan itself is usable");
   if (!plan.later_kinds.empty())
     throw Failure("model: " + plan.model.name + " has " + kind_name(plan.model, 0) + " and " +
                   kind_name(plan.model, 1) + ": run executes one MoE layer of models whose MoE layers are alike; the " +
                   "plan itself is usable");
+  if (!plan.model.gated_ffn)
+    throw Failure("model: " + plan.model.name +
+                  " has experts without a gate: only SwiGLU experts are executed; the plan itself is usable");
 }
 
 // Chosen sizes take a quarter of what is free, and at most the default: the same run on every machine that is large

@@ -100,6 +100,17 @@ TEST_F(RunCommand, WhatIsNotExecuted_IsNamed) {
     EXPECT_NE(said.err.find(word), std::string::npos) << word;
 }
 
+TEST_F(RunCommand, MoeLayersThatDiffer_AreRefusedByName) {
+  const Said planned = topomoe(
+      "plan --cluster $clusters/h100-2x8.json --model $models/pr-moe-350m-32-64.json --sequence 1024 -o plan.json");
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  const Said said = topomoe("run plan.json" + kSmall);
+  EXPECT_EQ(said.code, 1);
+  EXPECT_NE(said.err.find("has MoE kind 1 (32 experts in 10 layers) and MoE kind 2 (64 experts in 2 layers)"),
+            std::string::npos)
+      << said.err;
+}
+
 TEST_F(RunCommand, Repeat_ReportsEachRun) {
   plan_small();
   EXPECT_EQ(run("plan.json --repeat 3").at("measured_us").size(), 3U);

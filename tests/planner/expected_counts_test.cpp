@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
 
+#include "planner/schedules/build.hpp"
 #include "topomoe/routing.hpp"
 
 namespace topomoe {
@@ -82,6 +84,80 @@ TEST(GroupLimited, DeepSeekV3OnEightNodes_ReachesFewerThanFour) {
   EXPECT_NEAR(nodes(4), 3.63, 0.01);
   EXPECT_NEAR(nodes(8), expected_distinct_groups(256, 8, 8), 1e-12);
   EXPECT_NEAR(nodes(8), 5.29, 0.01);
+}
+
+// Counts of tokens that were drawn, every rank's own.
+class Drawn final : public CountSource {
+ public:
+  Drawn(const RankGroups& groups, const Limit& r, int tokens, std::uint64_t seed)
+      : groups_(groups), r_(r), tokens_(tokens) {
+    for (int rank = 0; rank < groups.layout().world; ++rank)
+      ids_.push_back(draw_routing({}, r.experts, r.k, tokens, seed + static_cast<std::uint64_t>(rank) * 1000, r.groups,
+                                  r.topk_groups));
+  }
+  int experts() const override { return r_.experts; }
+  double count(Symbol symbol, int, int source, int index) const override {
+    const int each = r_.experts / groups_.size(Role::ep), per_node = groups_.size(Role::node);
+    const auto& ids = ids_[static_cast<std::size_t>(source)];
+    if (symbol == Symbol::held || symbol == Symbol::tokens) return tokens_;
+    if (symbol == Symbol::pairs) return static_cast<double>(std::count(ids.begin(), ids.end(), index));
+    const int place = groups_.index_in(Role::ep, index);
+    const bool rank = symbol == Symbol::rank_tokens;
+    const int first = (rank ? place : place / per_node * per_node) * each, width = rank ? each : each * per_node;
+    return tokens_ * drawn_reach(ids, r_.k, first, first + width);
+  }
+
+ private:
+  const RankGroups& groups_;
+  Limit r_;
+  int tokens_;
+  std::vector<std::vector<std::int32_t>> ids_;
+};
+
+// Rows that rank 0 sends to others in all exchanges of a pass, to other nodes and inside its own.
+std::array<double, 2> rows_sent(const Schedule& s, const std::vector<Step>& steps, const RankGroups& groups,
+                                const CountSource& counts) {
+  std::array<double, 2> out{};
+  for (const Step& step : steps) {
+    if ((step.kind != StepKind::exchange && step.kind != StepKind::all_gather) || step.metadata) continue;
+    for (const int peer : groups.members(step.group, 0))
+      if (peer != 0) out[peer < groups.gpus_per_node()] += rows_of(s, step.in[0], groups, counts, 0, peer);
+  }
+  return out;
+}
+
+// 8 ranks on 4 nodes of 2, 32 experts in 4 groups: a group a node. 60 draws of 100 tokens a rank.
+TEST(GroupLimited, EveryTransport_MovesWhatDrawnTokensMove) {
+  constexpr int kRounds = 60, kTokens = 100;
+  const RankGroups groups(make_layout(8, 1, 1, 1, 1, 8), 2);
+  for (const int topk_groups : {1, 2, 4}) {
+    const Limit r{32, 4, 4, topk_groups};
+    const RoutingOdds odds = odds_of({}, r);
+    const ExpectedCounts expected(groups, odds, kTokens, kTokens);
+    for (const Transport& t : transports()) {
+      const Schedule s = build_schedule(t.name, {.split = TokenSplit::sliced, .ep = 8});
+      for (const bool backward : {false, true}) {
+        const auto& steps = backward ? s.backward : s.forward;
+        const auto want = rows_sent(s, steps, groups, expected);
+        std::array<double, 2> sum{}, squares{};
+        for (int round = 0; round < kRounds; ++round) {
+          const Drawn drawn(groups, r, kTokens, static_cast<std::uint64_t>(round) * 100'000);
+          const auto rows = rows_sent(s, steps, groups, drawn);
+          for (std::size_t i = 0; i < 2; ++i) sum[i] += rows[i], squares[i] += rows[i] * rows[i];
+        }
+        for (std::size_t i = 0; i < 2; ++i) {
+          const double mean = sum[i] / kRounds, variance = std::max(0.0, squares[i] / kRounds - mean * mean);
+          EXPECT_NEAR(mean, want[i], 3 * std::sqrt(variance / kRounds) + 1e-9)
+              << t.name << (backward ? " backward" : "") << (i == 0 ? " between" : " inside") << " nodes, "
+              << topk_groups << " groups";
+        }
+        // Out and back a row a node of a token: at most topk_groups nodes, each as likely this one as any other.
+        if (t.name == "node_dedup" && !backward) {
+          EXPECT_LE(want[0], kTokens * topk_groups * 3.0 / 4 * 2 + 1e-9);
+        }
+      }
+    }
+  }
 }
 
 // Any cut of the experts, aligned with groups or not.
