@@ -20,6 +20,7 @@ enum class DenseRule : std::uint8_t {
 // and one file there). Empty: the family has no such key.
 struct Family {
   std::string_view model_type;
+  const char* top_k;
   const char* expert_width;
   const char* dense_width;
   const char* shared_count;  // n_shared_experts: of expert width each
@@ -32,11 +33,15 @@ struct Family {
   bool group_limited;  // n_group, topk_group
 };
 constexpr std::array kFamilies = {
-    Family{"mixtral", "intermediate_size", "", "", DenseRule::none, false, true, true, "", Scoring::softmax, false},
-    Family{"qwen3_moe", "moe_intermediate_size", "intermediate_size", "", DenseRule::sparse_step, false, false, false,
-           "", Scoring::softmax, false},
-    Family{"deepseek_v3", "moe_intermediate_size", "intermediate_size", "n_shared_experts", DenseRule::first_k_dense,
-           true, false, false, "num_nextn_predict_layers", Scoring::sigmoid, true},
+    Family{"mixtral", "num_experts_per_tok", "intermediate_size", "", "", DenseRule::none, false, true, true, "",
+           Scoring::softmax, false},
+    Family{"qwen3_moe", "num_experts_per_tok", "moe_intermediate_size", "intermediate_size", "", DenseRule::sparse_step,
+           false, false, false, "", Scoring::softmax, false},
+    Family{"deepseek_v3", "num_experts_per_tok", "moe_intermediate_size", "intermediate_size", "n_shared_experts",
+           DenseRule::first_k_dense, true, false, false, "num_nextn_predict_layers", Scoring::sigmoid, true},
+    // Lists, one figure a layer, where others have one number.
+    Family{"hunyuan_v1_moe", "moe_topk", "moe_intermediate_size", "", "num_shared_expert", DenseRule::none, false, true,
+           true, "", Scoring::softmax, false},
 };
 
 // transformers saves the same model under any of these spellings (its attribute_map).
@@ -65,6 +70,18 @@ class Config {
   }
   int integer(const char* key, int low, int high) const {
     return ObjectReader::as_integer(at(key), field(key), low, high);
+  }
+  // One for each of `count` layers: the file has a list, or one number for all.
+  std::vector<int> integers(const char* key, int low, int high, int count) const {
+    const ordered_json& value = at(key);
+    if (!value.is_array()) return std::vector<int>(static_cast<std::size_t>(count), integer(key, low, high));
+    if (value.size() != static_cast<std::size_t>(count))
+      throw InvalidInput(field(key), std::to_string(value.size()) + " figures",
+                         "must be one number, or one for each of the " + std::to_string(count) + " layers");
+    std::vector<int> out;
+    for (std::size_t i = 0; i < value.size(); ++i)
+      out.push_back(ObjectReader::as_integer(value[i], field(key) + "[" + std::to_string(i) + "]", low, high));
+    return out;
   }
   int integer_or(const char* key, int low, int high, int otherwise) const {
     return find(key) != nullptr ? integer(key, low, high) : otherwise;
@@ -100,11 +117,13 @@ std::string name_from_path(std::string path) {
   return last;
 }
 
-int read_experts(const Config& in, const std::string& model_type) {
+// The key that counts experts, under whichever spelling.
+const char* experts_key(const Config& in, const std::string& model_type) {
   for (const char* key : kExpertKeys) {
     if (in.find(key) == nullptr) continue;
-    const int experts = in.integer(key, 0, kMaxExperts);
-    if (experts > 0) return experts;
+    const ordered_json& value = in.at(key);
+    const bool listed = value.is_array() && !value.empty() && value[0].is_number();
+    if (listed || in.integer(key, 0, kMaxExperts) > 0) return key;
     throw InvalidInput(in.field(key), "0", "no experts: this is a dense model, topomoe plans MoE models");
   }
   throw InvalidInput(in.field("model_type"), model_type,
@@ -128,6 +147,34 @@ void read_layer_kinds(const Config& in, DenseRule rule, Model& m) {
       m.is_moe[static_cast<std::size_t>(
           ObjectReader::as_integer(layer, in.field("mlp_only_layers"), 0, m.layers - 1))] = 0;
   }
+}
+
+// Experts of each layer that is_moe calls MoE. Layers that are alike are one kind, and one kind is none.
+void read_experts(const Config& in, const Family& family, Model& m) {
+  const auto experts = in.integers(experts_key(in, m.model_type), 1, kMaxExperts, m.layers),
+             top_k = in.integers(family.top_k, 1, kMaxExperts, m.layers),
+             width = in.integers(family.expert_width, 1, kMaxWidth, m.layers);
+  const auto shared = *family.shared_count == '\0' ? std::vector<int>(experts.size(), 0)
+                                                   : in.integers(family.shared_count, 0, kMaxExperts, m.layers);
+  for (std::size_t layer = 0; layer < experts.size(); ++layer) {
+    if (m.is_moe[layer] == 0) continue;
+    const double shared_width = 1.0 * shared[layer] * width[layer];
+    if (shared_width > kMaxWidth)
+      throw InvalidInput(in.field(family.shared_count), std::to_string(shared[layer]), "shared experts too wide");
+    const MoeKind kind{experts[layer], top_k[layer], width[layer], static_cast<int>(shared_width)};
+    const auto known = std::find(m.moe_kinds.begin(), m.moe_kinds.end(), kind);
+    m.is_moe[layer] = static_cast<std::uint8_t>(known - m.moe_kinds.begin() + 1);
+    if (known != m.moe_kinds.end()) continue;
+    if (m.moe_kinds.size() == kMaxMoeKinds)
+      throw InvalidInput(in.field(family.expert_width),
+                         "more than " + std::to_string(kMaxMoeKinds) + " kinds of layers",
+                         "not so many differ in any model");
+    m.moe_kinds.push_back(kind);
+  }
+  if (m.moe_kinds.empty()) return;  // check() says that all are dense
+  const MoeKind first = m.moe_kinds[0];
+  m.experts = first.experts, m.top_k = first.top_k, m.expert_ffn = first.expert_ffn, m.shared_ffn = first.shared_ffn;
+  if (m.moe_kinds.size() == 1) m.moe_kinds.clear();
 }
 
 void read_attention(const Config& in, const Family& family, Model& m) {
@@ -170,21 +217,14 @@ Model read_family(const Config& in, const Family& family, const std::string& whe
   Model m;
   m.name = name_from_path(where);
   m.model_type = family.model_type;
-  m.experts = read_experts(in, m.model_type);
-  m.top_k = in.integer("num_experts_per_tok", 1, kMaxExperts);
+  experts_key(in, m.model_type);  // a dense model is told so before anything else is missed
   m.hidden = in.integer("hidden_size", 1, kMaxWidth);
   m.layers = in.integer("num_hidden_layers", 1, kMaxLayers);
   m.vocab = in.integer("vocab_size", 1, kMaxVocab);
   m.tie_embeddings = in.boolean("tie_word_embeddings");
   read_attention(in, family, m);
   read_layer_kinds(in, family.dense_rule, m);
-  m.expert_ffn = in.integer(family.expert_width, 1, kMaxWidth);
-  if (*family.shared_count != '\0') {
-    const double width = 1.0 * in.integer(family.shared_count, 0, kMaxExperts) * m.expert_ffn;
-    if (width > kMaxWidth)
-      throw InvalidInput(in.field(family.shared_count), preview(in.at(family.shared_count)), "shared experts too wide");
-    m.shared_ffn = static_cast<int>(width);
-  }
+  read_experts(in, family, m);
   if (moe_layers(m) < m.layers) m.dense_ffn = in.integer(family.dense_width, 1, kMaxWidth);
   if (*family.mtp_layers != '\0') m.mtp_layers = in.integer_or(family.mtp_layers, 0, kMaxLayers, 0);
   m.renormalize = family.always_renormalizes || in.boolean("norm_topk_prob");
@@ -219,7 +259,7 @@ Model read_hf_config(std::string_view text, const std::string& where) {
   const std::string model_type = in.text("model_type");
   for (const Family& family : kFamilies)
     if (family.model_type == model_type) return read_family(in, family, where);
-  read_experts(in, model_type);  // says so if it is a dense model
+  experts_key(in, model_type);  // says so if it is a dense model
   std::string known;
   for (const std::string& name : known_model_types()) known += name + ", ";
   throw InvalidInput(

@@ -33,7 +33,7 @@ TEST(HfConfig, ShippedModels_Totals_MatchPublished) {
   // Qwen's "3.3B" is 3.35e9 cut, not rounded.
   for (const Row& row : {Row{"mixtral-8x7b", 46.7e9, 12.9e9, 0.015}, Row{"mixtral-8x22b", 141e9, 39e9, 0.015},
                          Row{"qwen3-30b-a3b", 30.5e9, 3.3e9, 0.02}, Row{"qwen3-235b-a22b", 235e9, 22e9, 0.015},
-                         Row{"deepseek-v3", 671e9, 37e9, 0.015}}) {
+                         Row{"deepseek-v3", 671e9, 37e9, 0.015}, Row{"hunyuan-a13b", 80e9, 13e9, 0.02}}) {
     const Model m = shipped(row.file);
     EXPECT_EQ(m.name, row.file);
     EXPECT_NEAR(total_parameters(m) / row.total, 1, 0.015) << row.file << ' ' << total_parameters(m);
@@ -109,6 +109,37 @@ TEST(HfConfig, OwnFormat_PyramidResidual_IsRead) {
   EXPECT_EQ(m.is_moe[19], 1);
   EXPECT_EQ(m.is_moe[21], 2);
   EXPECT_NEAR(total_parameters(m), 4.11e9, 0.01e9);
+}
+
+// Hunyuan-A13B's config.json lists what others give once: 64 experts of which 8, width 3072, one shared, in 32 layers.
+// 32 * (65 * 3*4096*3072 + 4096*64 + 4096*128*80) + 128167*4096 = 80.4e9; 9 instead of 65: 12.75e9 active.
+ordered_json hunyuan() { return ordered_json::parse(shipped_text("hunyuan-a13b")); }
+
+TEST(HfConfig, HunyuanListsOfEqualFigures_AreOneKind) {
+  const Model m = read_hf_config(hunyuan().dump(), "x");
+  EXPECT_TRUE(m.moe_kinds.empty());
+  EXPECT_EQ(m.top_k, 8);
+  EXPECT_EQ(m.shared_ffn, 3072);
+  EXPECT_NEAR(total_parameters(m), 80.4e9, 0.1e9);
+  EXPECT_NEAR(active_parameters(m), 12.75e9, 0.05e9);
+}
+
+TEST(HfConfig, HunyuanListsThatDiffer_AreKinds) {
+  ordered_json json = hunyuan();
+  for (std::size_t layer = 20; layer < 32; ++layer) json["moe_topk"][layer] = 4, json["num_shared_expert"][layer] = 2;
+  const Model m = read_hf_config(json.dump(), "x");
+  ASSERT_EQ(moe_kind_count(m), 2);
+  EXPECT_EQ(moe_kind(m, 1), (MoeKind{64, 4, 3072, 6144}));
+  EXPECT_EQ(moe_layers(m, 0), 20);
+  EXPECT_EQ(moe_layers(m, 1), 12);
+  json["moe_topk"].erase(0);
+  EXPECT_HAS(message_for(json.dump()), "moe_topk: 31 figures: must be one number, or one for each of the 32 layers");
+  json = hunyuan();
+  json["moe_topk"][3] = 0;
+  EXPECT_HAS(message_for(json.dump()), "moe_topk[3]: 0");
+  json = hunyuan();
+  for (std::size_t layer = 0; layer < 9; ++layer) json["moe_intermediate_size"][layer] = 1024 + layer;
+  EXPECT_HAS(message_for(json.dump()), "more than 8 kinds of layers");
 }
 
 TEST(HfConfig, TextConfig_IsLookedUpFirst) {
