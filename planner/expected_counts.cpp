@@ -114,7 +114,6 @@ double RoutingOdds::chosen(int first, int end) const {
 }
 
 double RoutingOdds::reached_uniform(int first, int end) const {
-  if (!limited()) return 1 - missed(experts(), end - first, top_k_);
   // Group by group: with c of j groups before it allowed, the next one is with (t-c)/(n-j).
   const int size = experts() / groups_;
   std::map<std::pair<int, int>, double> now{{{0, 0}, 1.0}};  // by allowed groups, and experts of [first, end) in them
@@ -137,7 +136,13 @@ double RoutingOdds::reached_uniform(int first, int end) const {
 
 double RoutingOdds::reached(int first, int end) const {
   if (first >= end) return 0;
-  if (uniform_) return reached_uniform(first, end);
+  if (uniform_ && !limited()) return 1 - missed(experts(), end - first, top_k_);
+  const auto [at, fresh] = reached_.try_emplace(std::int64_t{first} << 32 | end);
+  if (fresh) at->second = uniform_ ? reached_uniform(first, end) : reached_skewed(first, end);
+  return at->second;
+}
+
+double RoutingOdds::reached_skewed(int first, int end) const {
   const auto with_replacement = [&](double rows) { return 1 - std::pow(1 - std::min(1.0, rows / top_k_), top_k_); };
   if (!limited()) return with_replacement(chosen(first, end));
   double reach = 0;

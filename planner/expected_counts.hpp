@@ -9,6 +9,8 @@
 // fills them a little more evenly.
 #pragma once
 
+#include <cstdint>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -16,7 +18,7 @@
 
 namespace topomoe {
 
-// What is known of a token's k experts before it exists.
+// What is known of a token's k experts before it exists. Not thread-safe: keeps what it has worked out.
 class RoutingOdds {
  public:
   // popularity sums to 1. With topk_groups < groups a token's experts lie in that many of the equal groups of
@@ -34,6 +36,7 @@ class RoutingOdds {
 
  private:
   double reached_uniform(int first, int end) const;
+  double reached_skewed(int first, int end) const;
   std::vector<double> chosen_;
   int top_k_, groups_, topk_groups_;
   bool uniform_;
@@ -44,6 +47,7 @@ class RoutingOdds {
     std::vector<double> before;
   };
   std::vector<Allowed> allowed_;
+  mutable std::unordered_map<std::int64_t, double> reached_;  // by first and end
 };
 
 class ExpectedCounts final : public CountSource {
