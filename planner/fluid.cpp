@@ -101,7 +101,9 @@ std::vector<Interval> run(std::span<const Flow> flows, std::span<const double> c
   queue.reserve(flows.size());
   for (const Flow& f : flows) queue.push_back(f.queue);
   const FlowOrder order = flow_order(std::move(queue), [&](int f) { return std::span<const int>(flows[at(f)].after); });
-  const auto out = FluidRun()(views(flows), order, capacity);
+  const std::vector<FlowView> seen = views(flows);
+  FluidRun runs;
+  const auto out = runs(seen, order, capacity);
   return {out.begin(), out.end()};
 }
 
