@@ -72,7 +72,7 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     c.gather_s = std::max(0.0, gather_s - hidden_by_forward_s);
     // Adam reads gradient, two moments and master weight and writes the last three and the weight: 30 B.
     const double sharded = most.dense() / (l.dp * l.cp) + most.routed / l.edp;
-    c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory);
+    c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory * machine.efficiency.in_step);
   }
   return c;
 }

@@ -287,7 +287,8 @@ TEST(ComputeModel, SaysWhereItsFiguresAreFrom) {
   EXPECT_LT(measured.high_us / measured.time_us, scaled.high_us / scaled.time_us);
   EXPECT_LT(scaled.high_us / scaled.time_us, bare.high_us / bare.time_us);
   const std::vector<double> rows(8, 512);
-  EXPECT_NE(same.grouped_ffn(rows, 4096, 2048, 3, FfnPass::dgrad).source.find("not measured"), std::string::npos);
+  EXPECT_NE(same.expert_ffn(rows, 4096, 2048, 3, FfnKernel::fused, FfnPass::dgrad).source.find("not measured"),
+            std::string::npos);
   EXPECT_NE(ComputeModel(round_gpu(), DType::f32, known).gemm(64, 64, 64).source.find("fp32"), std::string::npos);
 }
 
@@ -353,10 +354,10 @@ TEST(ComputeModel, EveryEstimateIsInOrder) {
   for (const auto& model : {ComputeModel(round_gpu(), DType::bf16, known), ComputeModel(round_gpu(), DType::f32, {})})
     for (int i = 0; i < 200; ++i) {
       const std::vector<double> rows{draw(), draw(), draw()};
-      for (const Estimate& e :
-           {model.gemm(draw(), draw(), draw()), model.grouped_ffn(rows, draw(), draw(), 3, FfnPass::wgrad),
-            model.memory_bound(1e6 * draw()), model.copy(draw()),
-            model.attention({1, draw(), 16384, 8, 8, 64, true, i % 2 == 0})}) {
+      for (const Estimate& e : {model.gemm(draw(), draw(), draw()),
+                                model.expert_ffn(rows, draw(), draw(), 3, FfnKernel::grouped_gemm, FfnPass::wgrad),
+                                model.memory_bound(1e6 * draw()), model.copy(draw()),
+                                model.attention({1, draw(), 16384, 8, 8, 64, true, i % 2 == 0})}) {
         EXPECT_LE(0, e.bound_us);
         EXPECT_LE(e.bound_us, e.low_us);
         EXPECT_LE(e.low_us, e.time_us);
@@ -370,7 +371,7 @@ TEST(ComputeModel, EveryEstimateIsInOrder) {
 TEST(ComputeModel, NothingToDoTakesNoTime) {
   const ComputeModel model(round_gpu(), DType::bf16, {});
   EXPECT_EQ(model.gemm(0, 64, 64).time_us, 0);
-  EXPECT_EQ(model.grouped_ffn(std::vector<double>{0, 0}, 64, 64, 3).time_us, 0);
+  EXPECT_EQ(model.expert_ffn(std::vector<double>{0, 0}, 64, 64, 3, FfnKernel::fused).time_us, 0);
   EXPECT_EQ(model.memory_bound(0).time_us, 0);
   EXPECT_EQ(model.attention({}).time_us, 0);
 }
