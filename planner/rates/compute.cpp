@@ -11,9 +11,23 @@
 namespace topomoe {
 namespace {
 
-// FlashAttention's papers (from memory) claim at most 0.73 of peak on A100 (2) and 0.75 on H100 (3) forward, 0.6
-// backward, at their best shapes. Assumed somewhat below; not measured here.
-constexpr double kAttentionForward = 0.60, kAttentionBackward = 0.50;
+// FlashAttention-3's paper (arXiv 2407.08608, figures 5 and 6: H100, BF16, 16 heads of 128, 16,384 tokens), of peak:
+//   sequence              512    1K    2K    4K    8K   16K
+//   forward             0.472 0.571 0.632 0.645 0.653 0.655
+//   forward, causal     0.295 0.428 0.527 0.585 0.609 0.623
+//   backward            0.320 0.429 0.507 0.548 0.565 0.567
+// A tile's start and end are paid once for all keys that a query sees (backward: queries that see a key), on average s,
+// or s/2 where causal. What best / (1 + (half / seen)^steep) makes of it lies within 5% forward and 1% backward;
+// backward where causal is not in the paper.
+struct AttentionFigures {
+  double best, half, steep;
+};
+constexpr AttentionFigures kAttentionForward{0.63, 280, 1.5}, kAttentionBackward{0.58, 430, 1.2};
+constexpr double kAttentionTile = 128;  // queries that one block of threads works on; backward: keys
+
+double attention_efficiency(const AttentionFigures& f, double seen) {
+  return f.best / (1 + std::pow(f.half / seen, f.steep));
+}
 // Streaming kernels; STREAM-like copies reach 0.85 to 0.92 of HBM's datasheet rate. Assumed.
 constexpr double kStreaming = 0.85;
 // Runs of one GPU differ by that, and between two measured m the model's shape is taken. planner_accuracy prints what
@@ -214,13 +228,19 @@ Estimate ComputeModel::attention(const AttentionShape& s) const {
   const double flops = s.backward ? 2.5 * forward : forward;  // five products of that size instead of two
   const double elements = s.sequences * s.head_dim * (2 * s.queries * s.heads + 2 * s.keys * s.kv_heads);
   const double bytes = rates_.element_bytes * elements * (s.backward ? 2 : 1);
-  const double efficiency = s.backward ? kAttentionBackward : kAttentionForward;
-  const double compute = flops / (rates_.flop_per_us * efficiency);
+  // Queries that see a key are fewer than those there are by as much as keys that a query sees.
+  const double efficiency = s.backward ? attention_efficiency(kAttentionBackward, s.queries * seen / s.keys)
+                                       : attention_efficiency(kAttentionForward, seen);
+  // Blocks that leave SMs without work. Few queries are decoding, where kernels split the keys as well.
+  const double blocks = s.sequences * s.heads * std::ceil((s.backward ? s.keys : s.queries) / kAttentionTile);
+  const double idle = s.queries < kAttentionTile ? 1 : std::max(1.0, rates_.sms / blocks);
+  const double compute = flops / (rates_.flop_per_us * efficiency) * idle;
   const double memory = bytes / (rates_.hbm_bytes_per_us * kStreaming);
   const double bound = std::max(flops / rates_.flop_per_us, (bytes - kCacheBytes) / rates_.hbm_bytes_per_us);
-  return estimate_of(gemm_.launch_us + std::max(compute, memory), roofline_origin_.error, bound,
-                     fmt::format("{} {:.2f}", roofline_origin_.source, compute > memory ? efficiency : kStreaming),
-                     std::string(limit(compute, memory, gemm_.launch_us)));
+  return estimate_of(
+      gemm_.launch_us + std::max(compute, memory), roofline_origin_.error, bound,
+      fmt::format("{} {:.2f}", roofline_origin_.source, compute > memory ? efficiency / idle : kStreaming),
+      std::string(limit(compute, memory, gemm_.launch_us)));
 }
 
 Estimate ComputeModel::memory_bound(double bytes) const {

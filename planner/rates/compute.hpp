@@ -3,8 +3,9 @@
 // In falling order of trust: a curve measured on this GPU for this n and k; figures fitted on this GPU; those of
 // another, its compute part scaled by peak rates, its memory part by HBM, its caches and tiles by SMs; the datasheet
 // times stated efficiencies. Expert rows decide the grouped FFN; attention and elementwise are rooflines with stated
-// efficiencies. GEMMs in fp32 run at the datasheet's fp32 rate with BF16's efficiencies: give the TF32 rate there where
-// TF32 is on. Ignored: clocks and power of the moment, kernels that run side by side (the timeline shares resources).
+// efficiencies, attention's falling with short sequences as published. GEMMs in fp32 run at the datasheet's fp32 rate
+// with BF16's efficiencies: give the TF32 rate there where TF32 is on. Ignored: clocks and power of the moment, kernels
+// that run side by side (the timeline shares resources).
 #pragma once
 
 #include <span>
