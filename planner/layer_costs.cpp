@@ -69,7 +69,12 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
   const CollectiveGroup tp_group = group_on_nodes(groups.members(Role::tp, 0), gpus_per_node);
   const double gathered = machine.collective_s(Collective::all_gather, T * m.hidden * b / tp, tp_group) +
                           machine.collective_s(Collective::reduce_scatter, T * m.hidden * b, tp_group);
-  const auto add_collectives = [&](PassCost& c) { c.forward_s += gathered, c.backward_s += gathered; };
+  const auto add_links = [](PassCost& c, const CollectiveGroup& group, double forward, double backward) {
+    c.forward_s += forward, c.backward_s += backward;
+    (group.nodes > 1 ? c.forward_links.between_s : c.forward_links.node_s) += forward;
+    (group.nodes > 1 ? c.backward_links.between_s : c.backward_links.node_s) += backward;
+  };
+  const auto add_collectives = [&](PassCost& c) { add_links(c, tp_group, gathered, gathered); };
 
   LayerCosts out;
   {
@@ -116,11 +121,11 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
       const CollectiveGroup hop = group_on_nodes(cp_group.first(2), gpus_per_node);
       const auto exposed = [&](double bytes, double attention) {
         const double part = attention / l.cp;
-        return (l.cp - 1) *
-               (std::max(0.0, machine.collective_s(Collective::send_recv, bytes, hop) - part) + 2 * e.launch.value);
+        return (l.cp - 1) * std::max(0.0, machine.collective_s(Collective::send_recv, bytes, hop) - part);
       };
-      w.cost.forward_s += exposed(kv, scores);
-      w.cost.backward_s += exposed(2 * kv, scores_backward);
+      add_links(w.cost, hop, exposed(kv, scores), exposed(2 * kv, scores_backward));
+      const double launches = (l.cp - 1) * 2 * e.launch.value;
+      w.cost.forward_s += launches, w.cost.backward_s += launches;
     }
     add_collectives(w.cost);
     out.attention = w.cost;

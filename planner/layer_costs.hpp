@@ -19,9 +19,15 @@
 
 namespace topomoe {
 
+// Seconds that links inside nodes and between them take.
+struct LinkTimes {
+  double node_s = 0, between_s = 0;
+};
+
 struct PassCost {
   double forward_s = 0, backward_s = 0;
-  double again_s = 0;  // what selective recomputation does a second time
+  LinkTimes forward_links, backward_links;  // of these, in collectives
+  double again_s = 0;                       // what selective recomputation does a second time
 };
 
 struct LayerCosts {
