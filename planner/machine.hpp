@@ -57,6 +57,7 @@ struct Machine {
   int sms = 0;
   double memory_GiB = 0;
   FfnKernel expert_kernel = FfnKernel::grouped_gemm;
+  double weight_bytes = 0;  // of a weight as kernels read it; 0: the job's dtype
   std::string gpu;
   // Measured where a calibration fits, scaled or datasheet where not; never null.
   std::shared_ptr<const ComputeModel> compute;
@@ -86,7 +87,9 @@ Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibr
 // that is, in sources too. To be called once.
 FfnKernel expert_kernel_of(Phase);
 double in_step_of(Phase);
-void set_phase(Machine&, Phase);
+// quantized_weight_bytes: of the model's checkpoint (0: none). Inference keeps such weights as they are, in memory and
+// when they are read, and computes in the job's dtype; training keeps them in the job's dtype.
+void set_phase(Machine&, Phase, double quantized_weight_bytes = 0);
 
 // Effective fraction of a link class's raw rate.
 double efficiency_of(const Efficiency& e, const std::string& link_class);

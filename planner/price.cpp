@@ -217,8 +217,8 @@ LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
   const double flops = 2.0 * widths_.matrices * n * widths_.hidden * widths_.ffn_shard;
   const double weights = widths_.matrices * widths_.hidden * widths_.ffn_shard * local;
   // Each weight is read once (an expert without rows is not); wgrad reads and writes fp32 gradients.
-  const double weight_bytes =
-      weights * (step.kind == StepKind::expert_wgrad ? 8 : widths_.element_bytes) * std::min(1.0, n / local);
+  const double element = machine_.weight_bytes > 0 ? machine_.weight_bytes : widths_.element_bytes;
+  const double weight_bytes = weights * (step.kind == StepKind::expert_wgrad ? 8 : element) * std::min(1.0, n / local);
   double bytes = weight_bytes;
   for (const auto* views : {&step.in, &step.out})
     for (const View& v : *views) bytes += rows(s, v, me_) * row_bytes(s.buffers[static_cast<std::size_t>(v.buffer)]);

@@ -37,6 +37,8 @@ constexpr double kMeasuredGemmError = 0.05;
 // is MoEShard's GEMM-bound layers on A100 from H100, 14 to 19% too long (planner_accuracy).
 // Grouped GEMMs over single ones: DeepGEMM's published pairs lie within 7%; balanced rows. Assumed.
 constexpr double kGroupedError = 0.10;
+// Converting weights inside the kernel is taken as free. Assumed.
+constexpr double kConvertedError = 0.20;
 constexpr double kScaledError = 0.30, kDatasheetError = 0.60;
 
 double need(const GpuSpec& gpu, double value, const char* name) {
@@ -119,6 +121,18 @@ ComputeModel::ComputeModel(const GpuSpec& gpu, DType dtype, std::span<const Cali
   gemm_origin_ = origin_of(gpu, dtype, gemms, gemm_spread);
   ffn_origin_ = origin_of(gpu, dtype, ffns, ffn_spread);
   roofline_origin_ = {fmt::format("datasheet: {}, roofline with stated efficiency", gpu.name), kDatasheetError};
+}
+
+ComputeModel ComputeModel::with_weight_bytes(double bytes) const {
+  ComputeModel m = *this;
+  if (bytes == rates_.weight_bytes) return m;
+  m.rates_.weight_bytes = bytes;
+  m.gemm_curves_.clear();
+  for (Origin* origin : {&m.gemm_origin_, &m.ffn_origin_}) {
+    origin->source += fmt::format("; weights of {} bytes converted as they are read, not measured", bytes);
+    origin->error = std::hypot(origin->error, kConvertedError);
+  }
+  return m;
 }
 
 // The measured times at the knots, the model's shape between them: a straight line from one m to four times that misses

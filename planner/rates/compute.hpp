@@ -45,6 +45,10 @@ class ComputeModel {
   // Throws InvalidInput where the GPU's rate for dtype, its HBM rate or SM count is unknown.
   ComputeModel(const GpuSpec& gpu, DType dtype, std::span<const Calibration> calibrations);
 
+  // The same with weights (n x k of a GEMM) of so many bytes: quantised ones that kernels convert as they read them.
+  // Products stay in dtype: rates of FP8 and FP4 tensor cores are not counted.
+  ComputeModel with_weight_bytes(double bytes) const;
+
   Estimate gemm(double m, double n, double k) const;
   // rows_per_expert: of the experts on this GPU; means are fine. ffn: width of its shard. matrices: 3 gated, 2 not.
   // Without routing, sorting and summing of rows. What plans and `estimate moe_ffn` say of experts.

@@ -27,8 +27,8 @@ GemmTime grouped_gemm_time(const GemmFigures& f, const GpuRates& gpu, std::span<
   for (const auto& [m, n, k, count, result_bytes] : all) {
     if (!(m > 0) || !(n > 0) || !(k > 0) || !(count > 0)) continue;
     flops += 2 * count * m * n * k;
-    bytes +=
-        count * (gpu.element_bytes * (m * k + n * k) + (result_bytes > 0 ? result_bytes : gpu.element_bytes) * m * n);
+    bytes += count * (gpu.element_bytes * m * k + gpu.weight_bytes * n * k +
+                      (result_bytes > 0 ? result_bytes : gpu.element_bytes) * m * n);
     for (std::size_t i = 0; i < kTiles.size(); ++i) {
       const double here = count * std::ceil(m / kTiles[i][0]) * std::ceil(n / kTiles[i][1]);
       tiles[i] += here, work[i] += here * kTiles[i][0] * kTiles[i][1] * (k + f.ramp_k);
@@ -51,7 +51,7 @@ GemmTime grouped_gemm_time(const GemmFigures& f, const GpuRates& gpu, std::span<
 }
 
 double gemm_bound_us(const GpuRates& gpu, double m, double n, double k) {
-  const double bytes = gpu.element_bytes * (m * n + m * k + n * k);
+  const double bytes = gpu.element_bytes * (m * n + m * k) + gpu.weight_bytes * n * k;
   return std::max(2 * m * n * k / gpu.flop_per_us, (bytes - kCacheBytes) / gpu.hbm_bytes_per_us);
 }
 
