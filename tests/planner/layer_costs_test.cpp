@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include "planner/price.hpp"
 #include "planner/rates/builtin.hpp"
+#include "planner/schedules/build.hpp"
 #include "planner/step_time.hpp"
 #include "tests/planner/helpers.hpp"
 
@@ -83,6 +85,43 @@ TEST(StepTime, LinksBesideMoe_AreOfTheSlowestStage) {
   EXPECT_NEAR(links_beside_moe(c, moe, true).node_s, 0.6, 1e-12);
   EXPECT_NEAR(links_beside_moe(c, moe, true).between_s, 0.8, 1e-12);
   EXPECT_NEAR(links_beside_moe(c, moe, false).node_s, 1.1, 1e-12);
+}
+
+// Half of the rate in a step: the experts and what moves rows take twice as long, links do not, and bounds stay.
+TEST(Price, WhatAStepGetsOfKernels_AppliesToAllThatTheGpuDoes) {
+  const Topology t = cluster(16);
+  const Layout layout = make_layout(16, 1, 1, 1, 1, 8);
+  const Schedule s = find_transport("flat").build({TokenSplit::sliced, 1, 1, 8, false, 1, 1});
+  const Router router(t);
+  TrafficModel traffic(router);
+  const RankGroups groups(layout, 8);
+  Machine whole = machine_of(t, DType::bf16, builtin_calibrations()), half = whole;
+  half.efficiency.in_step = 0.5;
+  const std::vector<double> popularity(8, 1.0 / 8);
+  const auto price = [&](const Machine& machine) {
+    return LayerPricer(traffic, machine, groups, {4096, 14336, 8, 2, 2, 3}, popularity, 8192).price(s, false);
+  };
+  const PredictedPass a = price(whole), b = price(half);
+  const double launch = whole.efficiency.launch.value * 1e6;
+  int moved = 0, sent = 0, computed = 0;
+  for (std::size_t i = 0; i < a.steps.size(); ++i) {
+    const double before = a.steps[i].alone_us, after = b.steps[i].alone_us;
+    const StepKind kind = s.forward[i].kind;
+    if (kind == StepKind::exchange) {
+      ++sent;
+      EXPECT_EQ(after, before);
+    } else if (kind == StepKind::expert_forward) {
+      ++computed;
+      EXPECT_NEAR(after, 2 * before, 1e-6 * before);
+    } else if (kind == StepKind::pack || kind == StepKind::combine) {
+      ++moved;
+      EXPECT_NEAR(after - launch, 2 * (before - launch), 1e-6 * before);
+    }
+  }
+  EXPECT_EQ(sent, 2);
+  EXPECT_EQ(computed, 1);
+  EXPECT_EQ(moved, 2);
+  EXPECT_EQ(a.bound_us, b.bound_us);
 }
 
 // A checkpoint of one byte a weight is kept and read so: memory and the time of a layer that reads weights say the
