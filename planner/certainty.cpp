@@ -15,6 +15,11 @@ TimeParts time_parts(const Search& s, const Candidate& c) {
   const bool leaves = nodes_spanned(c.layout, 0, s.gpus_per_node()) > 1;
   (leaves ? p.between_ms : p.node_ms) += c.time.moe_ms * (1 - share);
   (s.request.topology.node_count() > 1 ? p.between_ms : p.node_ms) += c.time.gradients_ms;
+  // Collectives of TP and CP and sends between stages are in those times, and as sure as links are.
+  const bool apart = c.layout.world / std::max(2, c.layout.pp) >= s.gpus_per_node();
+  const LinkTimes links = links_beside_moe(c.costs, {a.forward_s, a.backward_s, a.idle_s}, apart);
+  p.compute_ms -= 1e3 * (links.node_s + links.between_s);
+  p.node_ms += 1e3 * links.node_s, p.between_ms += 1e3 * links.between_s;
   return p;
 }
 

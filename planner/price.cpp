@@ -205,31 +205,14 @@ std::vector<double> LayerPricer::rows_by_expert(double rows) const {
   return out;
 }
 
-// The faster of the two kernels that there are: one GEMM an expert, as grouped GEMMs of the BLAS library run them
-// (rates of single GEMMs of that shape, launched together), and the fused kernel.
-double LayerPricer::ffn_s(std::span<const double> by_expert, StepKind kind, double extra_bytes) const {
-  const ComputeModel& compute = *machine_.compute;
-  const double h = widths_.hidden, f = widths_.ffn_shard, up = widths_.matrices - 1;
-  const double launch = compute.gemm(1, 1, 1).time_us;
-  const auto gemms = [&](double r) {
-    // An expert with less than a row on average: its weights are read that often.
-    const double m = std::max(1.0, r), often = std::min(1.0, r);
-    if (kind == StepKind::expert_wgrad)
-      return often * (compute.gemm(h, up * f, m).time_us + compute.gemm(f, h, m).time_us - 2 * launch);
-    return often * (compute.gemm(m, up * f, h).time_us + compute.gemm(m, h, f).time_us - 2 * launch);
-  };
-  double grouped = (widths_.matrices == 3 ? 3 : 2) * launch, last = -1, last_us = 0;
-  for (const double r : by_expert) {
-    if (r <= 0) continue;
-    if (r != last) last = r, last_us = gemms(r);
-    grouped += last_us;
-  }
+double LayerPricer::ffn_s(std::span<const double> by_expert, StepKind kind) const {
   const FfnPass pass = kind == StepKind::expert_forward ? FfnPass::forward
                        : kind == StepKind::expert_dgrad ? FfnPass::dgrad
                                                         : FfnPass::wgrad;
-  const double fused = compute.grouped_ffn(by_expert, h, f, widths_.matrices, pass).time_us;
-  return std::max(std::min(grouped, fused) * 1e-6, extra_bytes / (machine_.hbm.value * machine_.efficiency.memory)) /
-         machine_.efficiency.in_step;
+  return machine_.compute
+             ->expert_ffn(by_expert, widths_.hidden, widths_.ffn_shard, widths_.matrices, machine_.expert_kernel, pass)
+             .time_us *
+         1e-6 / machine_.efficiency.in_step;
 }
 
 LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
@@ -237,17 +220,17 @@ LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
   const double flops = 2.0 * widths_.matrices * n * widths_.hidden * widths_.ffn_shard;
   const double weights = widths_.matrices * widths_.hidden * widths_.ffn_shard * local;
   // Each weight is read once (an expert without rows is not); wgrad reads and writes fp32 gradients.
-  const double weight_bytes =
-      weights * (step.kind == StepKind::expert_wgrad ? 8 : widths_.element_bytes) * std::min(1.0, n / local);
+  const double element = machine_.weight_bytes > 0 ? machine_.weight_bytes : widths_.element_bytes;
+  const double weight_bytes = weights * (step.kind == StepKind::expert_wgrad ? 8 : element) * std::min(1.0, n / local);
   double bytes = weight_bytes;
   for (const auto* views : {&step.in, &step.out})
     for (const View& v : *views) bytes += rows(s, v, me_) * row_bytes(s.buffers[static_cast<std::size_t>(v.buffer)]);
   Cost c;
   const double compute = flops / machine_.flops.value, memory = bytes / machine_.hbm.value;
-  const double effective_memory = memory / machine_.efficiency.memory;
+  const double effective_memory = memory / (machine_.efficiency.memory * machine_.efficiency.in_step);
   c.bytes = bytes;
   const auto cut = [&](int parts) {
-    return std::max({ffn_s(rows_by_expert(n / parts), step.kind, bytes / parts), compute / parts, memory / parts});
+    return std::max({ffn_s(rows_by_expert(n / parts), step.kind), compute / parts, memory / parts});
   };
   c.alone_s = cut(1);
   if (bounding_) c.in_cuts_s = least_in_cuts(cut), c.one_cut_s = cut(kMostChunks);
@@ -272,12 +255,11 @@ LayerPricer::Cost LayerPricer::memory_bound(const Schedule& s, const Step& step)
     flops = (step.kind == StepKind::route ? 2 : 4) * rows(s, step.in[0], me_) * widths_.hidden * widths_.experts;
   const Efficiency& e = machine_.efficiency;
   const double memory = c.bytes / machine_.hbm.value, compute = flops / machine_.flops.value;
-  c.uses = {{kHbm, memory / e.memory, c.bytes > e.cache_bytes ? memory : 0}, {kCompute, compute / kSmallGemm, compute}};
-  c.alone_s = std::max(memory / e.memory, compute / kSmallGemm) + e.launch.value;
+  const double moved = memory / (e.memory * e.in_step), computed = compute / (kSmallGemm * e.in_step);
+  c.uses = {{kHbm, moved, c.bytes > e.cache_bytes ? memory : 0}, {kCompute, computed, compute}};
+  c.alone_s = std::max(moved, computed) + e.launch.value;
   if (step.kind == StepKind::route) c.alone_s += e.host_sync.value;
-  c.bottleneck = compute / kSmallGemm > memory / e.memory ? "compute"
-                 : memory / e.memory > e.launch.value     ? "hbm"
-                                                          : "latency";
+  c.bottleneck = computed > moved ? "compute" : moved > e.launch.value ? "hbm" : "latency";
   return c;
 }
 

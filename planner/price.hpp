@@ -1,7 +1,7 @@
 // The price of a schedule on a machine: each step's time alone, what it asks of which resource, and the
 // fluid timeline of the whole pass, on the busiest rank.
 //
-//   compute  the compute model's GEMMs or fused kernel of the rows of each expert (planner/rates)
+//   compute  the compute model's expert_ffn of the rows of each expert, by the kernel of the phase (planner/rates)
 //   copies   bytes read and written / (HBM x efficiency), plus a launch
 //   network  the collective model's curve for the group, at the size that loads the slowest link as much
 //
@@ -108,7 +108,7 @@ class LayerPricer {
   int resource(const std::string& name);
   const CollectiveCurve& curve(Collective op, Role group);
   std::vector<double> rows_by_expert(double rows) const;
-  double ffn_s(std::span<const double> by_expert, StepKind kind, double extra_bytes) const;
+  double ffn_s(std::span<const double> by_expert, StepKind kind) const;
 
   TrafficModel& traffic_;
   const Machine& machine_;

@@ -37,14 +37,7 @@ Search::Search(const PlanRequest& r)
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : (1 - kKeptFree) * machine.memory_GiB),
       cache(r.cache ? r.cache : new_plan_cache()),
       prices(r.model, r.job.dtype, machine, traffic, popularity, options, cache->schedules) {
-  if (r.job.phase == Phase::train) {
-    machine.efficiency.in_step = Efficiency::kTrainingStep;
-    double& error = machine.efficiency.compute_error;
-    error = std::hypot(error, Efficiency::kTrainingStepError);
-    for (RateSource& source : machine.sources)
-      if (source.what == Machine::kCompute)
-        source.error = error, source.source += fmt::format("; {} of that rate in a step", Efficiency::kTrainingStep);
-  }
+  set_phase(machine, r.job.phase, r.model.quantized_weight_bytes);
   if (!r.topology.uniform() || (r.topology.fabric && !r.topology.fabric->exceptions.empty()))
     for (int id = 0; id < router.link_count(); ++id) {
       const LinkInfo link = router.link(id);

@@ -25,6 +25,7 @@ struct StepCosts {
     int count = 1;  // of stages alike
     int moe_layers = 0;
     double rest_s = 0;  // all but the MoE layers' schedules, a micro-batch, all passes
+    LinkTimes links;    // of it, in collectives
   };
   std::vector<Stage> stages;
   double moe_forwards = 1;  // of a MoE layer in a micro-batch: 2 under full recomputation
@@ -58,5 +59,7 @@ struct MoeTimes {
   double idle_s = 0;                     // of the inter-node lane in the backward
 };
 TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe);
+// What of attention_ms and bubble_ms collectives of TP and CP and sends between stages take.
+LinkTimes links_beside_moe(const StepCosts& c, const MoeTimes& moe, bool stages_on_other_nodes);
 
 }  // namespace topomoe
