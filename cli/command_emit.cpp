@@ -7,6 +7,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
+#include "cli/numbers.hpp"
 #include "planner/emit/hosts.hpp"
 #include "topology/read_file.hpp"
 
@@ -56,6 +57,7 @@ void add_emit_command(CLI::App& app, Context& context) {
     one->add_option("--hosts", o->hosts, "Real names of the plan's hosts, in its order")->option_text("n[01-04],login");
     if (target.name == "rankfile")
       one->add_option("--sockets", o->sockets, "CPU sockets of a host, over which its ranks are spread; default 1")
+          ->check(whole_number("--sockets", 0, 1000))
           ->option_text("N");
     add_format_option(*one, context);
     one->callback([&target, o, &context] { emit(target, *o, context); });
