@@ -27,7 +27,7 @@ std::string faster_on_fewer(const Search& s, const Plan& plan) {
   const unsigned fewer = std::bit_floor(gpus), odd = gpus >> std::countr_zero(gpus);
   PlanRequest there = s.request;
   there.cache = s.cache;
-  there.flips = false;
+  there.flips = there.exhaustive = false;
   try {
     there.topology = resize_hosts(there.topology, static_cast<int>(fewer), nullptr);
   } catch (const InvalidInput&) {

@@ -84,7 +84,7 @@ constexpr int kMostGpus = 256;
 Skewed choice_at(const Search& s, const Candidate& chosen, int skew) {
   PlanRequest there = s.request;
   there.cache = s.cache;
-  there.flips = false;
+  there.flips = there.exhaustive = false;
   there.routing = zipf_routing(static_cast<double>(skew) / kGrid);
   there.job.micro_batch = chosen.job.micro_batch;
   there.fix.push_back(fmt::format("tp={},cp={}", chosen.layout.tp, chosen.layout.cp));
