@@ -7,6 +7,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
+#include "cli/numbers.hpp"
 #include "planner/emit/hosts.hpp"
 #include "topology/read_file.hpp"
 
@@ -59,6 +60,7 @@ void add_emit_command(CLI::App& app, Context& context) {
       one->add_option("--cluster", o->cluster, "The cluster of the plan: ranks go to the sockets of their GPUs")
           ->option_text("FILE");
       one->add_option("--sockets", o->sockets, "CPU sockets of a host, over which its ranks are spread; default 1")
+          ->check(whole_number("--sockets", 0, 1000))
           ->option_text("N");
     }
     add_format_option(*one, context);

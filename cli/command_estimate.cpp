@@ -220,31 +220,43 @@ void add_estimate_command(CLI::App& app, Context& context) {
   command->add_option("--cluster", o->cluster, "topomoe.cluster/1 JSON, or an NCCL topology XML")
       ->required()
       ->option_text("FILE");
-  command->add_option("--gpus", o->gpus, "GPUs that take part, nodes filled in order; default all")->option_text("N");
+  command->add_option("--gpus", o->gpus, "GPUs that take part, nodes filled in order; default all")
+      ->check(whole_number("--gpus"))
+      ->option_text("N");
   command->add_option("--bytes", o->bytes, "Collectives: one rank's send buffer, K M G of 1024")->option_text("B");
   command->add_option("--m", o->m, "GEMM (m x k) x (k x n)")->option_text("N");
   command->add_option("--n", o->n)->option_text("N");
   command->add_option("--k", o->k)->option_text("N");
   command->add_option("--tokens", o->tokens, "dispatch, combine: of one rank; moe_ffn: that enter the layer")
       ->option_text("N");
-  command->add_option("--hidden", o->hidden, "Default 7168")->option_text("N");
-  command->add_option("--topk", o->top_k, "Default 8")->option_text("N");
+  command->add_option("--hidden", o->hidden, "Default 7168")->check(whole_number("--hidden"))->option_text("N");
+  command->add_option("--topk", o->top_k, "Default 8")->check(whole_number("--topk"))->option_text("N");
   CLI::Option* experts =
       command->add_option("--experts", o->experts, "Default 256; dispatch, combine: the next multiple of the GPUs")
+          ->check(whole_number("--experts"))
           ->option_text("N");
   command
       ->add_option("--phase", o->phase,
                    "moe_ffn: train runs grouped GEMMs, prefill (default) and decode one fused kernel")
       ->option_text("train|prefill|decode");
-  command->add_option("--ffn", o->ffn, "moe_ffn: width of an expert, default 2048")->option_text("N");
-  command->add_option("--ep", o->ep, "moe_ffn: the GPU holds experts / ep, default 1")->option_text("N");
-  command->add_option("--tp", o->tp, "moe_ffn: each ffn / tp wide, default 1")->option_text("N");
-  command->add_option("--sms", o->sms, "dispatch, combine: SMs that the kernel gets, default 20")->option_text("N");
+  command->add_option("--ffn", o->ffn, "moe_ffn: width of an expert, default 2048")
+      ->check(whole_number("--ffn"))
+      ->option_text("N");
+  command->add_option("--ep", o->ep, "moe_ffn: the GPU holds experts / ep, default 1")
+      ->check(whole_number("--ep"))
+      ->option_text("N");
+  command->add_option("--tp", o->tp, "moe_ffn: each ffn / tp wide, default 1")
+      ->check(whole_number("--tp"))
+      ->option_text("N");
+  command->add_option("--sms", o->sms, "dispatch, combine: SMs that the kernel gets, default 20")
+      ->check(whole_number("--sms"))
+      ->option_text("N");
   command->add_flag("--low-latency", o->low_latency, "dispatch, combine: DeepEP's low-latency kernels");
   command
       ->add_option(
           "--nodes-per-token", o->nodes_per_token,
           "dispatch, combine: nodes that a token's experts lie on at most, 0 no limit; default 4 for top-8 of 256")
+      ->check(whole_number("--nodes-per-token", 0))
       ->option_text("N");
   command->add_option("--dtype", o->dtype, "dispatch fp8, combine, gemm and moe_ffn bf16 unless given")
       ->option_text("bf16|fp8|f32");

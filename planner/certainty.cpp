@@ -28,6 +28,8 @@ double error_ms(const Machine& machine, const TimeParts& p) {
   return std::hypot(e.compute_error * p.compute_ms, e.node_error * p.node_ms, e.between_error * p.between_ms);
 }
 
+bool as_fast(double ms, double other_ms) { return std::abs(ms / other_ms - 1) < 5e-4; }
+
 bool undecided(const Search& s, const Candidate& a, const Candidate& b) {
   const TimeParts x = time_parts(s, a), y = time_parts(s, b);
   const TimeParts difference{x.compute_ms - y.compute_ms, x.node_ms - y.node_ms, x.between_ms - y.between_ms};

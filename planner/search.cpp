@@ -13,6 +13,7 @@
 
 #include "fmt/format.h"
 #include "planner/certainty.hpp"
+#include "planner/fewer_gpus.hpp"
 #include "planner/flips.hpp"
 #include "planner/search_state.hpp"
 #include "planner/sensitivity.hpp"
@@ -112,7 +113,6 @@ std::string why_slower(const Candidate& c, const Candidate& chosen) {
       {"optimizer", c.time.other_ms - chosen.time.other_ms}};
   const auto worst =
       std::max_element(std::begin(parts), std::end(parts), [](auto& a, auto& b) { return a.second < b.second; });
-  if (std::abs(c.time.total_ms() / chosen.time.total_ms() - 1) < 5e-4) return "as fast; the first of equals is taken";
   if (c.time.total_ms() < chosen.time.total_ms())
     return fmt::format("{:.1f}% faster, which nothing here can tell{}",
                        100 * (chosen.time.total_ms() / c.time.total_ms() - 1),
@@ -333,17 +333,32 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
     plan.rejected.push_back({run_name(c.layout, c.job), std::string(name(nearest->split)), 0, c.memory_GiB, false,
                              fmt::format("needs {:.1f} GiB a GPU, the limit is {:.1f}", c.memory_GiB, s.limit_GiB)});
   }
+  const auto is_chosen = [&](const Candidate& c) {
+    return run_name(c.layout, c.job) == run_name(chosen.layout, chosen.job) &&
+           name(c.algorithm) == name(chosen.algorithm);
+  };
+  const auto ties = [&](const Candidate& c) {
+    return as_fast(c.time.total_ms(), chosen.time.total_ms()) && !is_chosen(c);
+  };
+  auto others = std::count_if(priced.begin(), priced.end(), ties);
   for (std::size_t i = 0; i < priced.size() && plan.rejected.size() < 3; ++i) {
     const Candidate& c = priced[i];
-    if (run_name(c.layout, c.job) == run_name(chosen.layout, chosen.job) && name(c.algorithm) == name(chosen.algorithm))
-      continue;
+    const bool tie = ties(c);
+    if (is_chosen(c) || (tie && others == 0)) continue;
     plan.rejected.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB,
-                             undecided(s, c, chosen), why_slower(c, chosen)});
+                             undecided(s, c, chosen),
+                             !tie          ? why_slower(c, chosen)
+                             : others == 1 ? "the first of equals is taken"
+                                           : fmt::format("one of {} that are, of which the first is taken", others)});
+    if (tie) others = 0;  // one of them stands for all
   }
   plan.schedules_priced = s.prices.timelines();
   if (request.flips) {
     plan.pareto = pareto_front(s, chosen, std::move(open));
     plan.sensitivity = find_sensitivity(s, chosen, priced), plan.flips = find_flips(s, chosen);
+    for (Flip& flip : find_skew_flips(s, chosen)) plan.flips.push_back(std::move(flip));
+    const std::string fewer = faster_on_fewer(s, plan);
+    if (!fewer.empty()) plan.topology.note += (plan.topology.note.empty() ? "" : "; ") + fewer;
   }
   return plan;
 }
