@@ -5,6 +5,7 @@
 // row are slower.
 #pragma once
 
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -30,7 +31,9 @@ struct Algorithm {
   double forward_bound_s = 0, backward_bound_s = 0;      // that no number of chunks can beat
   double forward_compute_s = 0, backward_compute_s = 0;  // of the experts, alone
   double idle_s = 0;                                     // of the inter-node lane in the backward
-  double network_s = 0;                                  // of both passes, that a NIC is busy at its raw rate
+  // A backward that takes x longer than its bound leaves the inter-node lane idle for at most x longer than this.
+  double idle_bound_s = std::numeric_limits<double>::infinity();
+  double network_s = 0;  // of both passes, that a NIC is busy at its raw rate
   // A MoE layer of a micro-batch whose forward runs so often.
   double time_s(double forwards) const { return forwards * forward_s + backward_s; }
 };
@@ -43,7 +46,7 @@ class ScheduleCache {
  public:
   struct Entry {
     Schedule schedule;
-    std::vector<std::uint64_t> forward_keys, backward_keys;  // step_keys
+    PassShape forward, backward;
   };
   const Entry& get(const std::string& transport, const ScheduleRequest& request);
 

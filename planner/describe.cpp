@@ -60,9 +60,8 @@ Plan describe(Search& s, const Candidate& c) {
   p.time = c.time;
   p.tokens_per_rank = s.tokens(c.job, c.layout);
   const double flops = model_flops_per_token(r.model, r.job.sequence) / (s.options.train ? 1 : 3);
-  const double all_tokens =
-      static_cast<double>(r.job.global_batch) * (r.job.phase == Phase::decode ? 1 : r.job.sequence);
-  p.model_TFLOPps_per_gpu = flops * all_tokens / (c.time.total_ms() * 1e-3) / c.layout.world * 1e-12;
+  p.peak_TFLOPps_per_gpu = s.machine.flops.value * 1e-12;
+  p.model_TFLOPps_per_gpu = flops * tokens_per_step(c.job) / (c.time.total_ms() * 1e-3) / c.layout.world * 1e-12;
   TokenSplit split = c.algorithm.split;  // of the kind that needs most
   for (const Algorithm& a : c.later)
     if (a.split == TokenSplit::replicated) split = a.split;

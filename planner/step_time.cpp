@@ -13,6 +13,14 @@ double passes(const PassCost& c, const Job& job) {
                                                   : 0);
 }
 
+// In collectives, as passes(); none is in what selective recomputation does again.
+void add_links(LinkTimes& sum, const PassCost& c, double layers, const Job& job) {
+  const bool train = job.phase == Phase::train;
+  const double forwards = train && job.recompute == Recompute::full ? 2 : 1, backwards = train ? 1 : 0;
+  sum.node_s += layers * (forwards * c.forward_links.node_s + backwards * c.backward_links.node_s);
+  sum.between_s += layers * (forwards * c.forward_links.between_s + backwards * c.backward_links.between_s);
+}
+
 }  // namespace
 
 StepCurves step_curves(const Layout& l, const Machine& machine, int gpus_per_node) {
@@ -54,6 +62,11 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
         {stage.count, moe,
          (moe + stage.dense) * attention + shared + stage.dense * dense + (stage.last ? (1 + mtp) * logits : 0),
          by_kind});
+    LinkTimes& links = c.stages.back().links;
+    add_links(links, layers.attention, moe + stage.dense, job);
+    for (int kind = 0; kind < moe_kind_count(m); ++kind)
+      add_links(links, layers.shared_of(kind), by_kind[static_cast<std::size_t>(kind)], job);
+    add_links(links, layers.dense, stage.dense, job);
     if (!train) continue;
     const RankParameters p = rank_parameters(m, l, stage);
     if (p.dense() + p.routed <= most.dense() + most.routed) continue;
@@ -78,33 +91,51 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     c.gather_s = std::max(0.0, gather_s - hidden_by_forward_s);
     // Adam reads gradient, two moments and master weight and writes the last three and the weight: 30 B.
     const double sharded = most.dense() / (l.dp * l.cp) + most.routed / l.edp;
-    c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory);
+    c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory * machine.efficiency.in_step);
   }
   return c;
 }
 
+namespace {
+
+template <class OfLayer>
+double sum(const KindLayers& layers, std::span<const MoeTimes> moe, OfLayer of_layer) {
+  double all = 0;
+  for (std::size_t kind = 0; kind < moe.size(); ++kind)
+    if (layers[kind] > 0) all += layers[kind] * of_layer(moe[kind]);
+  return all;
+}
+double moe_s(const StepCosts& c, const StepCosts::Stage& s, std::span<const MoeTimes> moe) {
+  return sum(s.by_kind, moe, [&](const MoeTimes& kind) { return c.moe_forwards * kind.forward_s + kind.backward_s; });
+}
+double stage_s(const StepCosts& c, const StepCosts::Stage& s, std::span<const MoeTimes> moe) {
+  return moe_s(c, s, moe) + s.rest_s;
+}
+
+}  // namespace
+
+LinkTimes links_beside_moe(const StepCosts& c, std::span<const MoeTimes> moe, bool stages_on_other_nodes) {
+  const auto slowest = std::max_element(c.stages.begin(), c.stages.end(), [&](const auto& a, const auto& b) {
+    return stage_s(c, a, moe) < stage_s(c, b, moe);
+  });
+  LinkTimes out{c.micro_batches * slowest->links.node_s, c.micro_batches * slowest->links.between_s};
+  (stages_on_other_nodes ? out.between_s : out.node_s) += c.between_stages_s;
+  return out;
+}
+
 TimeBreakdown step_time(const StepCosts& c, std::span<const MoeTimes> moe) {
-  const auto sum = [&](const KindLayers& layers, auto of_layer) {
-    double all = 0;
-    for (std::size_t kind = 0; kind < moe.size(); ++kind)
-      if (layers[kind] > 0) all += layers[kind] * of_layer(moe[kind]);
-    return all;
-  };
-  const auto moe_s = [&](const StepCosts::Stage& s) {
-    return sum(s.by_kind, [&](const MoeTimes& kind) { return c.moe_forwards * kind.forward_s + kind.backward_s; });
-  };
   const StepCosts::Stage* slowest = nullptr;
   double most = 0, all = 0;
   for (const auto& s : c.stages) {
-    const double time = moe_s(s) + s.rest_s;
+    const double time = stage_s(c, s, moe);
     all += s.count * time;
     if (slowest == nullptr || time > most) slowest = &s, most = time;
   }
   TimeBreakdown t;
-  t.moe_ms = 1e3 * c.micro_batches * moe_s(*slowest);
+  t.moe_ms = 1e3 * c.micro_batches * moe_s(c, *slowest, moe);
   t.attention_ms = 1e3 * c.micro_batches * slowest->rest_s;
   t.bubble_ms = 1e3 * (c.fill * (all - most) + c.between_stages_s);
-  const double idle = sum(c.reducing_layers, [](const MoeTimes& kind) { return kind.idle_s; });
+  const double idle = sum(c.reducing_layers, moe, [](const MoeTimes& kind) { return kind.idle_s; });
   t.gradients_ms = 1e3 * (std::max(0.0, c.gradients_s - c.hideable_s - idle) + c.gather_s);
   t.other_ms = 1e3 * c.optimizer_s;
   return t;

@@ -26,6 +26,7 @@ struct StepCosts {
     int moe_layers = 0;
     double rest_s = 0;     // all but the MoE layers' schedules, a micro-batch, all passes
     KindLayers by_kind{};  // moe_layers
+    LinkTimes links;       // of rest_s, in collectives
   };
   std::vector<Stage> stages;
   double moe_forwards = 1;  // of a MoE layer in a micro-batch: 2 under full recomputation
@@ -61,5 +62,7 @@ struct MoeTimes {
 // Of each kind of MoE layers.
 TimeBreakdown step_time(const StepCosts& c, std::span<const MoeTimes> moe);
 inline TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe) { return step_time(c, {&moe, 1}); }
+// What of attention_ms and bubble_ms collectives of TP and CP and sends between stages take.
+LinkTimes links_beside_moe(const StepCosts& c, std::span<const MoeTimes> moe, bool stages_on_other_nodes);
 
 }  // namespace topomoe
