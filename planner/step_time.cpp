@@ -99,14 +99,15 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
 namespace {
 
 template <class OfLayer>
-double sum(const KindLayers& layers, std::span<const MoeTimes> moe, OfLayer of_layer) {
+double sum(const KindLayers& layers, std::span<const MoeTimes> moe, OfLayer of_layer, double times = 1) {
   double all = 0;
   for (std::size_t kind = 0; kind < moe.size(); ++kind)
-    if (layers[kind] > 0) all += layers[kind] * of_layer(moe[kind]);
+    if (layers[kind] > 0) all += times * layers[kind] * of_layer(moe[kind]);
   return all;
 }
-double moe_s(const StepCosts& c, const StepCosts::Stage& s, std::span<const MoeTimes> moe) {
-  return sum(s.by_kind, moe, [&](const MoeTimes& kind) { return c.moe_forwards * kind.forward_s + kind.backward_s; });
+double moe_s(const StepCosts& c, const StepCosts::Stage& s, std::span<const MoeTimes> moe, double times = 1) {
+  const auto layer_s = [&](const MoeTimes& kind) { return c.moe_forwards * kind.forward_s + kind.backward_s; };
+  return sum(s.by_kind, moe, layer_s, times);
 }
 double stage_s(const StepCosts& c, const StepCosts::Stage& s, std::span<const MoeTimes> moe) {
   return moe_s(c, s, moe) + s.rest_s;
@@ -132,7 +133,7 @@ TimeBreakdown step_time(const StepCosts& c, std::span<const MoeTimes> moe) {
     if (slowest == nullptr || time > most) slowest = &s, most = time;
   }
   TimeBreakdown t;
-  t.moe_ms = 1e3 * c.micro_batches * moe_s(c, *slowest, moe);
+  t.moe_ms = moe_s(c, *slowest, moe, 1e3 * c.micro_batches);
   t.attention_ms = 1e3 * c.micro_batches * slowest->rest_s;
   t.bubble_ms = 1e3 * (c.fill * (all - most) + c.between_stages_s);
   const double idle = sum(c.reducing_layers, moe, [](const MoeTimes& kind) { return kind.idle_s; });
