@@ -54,6 +54,18 @@ TEST(Memory, PyramidOfTwoKinds_StagesSumToTheModel) {
   }
 }
 
+// MTP layers are of the last kind, on the last stage: its 64 experts, router and shared expert once more.
+TEST(Memory, PyramidWithMtp_AddsALayerOfTheLastKind) {
+  Model m = shipped("pr-moe-350m-32-64");
+  const Layout l = make_layout(24, 1, 1, 6, 1, 4);
+  const RankParameters without = rank_parameters(m, l, 5);
+  m.mtp_layers = 1;
+  const RankParameters with = rank_parameters(m, l, 5);
+  EXPECT_EQ(with.routed - without.routed, 64 / 4 * expert_parameters(m, 1));
+  EXPECT_EQ(with.replicated - without.replicated, router_parameters(m, 1) + 2.0 * 1024 * 1024);
+  EXPECT_EQ(rank_parameters(m, l, 0).routed, 2 * 32 / 4 * expert_parameters(m, 0));
+}
+
 // A stage of one kind needs as much as that kind's model; a stage of both lies between.
 TEST(Memory, PyramidOfTwoKinds_EachStageCountsItsOwnKind) {
   const Model m = shipped("pr-moe-350m-32-64");
