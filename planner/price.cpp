@@ -120,14 +120,21 @@ const GroupLoad& LayerPricer::load(const Schedule& s, const Step& step) {
     const double each = part * rows(s, view, me_, members[0] == me_ ? members[1] : members[0]);
     for (auto& c : out.classes) c.units *= each;
   } else {
-    // Ranks differ by the experts they hold, that is by their place in the EP group.
-    std::unordered_map<long, double> known;
-    out = traffic_.weighted(groups_, step.group, me_, [&](int rank, int peer) {
-      const long pair = static_cast<long>(groups_.index_in(Role::ep, rank)) << 32 |
-                        groups_.index_in(Role::ep, peer) << 16 | groups_.index_in(step.group, peer);
-      const auto it = known.find(pair);
-      return it != known.end() ? it->second : known.emplace(pair, part * rows(s, view, rank, peer)).first->second;
+    // Ranks differ by the experts they hold, that is by their place in the EP group. Rows grow with tokens, so that
+    // what a token puts on links serves micro-batches of any size.
+    const Layout& l = groups_.layout();
+    Fingerprint what = key;
+    for (const int of_layout :
+         {l.tp, l.etp, l.ep, l.edp, static_cast<int>(l.expert_order), l.sequence_parallel ? 1 : 0})
+      what.put(of_layout);
+    Buffer all = s.buffers[static_cast<std::size_t>(view.buffer)];
+    View v = view;
+    all.chunks = {0, 1};
+    if (v.chunks) v.chunks = Chunks{0, 1};
+    out = traffic_.weighted(groups_, step.group, me_, what.hash, [&](int rank, int peer) {
+      return rows_of(all, v, groups_, *counts_, rank, peer) / tokens_;
     });
+    for (auto& c : out.classes) c.units *= tokens_;
   }
   return loads_of_.emplace(key.hash, std::move(out)).first->second;
 }
