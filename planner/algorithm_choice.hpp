@@ -30,6 +30,8 @@ struct Algorithm {
   double forward_bound_s = 0, backward_bound_s = 0;      // that no number of chunks can beat
   double forward_compute_s = 0, backward_compute_s = 0;  // of the experts, alone
   double idle_s = 0;                                     // of the inter-node lane in the backward
+  std::vector<Interval> idle;                            // when
+  double wgrad_s = 0;                                    // until the experts' weight gradients are there
   double network_s = 0;                                  // of both passes, that a NIC is busy at its raw rate
   // A MoE layer of a micro-batch whose forward runs so often.
   double time_s(double forwards) const { return forwards * forward_s + backward_s; }

@@ -93,10 +93,31 @@ std::string run_name(const Layout& l, const Job& job) {
 
 namespace {
 
-MoeTimes moe_times(const Algorithm& a) { return {a.forward_s, a.backward_s, a.idle_s}; }
 // With everything that could hide gradients hidden.
 double bound_ms(const StepCosts& c, double forward_s, double backward_s) {
   return step_time(c, {forward_s, backward_s, std::numeric_limits<double>::infinity()}).total_ms();
+}
+
+void place(const Search& s, Candidate& c) {
+  if (!c.placed) c.time = s.time(c.layout, c.costs, c.algorithm), c.placed = true;
+}
+
+// Sorts by time, gradients placed in all that a plan tells of: the first ones, and those that need less memory than all
+// before. Of the others the time is a bound.
+void settle(const Search& s, std::vector<Candidate>& priced) {
+  constexpr std::size_t kTold = 8;
+  for (bool again = true; again;) {
+    std::stable_sort(priced.begin(), priced.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.time.total_ms() < b.time.total_ms(); });
+    again = false;
+    double least_GiB = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < priced.size(); ++i) {
+      if (i >= kTold && priced[i].memory_GiB >= least_GiB) continue;
+      least_GiB = std::min(least_GiB, priced[i].memory_GiB);
+      again |= !priced[i].placed;
+      place(s, priced[i]);
+    }
+  }
 }
 
 // Routed experts of a MoE layer at peak rate: no schedule computes less, nor faster.
@@ -158,13 +179,14 @@ Candidate least_traffic(Search& s, const Candidate& fastest) {
     const Algorithm& a = s.prices.refined(fastest.layout, tokens, i, forwards);
     const double GiB = in_GiB(s.memory(fastest.job, fastest.layout, a.split).total());
     if (GiB > s.limit_GiB) continue;
-    outcomes.push_back({a, step_time(fastest.costs, moe_times(a)).total_ms()});
+    outcomes.push_back({a, s.time(fastest.layout, fastest.costs, a).total_ms()});
     memory_GiB.push_back(GiB);
   }
   const std::size_t best = choose(outcomes);
   Candidate out = fastest;
   out.algorithm = outcomes[best].algorithm;
-  out.time = step_time(out.costs, moe_times(out.algorithm));
+  out.placed = false;
+  place(s, out);
   out.memory_GiB = memory_GiB[best];
   return out;
 }
@@ -214,24 +236,28 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
     const StepCurves curves = step_curves(layout, s.machine, s.gpus_per_node());
     std::vector<StageClass> stages;
     int vpp = 0;
+    bool runs[2] = {false, false};  // by split: at a lower stage of ZeRO, all else alike
     for (const Variant& v : variants(layout, request.model, request.job, s.constraints)) {
       Open o;
       Candidate& c = o.base;
-      c.layout = layout, c.layout.vpp = v.vpp;
+      c.layout = layout, c.layout.vpp = v.vpp, c.layout.zero = v.zero;
       c.job = request.job, c.job.micro_batch = v.micro_batch, c.job.recompute = v.recompute;
       if (v.vpp != vpp) stages = stage_classes(request.model, c.layout), vpp = v.vpp;
-      ++enumerated;
+      if (v.zero == layout.zero) runs[0] = runs[1] = false;
       bool any = false;
       int least = -1;  // the split that needs least
       for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
         if (!request.split.empty() && request.split != name(split)) continue;
         if (split == TokenSplit::replicated && layout.tp == 1 && request.split.empty()) break;  // the same thing
         const auto i = static_cast<std::size_t>(split);
+        if (runs[i]) continue;
         o.memory_GiB[i] = in_GiB(s.memory(c.job, c.layout, split, stages).total());
-        o.fits[i] = o.memory_GiB[i] <= s.limit_GiB;
+        o.fits[i] = runs[i] = o.memory_GiB[i] <= s.limit_GiB;
         any |= o.fits[i];
         if (least < 0 || o.memory_GiB[i] < o.memory_GiB[static_cast<std::size_t>(least)]) least = static_cast<int>(i);
       }
+      if (least < 0) continue;
+      ++enumerated;
       too_big += !any;
       // What is far too large is not told of.
       c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(least)];
@@ -275,6 +301,8 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
       c.algorithm = s.prices.refined(base.layout, tokens, i, forwards);
       c.time = step_time(c.costs, moe_times(c.algorithm));
       c.memory_GiB = o.memory_GiB[split];
+      // Hiding gradients in the sum of idle time is a bound too: where it is not enough, nothing need be placed.
+      if (!hopeless(c.time.total_ms())) place(s, c);
       mine_ms = std::min(mine_ms, c.time.total_ms()), best_ms = std::min(best_ms, mine_ms);
       priced.push_back(std::move(c));
     }
@@ -282,8 +310,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   }
   if (priced.empty())
     return Infeasible{"transport: none applies to any layout that fits", "leave --transport and --split free"};
-  std::stable_sort(priced.begin(), priced.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.time.total_ms() < b.time.total_ms(); });
+  settle(s, priced);
   // Of the fastest layout, the algorithm: among equally fast ones, that which asks least of the network.
   const Candidate chosen = least_traffic(s, priced.front());
 

@@ -25,7 +25,7 @@ Least least(Search& s, const Job& asked, const std::vector<Layout>& layouts) {
   for (const Layout& layout : layouts)
     for (const Variant& v : variants(layout, s.request.model, asked, s.constraints)) {
       Layout l = layout;
-      l.vpp = v.vpp;
+      l.vpp = v.vpp, l.zero = v.zero;
       Job job = asked;
       job.micro_batch = v.micro_batch, job.recompute = v.recompute;
       const double GiB = in_GiB(s.memory(job, l, split).total());
