@@ -76,9 +76,9 @@ void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout
   a.backward_s = a.backward_bound_s = a.backward_compute_s = a.idle_s = a.wgrad_s = 0;
   a.idle.clear();
   if (!options.train) return;
-  const LayerPricer::Times backward = pricer.times(s.schedule, true, s.backward_keys);
+  LayerPricer::Times backward = pricer.times(s.schedule, true, s.backward_keys);
   a.backward_s = backward.time_s, a.backward_bound_s = backward.bound_s, a.backward_compute_s = backward.experts_s;
-  a.idle_s = backward.inter_node_idle_s, a.idle = backward.idle, a.wgrad_s = backward.wgrad_s,
+  a.idle_s = backward.inter_node_idle_s, a.idle = std::move(backward.idle), a.wgrad_s = backward.wgrad_s,
   a.network_s += backward.network_s;
 }
 
