@@ -84,6 +84,12 @@ const LayerCosts& Search::layer_costs(const Job& job, const Layout& l) {
   return at->second;
 }
 
+TimeBreakdown Search::time(const Layout& l, const StepCosts& costs, const Algorithm& a) {
+  const auto [at, fresh] = curves_.try_emplace({l.tp, l.cp, l.pp, l.etp, l.ep, l.expert_order, l.zero == 0});
+  if (fresh) at->second = step_curves(l, machine, gpus_per_node());
+  return placed_step_time(request.model, l, costs, moe_times(a), at->second);
+}
+
 // "TP2 ... PP8, micro-batch 1, recompute full".
 std::string run_name(const Layout& l, const Job& job) {
   std::string text = name(l) + fmt::format(", micro-batch {}", job.micro_batch);
@@ -98,13 +104,13 @@ double bound_ms(const StepCosts& c, double forward_s, double backward_s) {
   return step_time(c, {forward_s, backward_s, std::numeric_limits<double>::infinity()}).total_ms();
 }
 
-void place(const Search& s, Candidate& c) {
+void place(Search& s, Candidate& c) {
   if (!c.placed) c.time = s.time(c.layout, c.costs, c.algorithm), c.placed = true;
 }
 
 // Sorts by time, gradients placed in all that a plan tells of: the first ones, and those that need less memory than all
 // before. Of the others the time is a bound.
-void settle(const Search& s, std::vector<Candidate>& priced) {
+void settle(Search& s, std::vector<Candidate>& priced) {
   constexpr std::size_t kTold = 8;
   for (bool again = true; again;) {
     std::stable_sort(priced.begin(), priced.end(),

@@ -54,13 +54,12 @@ struct Search {
   MemoryBreakdown memory(const Job& job, const Layout& l, TokenSplit split);
   const LayerCosts& layer_costs(const Job& job, const Layout& l);
   // A step's time with gradients placed.
-  TimeBreakdown time(const Layout& l, const StepCosts& costs, const Algorithm& a) const {
-    return placed_step_time(request.model, l, costs, moe_times(a), step_curves(l, machine, gpus_per_node()));
-  }
+  TimeBreakdown time(const Layout& l, const StepCosts& costs, const Algorithm& a);
 
  private:
   std::map<std::tuple<int, int, int, bool>, LayerCosts> layers_;  // by tp, cp, micro-batch, sequence parallelism
-  std::map<std::pair<int, int>, double> skews_;                   // by ep and etp
+  std::map<std::tuple<int, int, int, int, int, ExpertOrder, bool>, StepCurves> curves_;  // of layouts timed so far
+  std::map<std::pair<int, int>, double> skews_;                                          // by ep and etp
 };
 
 // A layout and how it is run, for people.
