@@ -191,6 +191,7 @@ TEST(Planner, ZeroIsRaised_WhereLessDoesNotFit) {
   const auto less = make_plan(request);
   ASSERT_FALSE(less);
   EXPECT_NE(less.error().constraint.find("memory"), std::string::npos);
+  EXPECT_EQ(less.error().nearest_fix.rfind("zero=3 fits", 0), 0U) << less.error().nearest_fix;
 }
 
 // What is tried only where the stage before does not fit is never faster where it does.
