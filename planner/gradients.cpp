@@ -46,7 +46,7 @@ Backward backward_of(const Model& m, const Layout& l, const StepCosts& c, const 
     const LayerParameters& p = mtp ? c.mtp_layer : is_moe ? c.moe_layer : c.dense_layer;
     const LayerBeside& beside = is_moe ? c.beside_moe : c.beside_dense;
     const double begin = now;
-    // Weights are gathered where the lane is idle first.
+    // Weights of the next layer are gathered where the lane is idle first: as long as this layer's own took.
     double gather = c.gather_again_s > 0 ? p.gather_s : 0;
     const auto idle_beside = [&](double seconds) {
       const double taken = std::min(gather, seconds);
@@ -150,7 +150,7 @@ PredictedGradients predicted_gradients(const PlacedGradients& placed, const Layo
   out.backward_us = placed.layers.empty() ? 0 : placed.layers.back().end_s * 1e6;
   out.exposed_us = placed.exposed_s * 1e6;
   // To the nanosecond: layers that differ by rounding alone are the same.
-  const auto us = [](double seconds) { return std::round(seconds * 1e9) * 1e-3; };
+  const auto us = [](double seconds) { return std::round(seconds * 1e9) / 1e3; };
   std::size_t next = 0;
   for (std::size_t i = 0; i < placed.layers.size(); ++i) {
     const BackwardLayer& layer = placed.layers[i];

@@ -7,8 +7,8 @@
 // the rest of a layer's at its end, the output matrix's before the first layer, the token table's after the last.
 // Expert gradients and dense ones are reduced by different groups: that which takes longer is placed first
 // (planner/gradient_slack), the other into what is left. Operations are worth it in spans of twice an empty one's time.
-// Under ZeRO 3 a layer's weights are gathered in its own spans before any gradient goes there. What finds no span is
-// exposed: one operation a group. Ignored: idle spans of the recomputed forward, those between the last passes of
+// Under ZeRO 3 the next layer's weights are gathered beside a layer before any gradient goes there. What finds no span
+// is exposed: one operation a group. Ignored: idle spans of the recomputed forward, those between the last passes of
 // virtual stages, the time that a later stage waits for the drain, and what a reduction takes of SMs and HBM.
 #pragma once
 
@@ -43,7 +43,7 @@ PlacedGradients place_gradients(const Model& model, const Layout& layout, const 
 TimeBreakdown placed_step_time(const Model& model, const Layout& layout, const StepCosts& costs, const MoeTimes& moe,
                                const StepCurves& curves);
 
-// For a plan, layers with equal operations as one. `gradients_ms`: of placed_step_time.
+// For a plan: to the nanosecond and the byte, layers with equal operations as one.
 PredictedGradients predicted_gradients(const PlacedGradients& placed, const Layout& layout, const StepCosts& costs);
 
 }  // namespace topomoe
