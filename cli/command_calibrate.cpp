@@ -4,6 +4,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
+#include "cli/numbers.hpp"
 #include "planner/rates/import.hpp"
 #include "planner/rates/machine_figures.hpp"
 #include "topology/read_file.hpp"
@@ -32,8 +33,6 @@ std::string summary(const Calibration& c) {
 }
 
 void calibrate(Options o, const Context& context) {
-  for (const int gpus : o.request.gpus)
-    if (gpus < 1) throw InvalidInput("--gpus", std::to_string(gpus), "positive numbers of GPUs");
   if (!o.cluster.empty()) o.request.machine = machine_figures(read_topology_file(o.cluster));
   Calibration all;
   for (std::size_t i = 0; i < o.from.size(); ++i) {
@@ -68,7 +67,9 @@ void add_calibrate_command(CLI::App& app, Context& context) {
       ->required()
       ->allow_extra_args(false)
       ->option_text("FILE");
-  command->add_option("--gpus", o->request.gpus, "Only these numbers of GPUs")->option_text("N ...");
+  command->add_option("--gpus", o->request.gpus, "Only these numbers of GPUs")
+      ->check(whole_number("--gpus"))
+      ->option_text("N ...");
   command->add_option("--system", o->request.system, "Which machine of a table that has several")->option_text("NAME");
   command->add_option("--op", o->request.operation, "What nccl-tests ran, where its output does not say")
       ->check(CLI::IsMember({"alltoall", "all_gather", "reduce_scatter", "all_reduce", "send_recv"}))

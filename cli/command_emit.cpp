@@ -7,6 +7,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
+#include "cli/numbers.hpp"
 #include "planner/emit/hosts.hpp"
 #include "topology/read_file.hpp"
 
@@ -14,7 +15,7 @@ namespace topomoe::cli {
 namespace {
 
 struct Options {
-  std::string plan, output, hosts;
+  std::string plan, output, hosts, cluster;
   int sockets = 1;
 };
 
@@ -23,6 +24,7 @@ void emit(const Emitter& target, const Options& o, const Context& context) {
   EmitOptions options;
   if (!o.hosts.empty()) options.hosts = expand_hostlist(o.hosts, "--hosts");
   options.sockets = o.sockets;
+  if (!o.cluster.empty()) options.socket_of_gpu = socket_of_gpus(read_topology_file(o.cluster));
   const auto emitted = target.emit(plan, options);
   if (!emitted) {
     std::string why;
@@ -54,9 +56,13 @@ void add_emit_command(CLI::App& app, Context& context) {
     one->add_option("plan", o->plan, "A plan.json of `topomoe plan`")->required()->option_text("PLAN");
     one->add_option("-o,--output", o->output, "Where it goes, instead of stdout")->option_text("FILE");
     one->add_option("--hosts", o->hosts, "Real names of the plan's hosts, in its order")->option_text("n[01-04],login");
-    if (target.name == "rankfile")
+    if (target.name == "rankfile") {
+      one->add_option("--cluster", o->cluster, "The cluster of the plan: ranks go to the sockets of their GPUs")
+          ->option_text("FILE");
       one->add_option("--sockets", o->sockets, "CPU sockets of a host, over which its ranks are spread; default 1")
+          ->check(whole_number("--sockets", 0, 1000))
           ->option_text("N");
+    }
     add_format_option(*one, context);
     one->callback([&target, o, &context] { emit(target, *o, context); });
   }

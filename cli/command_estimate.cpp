@@ -10,6 +10,7 @@
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
 #include "cli/numbers.hpp"
+#include "planner/machine.hpp"
 #include "planner/rates/builtin.hpp"
 #include "planner/rates/collective.hpp"
 #include "planner/rates/compute.hpp"
@@ -32,7 +33,8 @@ struct Options {
   bool no_builtin = false, low_latency = false;
   int gpus = 0;
   double m = 0, n = 0, k = 0, tokens = 0, measured_us = 0;
-  bool has_measured = false;
+  bool has_measured = false, has_experts = false;
+  std::string phase = "prefill";
   int hidden = 7168, top_k = 8, experts = 256, sms = 20, ffn = 2048, ep = 1, tp = 1, nodes_per_token = -1;
 };
 
@@ -41,6 +43,9 @@ struct Answer {
   std::string question;
   Estimate estimate;
   double notify_us = 0;
+  // moe_ffn: what a plan of that phase says of the experts, by which kernel.
+  double experts_us = 0, in_step_us = 0;
+  std::string kernel;
 };
 
 std::string of_nodes(int nodes) { return nodes == 1 ? "on one node" : fmt::format("on {} nodes", nodes); }
@@ -73,12 +78,14 @@ Answer deepep(const Options& o, const Topology& topology, const CollectiveGroup&
   r.tokens = positive(o.tokens, "--tokens");
   r.hidden = o.hidden, r.experts = o.experts, r.top_k = o.top_k, r.sms = o.sms;
   r.ranks = group.ranks, r.nodes = group.nodes;
+  // As many on each rank: 72 of them hold 288, as DeepSeek serves its 256 experts with the busiest ones twice.
+  if (!o.has_experts) r.experts = (o.experts + r.ranks - 1) / r.ranks * r.ranks;
   if (!o.dtype.empty() && o.dtype != "fp8" && o.dtype != "bf16")
     throw InvalidInput("--dtype", o.dtype, "fp8 or bf16; default: dispatch fp8, combine bf16");
   if (o.dtype == "bf16") r.token_bytes = 2.0 * r.hidden;
   if (o.dtype == "fp8") r.token_bytes = r.hidden + 4.0 * ((r.hidden + 127) / 128);
   // DeepSeek-V3 and R1 keep a token on 4 nodes, and DeepEP's own test measures it so.
-  const bool as_deepseek = r.experts == 256 && r.top_k == 8 && !o.low_latency;
+  const bool as_deepseek = o.experts == 256 && r.top_k == 8 && !o.low_latency;
   r.most_nodes = o.nodes_per_token >= 0 ? o.nodes_per_token : as_deepseek ? 4 : 0;
   const EpEstimate e = DeepEpModel(machine_figures(topology), calibrations).estimate(r);
   std::string limit;
@@ -117,14 +124,28 @@ Answer moe_ffn(const Options& o, const Topology& topology, std::span<const Calib
   if (whole(o.ffn, "--ffn") % whole(o.tp, "--tp") != 0)
     throw InvalidInput("--tp", std::to_string(o.tp), fmt::format("must divide --ffn = {}", o.ffn));
   const auto rows = balanced_rows({tokens, o.experts, o.top_k, o.ep});
-  MoeFfnShape shape;
-  shape.hidden = o.hidden, shape.ffn = 1.0 * o.ffn / o.tp, shape.summed_tokens = tokens;
-  const ExpertLoad load = expert_load(rows);
-  if (o.ep > 1) shape.foreign_rows = std::max(0.0, 1.0 * tokens * o.top_k - load.rows);
-  return {fmt::format(
-              "MoE FFN of {} tokens, hidden {}, ffn {}, top-{} of {} experts, ep {}, tp {}, spread evenly, on one {}",
-              tokens, o.hidden, o.ffn, o.top_k, o.experts, o.ep, o.tp, topology.gpu_spec(0).name),
-          ComputeModel(topology.gpu_spec(0), compute_dtype(o), calibrations).moe_kernel(load, shape), 0};
+  const double ffn = 1.0 * o.ffn / o.tp;
+  const Phase phase = phase_from(o.phase, "--phase");
+  const FfnKernel kernel = expert_kernel_of(phase);
+  const ComputeModel compute(topology.gpu_spec(0), compute_dtype(o), calibrations);
+  const Estimate experts = compute.expert_ffn(rows, o.hidden, ffn, 3, kernel);
+  Answer a;
+  a.experts_us = experts.time_us, a.in_step_us = experts.time_us / in_step_of(phase), a.kernel = to_string(kernel);
+  std::string what = "MoE FFN";
+  if (kernel == FfnKernel::fused) {  // with gating, sorting and summing of rows, as it is timed
+    MoeFfnShape shape;
+    shape.hidden = o.hidden, shape.ffn = ffn, shape.summed_tokens = tokens;
+    const ExpertLoad load = expert_load(rows);
+    if (o.ep > 1) shape.foreign_rows = std::max(0.0, 1.0 * tokens * o.top_k - load.rows);
+    a.estimate = compute.moe_kernel(load, shape);
+    a.estimate.source += "; one fused Triton kernel, routing, sorting and sum of rows with it";
+  } else {
+    a.estimate = experts, what = "experts' FFN, forward";
+  }
+  a.question = fmt::format(
+      "{} of {} tokens, hidden {}, ffn {}, top-{} of {} experts, ep {}, tp {}, spread evenly, on one {}, {}", what,
+      tokens, o.hidden, o.ffn, o.top_k, o.experts, o.ep, o.tp, topology.gpu_spec(0).name, o.phase);
+  return a;
 }
 
 std::string show_text(const Answer& a, const std::optional<Verdict>& verdict, double measured_us) {
@@ -134,6 +155,9 @@ std::string show_text(const Answer& a, const std::optional<Verdict>& verdict, do
       "  source      {}\n",
       a.question, e.time_us, e.low_us, e.high_us, e.bound_us, e.bottleneck, e.source);
   if (a.notify_us > 0) text += fmt::format("  before it   the notify kernel, about {:.1f} us\n", a.notify_us);
+  if (a.in_step_us > 0)
+    text += fmt::format("  in a plan   the experts alone, {}: {:.2f} us, {:.2f} us in a step\n", a.kernel, a.experts_us,
+                        a.in_step_us);
   if (verdict) text += fmt::format("  measured    {:.2f} us: {}\n", measured_us, verdict->text);
   return text;
 }
@@ -144,6 +168,11 @@ std::string show_json(const Answer& a, const std::optional<Verdict>& verdict, do
                                  {"bound_us", e.bound_us}, {"source", e.source}, {"bottleneck", e.bottleneck}};
   json["question"] = a.question;
   if (a.notify_us > 0) json["notify_us"] = a.notify_us;
+  if (a.in_step_us > 0) {
+    json["kernel"] = a.kernel;
+    json["experts_us"] = a.experts_us;
+    json["in_step_us"] = a.in_step_us;
+  }
   if (verdict) {
     json["measured_us"] = measured_us;
     json["verdict"] = verdict->word;
@@ -191,25 +220,43 @@ void add_estimate_command(CLI::App& app, Context& context) {
   command->add_option("--cluster", o->cluster, "topomoe.cluster/1 JSON, or an NCCL topology XML")
       ->required()
       ->option_text("FILE");
-  command->add_option("--gpus", o->gpus, "GPUs that take part, nodes filled in order; default all")->option_text("N");
+  command->add_option("--gpus", o->gpus, "GPUs that take part, nodes filled in order; default all")
+      ->check(whole_number("--gpus"))
+      ->option_text("N");
   command->add_option("--bytes", o->bytes, "Collectives: one rank's send buffer, K M G of 1024")->option_text("B");
   command->add_option("--m", o->m, "GEMM (m x k) x (k x n)")->option_text("N");
   command->add_option("--n", o->n)->option_text("N");
   command->add_option("--k", o->k)->option_text("N");
   command->add_option("--tokens", o->tokens, "dispatch, combine: of one rank; moe_ffn: that enter the layer")
       ->option_text("N");
-  command->add_option("--hidden", o->hidden, "Default 7168")->option_text("N");
-  command->add_option("--topk", o->top_k, "Default 8")->option_text("N");
-  command->add_option("--experts", o->experts, "Default 256")->option_text("N");
-  command->add_option("--ffn", o->ffn, "moe_ffn: width of an expert, default 2048")->option_text("N");
-  command->add_option("--ep", o->ep, "moe_ffn: the GPU holds experts / ep, default 1")->option_text("N");
-  command->add_option("--tp", o->tp, "moe_ffn: each ffn / tp wide, default 1")->option_text("N");
-  command->add_option("--sms", o->sms, "dispatch, combine: SMs that the kernel gets, default 20")->option_text("N");
+  command->add_option("--hidden", o->hidden, "Default 7168")->check(whole_number("--hidden"))->option_text("N");
+  command->add_option("--topk", o->top_k, "Default 8")->check(whole_number("--topk"))->option_text("N");
+  CLI::Option* experts =
+      command->add_option("--experts", o->experts, "Default 256; dispatch, combine: the next multiple of the GPUs")
+          ->check(whole_number("--experts"))
+          ->option_text("N");
+  command
+      ->add_option("--phase", o->phase,
+                   "moe_ffn: train runs grouped GEMMs, prefill (default) and decode one fused kernel")
+      ->option_text("train|prefill|decode");
+  command->add_option("--ffn", o->ffn, "moe_ffn: width of an expert, default 2048")
+      ->check(whole_number("--ffn"))
+      ->option_text("N");
+  command->add_option("--ep", o->ep, "moe_ffn: the GPU holds experts / ep, default 1")
+      ->check(whole_number("--ep"))
+      ->option_text("N");
+  command->add_option("--tp", o->tp, "moe_ffn: each ffn / tp wide, default 1")
+      ->check(whole_number("--tp"))
+      ->option_text("N");
+  command->add_option("--sms", o->sms, "dispatch, combine: SMs that the kernel gets, default 20")
+      ->check(whole_number("--sms"))
+      ->option_text("N");
   command->add_flag("--low-latency", o->low_latency, "dispatch, combine: DeepEP's low-latency kernels");
   command
       ->add_option(
           "--nodes-per-token", o->nodes_per_token,
           "dispatch, combine: nodes that a token's experts lie on at most, 0 no limit; default 4 for top-8 of 256")
+      ->check(whole_number("--nodes-per-token", 0))
       ->option_text("N");
   command->add_option("--dtype", o->dtype, "dispatch fp8, combine, gemm and moe_ffn bf16 unless given")
       ->option_text("bf16|fp8|f32");
@@ -220,7 +267,8 @@ void add_estimate_command(CLI::App& app, Context& context) {
   CLI::Option* measured =
       command->add_option("--measured", o->measured_us, "A measured time in us: is it normal?")->option_text("US");
   add_format_option(*command, context);
-  command->callback([o, measured, &context] {
+  command->callback([o, measured, experts, &context] {
+    o->has_experts = experts->count() > 0;
     o->has_measured = measured->count() > 0;
     estimate(*o, context);
   });

@@ -1,5 +1,5 @@
 // topomoe explain plan.json: the decision in words. With --format json, the plan as we read it. With a second plan,
-// what differs.
+// what differs. --glossary: what their words mean.
 
 #include <memory>
 
@@ -20,10 +20,14 @@ Plan plan_of(const std::string& path) { return read_plan(read_text_file(path), p
 void add_explain_command(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("explain", "Why a plan is what it is, or how two differ");
   auto paths = std::make_shared<std::pair<std::string, std::string>>();
-  command->add_option("plan", paths->first, "A plan.json of `topomoe plan`")->required()->option_text("PLAN");
+  auto glossary = std::make_shared<bool>(false);
+  command->add_option("plan", paths->first, "A plan.json of `topomoe plan`")->option_text("PLAN");
   command->add_option("other", paths->second, "Another: only what differs is said")->option_text("PLAN");
+  command->add_flag("--glossary", *glossary, "What TP, EP, sliced, node_dedup, lane, bound, ... mean");
   add_format_option(*command, context);
-  command->callback([paths, &context] {
+  command->callback([paths, glossary, &context] {
+    if (*glossary && paths->first.empty()) return print(glossary_text());
+    if (paths->first.empty()) throw InvalidInput("plan", "missing", "a plan.json of `topomoe plan`, or --glossary");
     const Plan plan = plan_of(paths->first);
     const bool json = context.format == Format::json;
     if (paths->second.empty()) return print(json ? write_plan(plan) : explain_text(plan));

@@ -15,7 +15,7 @@ struct Options : PlanOptions {
 
 // What a user types next. Ranks beyond what threads carry go to mpirun.
 std::string next_commands(const Plan& plan, const std::string& program, const std::string& path) {
-  std::string text = "\nnext\n  " + program + " explain " + path + "\n";
+  std::string text = "\nnext\n  " + program + " explain " + path + "\n  " + program + " explain --glossary\n";
   const std::string run = program + " run " + path;
   if (plan.layout.world <= kMostThreads) text += "  " + run + " --verify --trace trace.json\n";
   return text + "  mpirun --oversubscribe -n " + std::to_string(plan.layout.world) + " " + run +

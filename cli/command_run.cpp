@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "cli/files.hpp"
+#include "cli/numbers.hpp"
 #include "cli/run_report.hpp"
 #include "runtime/communicator_inproc.hpp"
 #include "runtime/communicator_mpi.hpp"
@@ -66,7 +67,6 @@ double free_bytes_here() {
 
 RehearsalRequest request_for(const Plan& plan, const Options& o, Budget budget) {
   SizeRequest size = size_request_from(o.shrink, "--shrink");
-  if (o.repeat < 1 || o.repeat > 1000) throw InvalidInput("--repeat", std::to_string(o.repeat), "1 to 1000");
   return {.size = choose_size(plan, size, budget), .seed = o.seed, .repeat = o.repeat, .verify = o.verify};
 }
 
@@ -227,8 +227,12 @@ void add_run_command(CLI::App& app, Context& context) {
       ->option_text("auto|none|hidden=N,ffn=N,tokens=N");
   command->add_flag("--verify", o->verify, "Check outputs and gradients against double precision");
   command->add_option("--trace", o->trace, "Write a trace for ui.perfetto.dev")->option_text("FILE");
-  command->add_option("--repeat", o->repeat, "Run it so often, default 1")->option_text("N");
-  command->add_option("--seed", o->seed, "Of weights and tokens, default 1")->option_text("N");
+  command->add_option("--repeat", o->repeat, "Run it so often, default 1")
+      ->check(whole_number("--repeat", 1, 1000))
+      ->option_text("N");
+  command->add_option("--seed", o->seed, "Of weights and tokens, default 1")
+      ->check(whole_number("--seed", 0, std::numeric_limits<std::int64_t>::max()))
+      ->option_text("N");
   add_format_option(*command, context);
   command->callback([o, &context] {
     // Read before MPI starts, which sets variables of its own.

@@ -1,9 +1,11 @@
 #include "cli/numbers.hpp"
 
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <string_view>
 
+#include "fmt/format.h"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {
@@ -26,6 +28,28 @@ double bytes_from(const std::string& text, const std::string& flag) {
   }
   if (!std::isfinite(value) || value < 0 || value > 1e18) fail();
   return value;
+}
+
+CLI::Validator whole_number(const std::string& flag, std::int64_t low, std::int64_t high) {
+  const auto check = [=](const std::string& text) -> std::string {
+    std::int64_t value = 0;
+    const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || rest != text.data() + text.size() || value < low || value > high)
+      throw InvalidInput(flag, text.empty() ? "empty" : text, fmt::format("a whole number from {} to {}", low, high));
+    return "";
+  };
+  return {check, ""};
+}
+
+CLI::Validator positive_number(const std::string& flag, double high) {
+  const auto check = [=](const std::string& text) -> std::string {
+    double value = 0;
+    const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || rest != text.data() + text.size() || !(value > 0 && value <= high))
+      throw InvalidInput(flag, text.empty() ? "empty" : text, fmt::format("a number above 0, at most {:g}", high));
+    return "";
+  };
+  return {check, ""};
 }
 
 }  // namespace topomoe::cli

@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "cli/numbers.hpp"
 #include "planner/hf_config.hpp"
 #include "planner/rates/builtin.hpp"
 #include "topology/read_file.hpp"
@@ -20,18 +21,18 @@ int positive_from(const char* flag, const std::string& text) {
 }  // namespace
 
 RoutingProfile routing_from(const std::string& text) {
-  RoutingProfile profile;
-  if (text == "uniform") return profile;
+  if (text == "uniform") return {};
   if (!text.starts_with("zipf:")) return read_histogram(read_text_file(text), text);
-  profile.kind = RoutingProfile::Kind::zipf;
   std::size_t used = 0;
+  double s = 0;
   try {
-    profile.zipf_s = std::stod(text.substr(5), &used);
+    s = std::stod(text.substr(5), &used);
   } catch (const std::exception&) {
     used = 0;
   }
   if (used == 0 || used + 5 != text.size())
     throw InvalidInput("--routing", text, "zipf:S with a number, as zipf:1.2; or uniform; or a file of expert counts");
+  RoutingProfile profile = zipf_routing(s);
   profile.name = text;
   check(profile, "--routing");
   return profile;
@@ -55,7 +56,6 @@ PlanRequest plan_request(const PlanOptions& o) {
 
 Topology planned_topology(const PlanOptions& o, const std::string& file, std::string* note) {
   const Topology whole = read_topology_file(file);
-  if (o.gpus < 0) throw InvalidInput("--gpus", std::to_string(o.gpus), "a positive number of GPUs");
   return o.gpus > 0 ? resize_hosts(whole, o.gpus, note) : whole;
 }
 
@@ -63,7 +63,9 @@ void add_plan_options(CLI::App& command, PlanOptions& o) {
   command.add_option("--model", o.model, "config.json of Hugging Face, or topomoe.model/1")
       ->required()
       ->option_text("FILE");
-  command.add_option("--gpus", o.gpus, "Fewer: whole hosts in order; more: hosts and fabric grow")->option_text("N");
+  command.add_option("--gpus", o.gpus, "Fewer: whole hosts in order; more: hosts and fabric grow")
+      ->check(whole_number("--gpus"))
+      ->option_text("N");
 
   const auto list = [&](const char* name, std::vector<std::string>& into, const char* help) {
     command.add_option(name, into, help)->allow_extra_args(false)->delimiter(',')->option_text("DIM=N[,DIM=N]");
@@ -74,15 +76,22 @@ void add_plan_options(CLI::App& command, PlanOptions& o) {
       ->option_text("any|megatron|deepspeed");
   command.add_option("--split", o.request.split, "Only this token split")->option_text("sliced|replicated");
   command.add_option("--transport", o.request.transport, "Only this transport")->option_text("NAME");
-  command.add_option("--chunks", o.request.chunks, "Only this number of chunks")->option_text("N");
+  command.add_option("--chunks", o.request.chunks, "Only this number of chunks, 0 for any")
+      ->check(whole_number("--chunks", 0, 64))
+      ->option_text("N");
   command.add_option("--memory-GiB", o.request.memory_GiB, "Of one GPU; default: what the cluster says")
+      ->check(positive_number("--memory-GiB", 1e6))
       ->option_text("GIB");
 
   command.add_option("--phase", o.phase, "Default train")->option_text("train|prefill|decode");
-  command.add_option("--sequence", o.job.sequence, "Tokens of a sequence, default 4096")->option_text("N");
+  command.add_option("--sequence", o.job.sequence, "Tokens of a sequence, default 4096")
+      ->check(whole_number("--sequence"))
+      ->option_text("N");
   command.add_option("--micro-batch", o.micro_batch, "Sequences per data-parallel rank, default auto: chosen")
       ->option_text("auto|N");
-  command.add_option("--global-batch", o.job.global_batch, "Sequences of a step, default 256")->option_text("N");
+  command.add_option("--global-batch", o.job.global_batch, "Sequences of a step, default 256")
+      ->check(whole_number("--global-batch"))
+      ->option_text("N");
   command.add_option("--dtype", o.dtype, "Of weights and activations, default bf16")->option_text("bf16|f32");
   command.add_option("--recompute", o.recompute, "Default auto: chosen")->option_text("auto|none|selective|full");
   command.add_option("--sequence-parallel", o.sequence_parallel, "Default auto: on where TP > 1 in training")

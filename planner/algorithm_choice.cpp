@@ -27,7 +27,7 @@ const ScheduleCache::Entry& ScheduleCache::get(const std::string& transport, con
   if (fresh) {
     Entry& e = at->second;
     e.schedule = build_schedule(transport, request);
-    e.forward_keys = step_keys(e.schedule, false), e.backward_keys = step_keys(e.schedule, true);
+    e.forward = pass_shape(e.schedule, false), e.backward = pass_shape(e.schedule, true);
   }
   return at->second;
 }
@@ -70,13 +70,13 @@ double injected(const Layout& layout, TokenSplit split, double tokens_of_tp_grou
 void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,
            const AlgorithmOptions& options) {
   const ScheduleCache::Entry& s = cache.get(a.transport, request_for(layout, a));
-  const LayerPricer::Times forward = pricer.times(s.schedule, false, s.forward_keys);
+  const LayerPricer::Times forward = pricer.times(s.schedule, false, s.forward);
   a.forward_s = forward.time_s, a.forward_bound_s = forward.bound_s, a.forward_compute_s = forward.experts_s;
   a.network_s = forward.network_s;
   a.backward_s = a.backward_bound_s = a.backward_compute_s = a.idle_s = a.wgrad_s = 0;
   a.idle.clear();
   if (!options.train) return;
-  LayerPricer::Times backward = pricer.times(s.schedule, true, s.backward_keys);
+  LayerPricer::Times backward = pricer.times(s.schedule, true, s.backward);
   a.backward_s = backward.time_s, a.backward_bound_s = backward.bound_s, a.backward_compute_s = backward.experts_s;
   a.idle_s = backward.inter_node_idle_s, a.idle = std::move(backward.idle), a.wgrad_s = backward.wgrad_s,
   a.network_s += backward.network_s;

@@ -5,6 +5,7 @@
 // row are slower.
 #pragma once
 
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -32,7 +33,9 @@ struct Algorithm {
   double idle_s = 0;                                     // of the inter-node lane in the backward
   std::vector<Interval> idle;                            // when
   double wgrad_s = 0;                                    // until the experts' weight gradients are there
-  double network_s = 0;                                  // of both passes, that a NIC is busy at its raw rate
+  // A backward that takes x longer than its bound leaves the inter-node lane idle for at most x longer than this.
+  double idle_bound_s = std::numeric_limits<double>::infinity();
+  double network_s = 0;  // of both passes, that a NIC is busy at its raw rate
   // A MoE layer of a micro-batch whose forward runs so often.
   double time_s(double forwards) const { return forwards * forward_s + backward_s; }
 };
@@ -45,7 +48,7 @@ class ScheduleCache {
  public:
   struct Entry {
     Schedule schedule;
-    std::vector<std::uint64_t> forward_keys, backward_keys;  // step_keys
+    PassShape forward, backward;
   };
   const Entry& get(const std::string& transport, const ScheduleRequest& request);
 

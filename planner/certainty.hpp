@@ -17,6 +17,8 @@ TimeParts time_parts(const Search& s, const Candidate& c);
 
 // Standard error times about 1.6: nine in ten lie within.
 double error_ms(const Machine& machine, const TimeParts& parts);
+// Closer than figures are printed: the same computation in another order, as a rule.
+bool as_fast(double ms, double other_ms);
 // True where the difference of the two is smaller than its error.
 bool undecided(const Search& s, const Candidate& a, const Candidate& b);
 

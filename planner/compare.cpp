@@ -76,6 +76,8 @@ std::vector<PlanRow> compare_plans(const Plan& a, const Plan& b) {
   rows.figure("time: bubble", "ms", a.time.bubble_ms, b.time.bubble_ms);
   rows.figure("time: gradients", "ms", a.time.gradients_ms, b.time.gradients_ms);
   rows.figure("time: other", "ms", a.time.other_ms, b.time.other_ms);
+  const auto per_s = [](const Plan& p) { return tokens_per_step(p.job) / (p.time.total_ms() * 1e-3); };
+  rows.figure("tokens a second", "tokens/s", per_s(a), per_s(b));
   rows.figure("model TFLOP/s a GPU", "TFLOP/s", a.model_TFLOPps_per_gpu, b.model_TFLOPps_per_gpu);
   rows.figure("MoE layer, forward", "us", a.forward.time_us, b.forward.time_us);
   rows.figure("MoE layer, backward", "us", a.backward.time_us, b.backward.time_us);

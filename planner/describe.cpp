@@ -58,9 +58,8 @@ Plan describe(Search& s, const Candidate& c) {
   }
   p.tokens_per_rank = s.tokens(c.job, c.layout);
   const double flops = model_flops_per_token(r.model, r.job.sequence) / (s.options.train ? 1 : 3);
-  const double all_tokens =
-      static_cast<double>(r.job.global_batch) * (r.job.phase == Phase::decode ? 1 : r.job.sequence);
-  p.model_TFLOPps_per_gpu = flops * all_tokens / (c.time.total_ms() * 1e-3) / c.layout.world * 1e-12;
+  p.peak_TFLOPps_per_gpu = s.machine.flops.value * 1e-12;
+  p.model_TFLOPps_per_gpu = flops * tokens_per_step(c.job) / (c.time.total_ms() * 1e-3) / c.layout.world * 1e-12;
   const MemoryBreakdown memory = s.memory(c.job, c.layout, c.algorithm.split);
   for (const auto& [bucket, size] : memory.buckets()) p.memory_GiB.emplace_back(bucket, in_GiB(size));
   p.memory_stage = memory.stage;

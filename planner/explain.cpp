@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "fmt/format.h"
+#include "planner/certainty.hpp"
 #include "topomoe/planner.hpp"
 
 namespace topomoe {
@@ -49,11 +50,39 @@ void pass_table(Out out, const char* title, const PredictedPass& pass, const std
     row->alone += p.alone_us, row->spent += p.end_us - p.begin_us, row->bytes += p.bytes;
     row->end = std::max(row->end, p.end_us);
   }
-  fmt::format_to(out, "  {:<18}{:<11}{:>5} {:>9} {:>10} {:>11} {:>9} {:>9}  {}\n", "step", "lane", "times", "alone us",
-                 "shared us", "bytes", "from us", "to us", "waits for");
+  std::size_t width = 16;
+  for (const Row& r : rows) width = std::max(width, r.name.size());
+  fmt::format_to(out, "  {:<{}}  {:<10} {:>5} {:>9} {:>10} {:>11} {:>9} {:>9}  {}\n", "step", width, "lane", "times",
+                 "alone us", "shared us", "bytes", "from us", "to us", "waits for");
   for (const Row& r : rows)
-    fmt::format_to(out, "  {:<18}{:<11}{:>5} {:>9.0f} {:>10.0f} {:>11} {:>9.0f} {:>9.0f}  {}\n", r.name,
+    fmt::format_to(out, "  {:<{}}  {:<10} {:>5} {:>9.0f} {:>10.0f} {:>11} {:>9.0f} {:>9.0f}  {}\n", r.name, width,
                    name(r.first->lane), r.times, r.alone, r.spent, bytes_text(r.bytes), r.begin, r.end, r.bottleneck);
+}
+
+// Seven digits at most, as few as say something.
+std::string rate_text(double v) { return v >= 100 ? fmt::format("{:.0f}", v) : fmt::format("{:.3g}", v); }
+
+void speed(Out out, const Plan& p) {
+  const double ms = p.time.total_ms(), per_s = tokens_per_step(p.job) / (ms * 1e-3);
+  fmt::format_to(out, "speed      {} tokens/s, {} a GPU", rate_text(per_s), rate_text(per_s / p.layout.world));
+  if (p.job.phase == Phase::decode) fmt::format_to(out, ", a token of each sequence every {} ms", rate_text(ms));
+  if (p.job.phase == Phase::prefill)
+    fmt::format_to(out, ", all {} sequences in {} ms", p.job.global_batch, rate_text(ms));
+  fmt::format_to(out, "; {} model TFLOP/s a GPU, MFU {:.1f}% of {:.0f}\n", rate_text(p.model_TFLOPps_per_gpu),
+                 100 * p.model_TFLOPps_per_gpu / p.peak_TFLOPps_per_gpu, p.peak_TFLOPps_per_gpu);
+}
+
+void flip_line(Out out, const Flip& f) {
+  const bool skew = f.quantity == Flip::kSkew;
+  const char* kept = skew ? " (TP, CP and micro-batch kept)" : "";
+  const std::string where =
+      skew ? fmt::format("routing zipf:{:.2f}", f.at) : fmt::format("{:.0f} {}", f.at, f.quantity);
+  if (f.instead.empty())
+    fmt::format_to(out, "the same layout and algorithm {} to {}{}\n", f.above ? "up" : "down", where, kept);
+  else if (f.above)
+    fmt::format_to(out, "from {} on the choice would be{}: {}\n", where, kept, f.instead);
+  else
+    fmt::format_to(out, "with fewer than {} the choice would be: {}\n", where, f.instead);
 }
 
 }  // namespace
@@ -75,8 +104,8 @@ std::string explain_text(const Plan& p) {
       "{:<11}{:.1f} ms = MoE {:.1f} + attention and dense {:.1f} + bubble {:.1f} + gradients {:.1f} + other {:.1f}\n",
       train ? "step" : "pass", p.time.total_ms(), p.time.moe_ms, p.time.attention_ms, p.time.bubble_ms,
       p.time.gradients_ms, p.time.other_ms);
-  fmt::format_to(out, "           {:.1f} to {:.1f} ms as sure as its rates; {:.0f} model TFLOP/s a GPU\n", p.low_ms,
-                 p.high_ms, p.model_TFLOPps_per_gpu);
+  fmt::format_to(out, "           {:.1f} to {:.1f} ms as sure as its rates\n", p.low_ms, p.high_ms);
+  speed(out, p);
   if (const PredictedGradients& g = p.gradients; g.hidden_bytes + g.exposed_bytes > 0) {
     fmt::format_to(out,
                    "gradients  {} of {} reduced in {} idle spans of the inter-node lane{}; {} ({:.1f} ms) exposed\n",
@@ -131,8 +160,11 @@ std::string explain_text(const Plan& p) {
                  "\nconsidered {} layouts: {} too large for memory, {} pruned by their bound; {} schedules priced\n",
                  p.layouts_enumerated, p.layouts_too_large, p.layouts_pruned, p.schedules_priced);
   for (const Rejected& r : p.rejected)
-    fmt::format_to(out, "  {} {} | {}{}: {}\n", r.undecided ? "undecided" : "rejected ", r.layout, r.algorithm,
-                   r.time_ms > 0 ? fmt::format(", {:.1f} ms", r.time_ms) : "", r.reason);
+    fmt::format_to(out, "  {} {} | {}{}: {}\n",
+                   as_fast(r.time_ms, p.time.total_ms()) ? "as fast  "
+                   : r.undecided                         ? "undecided"
+                                                         : "rejected ",
+                   r.layout, r.algorithm, r.time_ms > 0 ? fmt::format(", {:.1f} ms", r.time_ms) : "", r.reason);
   for (const Sensitivity& c : p.sensitivity) {
     const double more = 100 * (c.time_ms / p.time.total_ms() - 1);
     fmt::format_to(out, "with {} {:.0f}% lower: {:+.1f}% time, {}\n", c.rate, 100 * (1 - c.factor), more,
@@ -144,9 +176,12 @@ std::string explain_text(const Plan& p) {
   for (std::size_t i = 1; i < p.pareto.size(); ++i)
     fmt::format_to(out, "  {:.1f} GiB {:.1f} ms: {} | {}\n", p.pareto[i].memory_GiB, p.pareto[i].time_ms,
                    p.pareto[i].layout, p.pareto[i].algorithm);
-  for (const Flip& f : p.flips)
-    fmt::format_to(out, "with fewer than {:.0f} {} the choice would be: {}\n", f.at, f.quantity, f.instead);
-  if (p.flips.empty()) fmt::format_to(out, "the algorithm stays the same down to one token per rank\n");
+  for (const Flip& f : p.flips) flip_line(out, f);
+  if (!p.flips.empty() && p.routing.kind != RoutingProfile::Kind::histogram &&
+      std::none_of(p.flips.begin(), p.flips.end(), [](const Flip& f) { return f.quantity == Flip::kSkew; }))
+    fmt::format_to(out,
+                   "with how much routing skew the choice changes was not looked for, as it takes long on so many "
+                   "GPUs: topomoe whatif --set routing=uniform,zipf:0.2,zipf:0.5\n");
   for (const std::string& w : p.topology.warnings) fmt::format_to(out, "unknown or assumed: {}\n", w);
   return text;
 }

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+
+#include "fmt/format.h"
 
 namespace topomoe {
 namespace {
@@ -40,7 +43,7 @@ std::vector<Flip> find_flips(Search& s, const Candidate& c) {
       (same(best_for(s, c, middle)) ? high : low) = middle;
     }
     const Algorithm below = best_for(s, c, low);
-    flips.push_back({"tokens per rank", std::ceil(high), name(below)});
+    flips.push_back({Flip::kTokens, std::ceil(high), false, name(below)});
   };
   bool cut_seen = chosen.forward.chunks == 1 || s.options.chunks > 0;
   double high = tokens;
@@ -53,6 +56,75 @@ std::vector<Flip> find_flips(Search& s, const Candidate& c) {
     }
     high = low;
   }
+  if (flips.empty()) flips.push_back({Flip::kTokens, 1, false, ""});
+  return flips;
+}
+
+namespace {
+
+// Where experts live and how tokens get there; everything else of a plan may differ.
+struct Kind {
+  int ep = 0, etp = 0;  // 0: nothing fits
+  std::string split, transport;
+  bool operator==(const Kind&) const = default;
+};
+
+struct Skewed {
+  Kind kind;
+  std::string words;  // the whole choice
+};
+
+// Skews are multiples of 1/20: routers are not known better than that.
+constexpr int kGrid = 20;
+constexpr int kLadder[] = {5, 10, 20, 40};  // above the plan's own
+constexpr std::size_t kMostFlips = 2;
+// Under skew no two ranks of an EP group are alike, and pricing a wide one takes a second.
+constexpr int kMostGpus = 256;
+
+Skewed choice_at(const Search& s, const Candidate& chosen, int skew) {
+  PlanRequest there = s.request;
+  there.cache = s.cache;
+  there.flips = there.exhaustive = false;
+  there.routing = zipf_routing(static_cast<double>(skew) / kGrid);
+  there.job.micro_batch = chosen.job.micro_batch;
+  there.fix.push_back(fmt::format("tp={},cp={}", chosen.layout.tp, chosen.layout.cp));
+  const auto plan = make_plan(there);
+  if (!plan) return {Kind{}, "none: " + plan.error().constraint};
+  return {Kind{plan->layout.ep, plan->layout.etp, plan->schedule.split, plan->schedule.transport},
+          run_name(plan->layout, plan->job) + " | " + plan->schedule.name};
+}
+
+}  // namespace
+
+std::vector<Flip> find_skew_flips(const Search& s, const Candidate& chosen) {
+  const RoutingProfile& own = s.request.routing;
+  if (own.kind == RoutingProfile::Kind::histogram || chosen.layout.world > kMostGpus) return {};
+  std::map<int, Skewed> known;
+  const auto at = [&](int skew) -> const Skewed& {
+    const auto [found, fresh] = known.try_emplace(skew);
+    if (fresh) found->second = choice_at(s, chosen, skew);
+    return found->second;
+  };
+  // The next multiple below; there the plan's own choice is taken to hold.
+  int low = static_cast<int>(std::floor(own.zipf_s * kGrid + 1e-9));
+  const int first = low;
+  Kind now{chosen.layout.ep, chosen.layout.etp, std::string(name(chosen.algorithm.split)), chosen.algorithm.transport};
+  std::vector<Flip> flips;
+  for (const int above : kLadder) {
+    const int high = std::min(first + above, static_cast<int>(kMostZipf) * kGrid);
+    while (flips.size() < kMostFlips && !(at(high).kind == now)) {
+      int same = low, other = high;
+      while (other - same > 1) {
+        const int middle = (same + other) / 2;
+        (at(middle).kind == now ? same : other) = middle;
+      }
+      flips.push_back({Flip::kSkew, static_cast<double>(other) / kGrid, true, at(other).words});
+      low = other, now = at(other).kind;
+    }
+    if (flips.size() == kMostFlips) return flips;
+    low = high;
+  }
+  if (flips.empty()) flips.push_back({Flip::kSkew, static_cast<double>(low) / kGrid, true, ""});
   return flips;
 }
 

@@ -2,8 +2,7 @@
 
 #include <algorithm>
 #include <functional>
-#include <queue>
-#include <tuple>
+#include <limits>
 #include <utility>
 
 #include "topomoe/error.hpp"
@@ -16,81 +15,96 @@ constexpr std::size_t kWorthIt = 8;  // fewer flows are not searched for symmetr
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
-// Who waits for whom: `after`, and the predecessor in the queue. Those that flow f releases are
-// released[first[f]] .. released[first[f + 1]].
-struct Waiting {
-  std::vector<int> for_how_many, first, released;
-};
+}  // namespace
 
-Waiting waiting(std::span<const Flow> flows) {
-  Waiting w{std::vector<int>(flows.size()), std::vector<int>(flows.size() + 1), {}};
+FlowOrder flow_order(std::vector<int> queue, const std::function<std::span<const int>(int flow)>& after) {
+  const auto count = static_cast<int>(queue.size());
+  FlowOrder o{std::move(queue), std::vector<int>(at(count)), std::vector<int>(at(count) + 1), {}};
   std::vector<int> last;
   const auto each = [&](auto wait) {
     last.clear();
-    for (int f = 0; f < static_cast<int>(flows.size()); ++f) {
-      for (const int a : flows[at(f)].after) wait(f, a);
-      const int queue = flows[at(f)].queue;
-      if (queue < 0) continue;
-      if (at(queue) >= last.size()) last.resize(at(queue) + 1, -1);
-      if (const int on = std::exchange(last[at(queue)], f); on >= 0) wait(f, on);
+    for (int f = 0; f < count; ++f) {
+      for (const int a : after(f)) wait(f, a);
+      const int q = o.queue[at(f)];
+      if (q < 0) continue;
+      if (at(q) >= last.size()) last.resize(at(q) + 1, -1);
+      if (const int on = std::exchange(last[at(q)], f); on >= 0) wait(f, on);
     }
   };
   each([&](int f, int on) {
     TOPOMOE_ASSERT(on >= 0 && on < f);
-    ++w.first[at(on)];
-    ++w.for_how_many[at(f)];
+    ++o.first[at(on)];
+    ++o.waits_for[at(f)];
   });
   int total = 0;
-  for (int& n : w.first) total += n, n = total;  // ends; filling from the back turns them into begins
-  w.released.resize(at(total));
-  each([&](int f, int on) { w.released[at(--w.first[at(on)])] = f; });
-  return w;
+  for (int& n : o.first) total += n, n = total;  // ends; filling from the back turns them into begins
+  o.released.resize(at(total));
+  each([&](int f, int on) { o.released[at(--o.first[at(on)])] = f; });
+  return o;
 }
 
-std::vector<Interval> run(std::span<const Flow> flows, std::span<const double> capacity) {
-  std::vector<Interval> out(flows.size());
-  Waiting w = waiting(flows);
+void FluidRun::finish(const FlowOrder& order, int f, int round, int queue) {
+  out_[at(f)].end_s = now_;
+  ++finished_;
+  for (int i = order.first[at(f)]; i < order.first[at(f) + 1]; ++i) {
+    const int next = order.released[at(i)];
+    if (--waits_for_[at(next)] > 0) continue;
+    const int its = order.queue[at(next)];
+    ready_.push_back({its > queue ? round : round + 1, its, next});
+    std::push_heap(ready_.begin(), ready_.end(), std::greater<>());
+  }
+}
+
+std::span<const Interval> FluidRun::operator()(std::span<const FlowView> flows, const FlowOrder& order,
+                                               std::span<const double> capacity) {
+  out_.assign(flows.size(), {});
+  left_.assign(flows.size(), 1.0);  // fraction of the work
+  waits_for_ = order.waits_for;
+  active_.clear(), ready_.clear();
+  max_min_.reset(flows, capacity);
+  now_ = 0, finished_ = 0;
   // Flows start in rounds over the queues, so that equal arguments give equal sums to the last bit.
-  using Start = std::tuple<int, int, int>;  // round, queue, flow
-  std::priority_queue<Start, std::vector<Start>, std::greater<>> ready;
   for (int f = 0; f < static_cast<int>(flows.size()); ++f)
-    if (w.for_how_many[at(f)] == 0) ready.emplace(0, flows[at(f)].queue, f);
-  std::vector<int> active;
-  std::vector<double> left(flows.size(), 1.0), rate;  // left: fraction of the work
-  MaxMin max_min(flows, capacity);
-  double now = 0;
-  std::size_t finished = 0;
-  const auto finish = [&](int f, int round, int queue) {
-    out[at(f)].end_s = now;
-    ++finished;
-    for (int i = w.first[at(f)]; i < w.first[at(f) + 1]; ++i)
-      if (const int next = w.released[at(i)]; --w.for_how_many[at(next)] == 0)
-        ready.emplace(flows[at(next)].queue > queue ? round : round + 1, flows[at(next)].queue, next);
-  };
+    if (waits_for_[at(f)] == 0) ready_.push_back({0, order.queue[at(f)], f});
+  std::make_heap(ready_.begin(), ready_.end(), std::greater<>());
   while (true) {
-    while (!ready.empty()) {  // flows of no work finish at once and may release others
-      const auto [round, queue, f] = ready.top();
-      ready.pop();
-      out[at(f)].begin_s = now;
+    while (!ready_.empty()) {  // flows of no work finish at once and may release others
+      std::pop_heap(ready_.begin(), ready_.end(), std::greater<>());
+      const auto [round, queue, f] = ready_.back();
+      ready_.pop_back();
+      out_[at(f)].begin_s = now_;
       if (flows[at(f)].work <= 0)
-        finish(f, round, queue);
+        finish(order, f, round, queue);
       else
-        active.push_back(f);
+        active_.push_back(f);
     }
-    if (finished == flows.size()) return out;
-    TOPOMOE_ASSERT(!active.empty());
-    max_min.share(active, rate);
+    if (finished_ == flows.size()) return out_;
+    TOPOMOE_ASSERT(!active_.empty());
+    max_min_.share(active_, rate_);
     double next = std::numeric_limits<double>::infinity();
-    for (const int f : active) next = std::min(next, left[at(f)] * flows[at(f)].work / rate[at(f)]);
+    for (const int f : active_) next = std::min(next, left_[at(f)] * flows[at(f)].work / rate_[at(f)]);
     TOPOMOE_ASSERT(next < std::numeric_limits<double>::infinity());
-    now += next;
-    for (const int f : active) left[at(f)] -= next * rate[at(f)] / flows[at(f)].work;
-    std::erase_if(active, [&](int f) {
-      if (left[at(f)] > kDone) return false;
-      finish(f, -1, std::numeric_limits<int>::max());
+    now_ += next;
+    for (const int f : active_) left_[at(f)] -= next * rate_[at(f)] / flows[at(f)].work;
+    std::erase_if(active_, [&](int f) {
+      if (left_[at(f)] > kDone) return false;
+      finish(order, f, -1, std::numeric_limits<int>::max());
       return true;
     });
   }
+}
+
+namespace {
+
+std::vector<Interval> run(std::span<const Flow> flows, std::span<const double> capacity) {
+  std::vector<int> queue;
+  queue.reserve(flows.size());
+  for (const Flow& f : flows) queue.push_back(f.queue);
+  const FlowOrder order = flow_order(std::move(queue), [&](int f) { return std::span<const int>(flows[at(f)].after); });
+  const std::vector<FlowView> seen = views(flows);
+  FluidRun runs;
+  const auto out = runs(seen, order, capacity);
+  return {out.begin(), out.end()};
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 // Ignored: what max_min ignores, and start-up times.
 #pragma once
 
+#include <compare>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -17,6 +19,38 @@ namespace topomoe {
 
 struct Interval {
   double begin_s = 0, end_s = 0;
+};
+
+// Who waits for whom: for `after`, and for the predecessor in its queue. Of flows that run on many machines it is
+// worked out once.
+struct FlowOrder {
+  std::vector<int> queue;            // by flow
+  std::vector<int> waits_for;        // by flow, how many others
+  std::vector<int> first, released;  // flow f releases released[first[f]] .. released[first[f + 1]]
+};
+// after(f): indices of earlier flows. Throws std::logic_error for others.
+FlowOrder flow_order(std::vector<int> queue, const std::function<std::span<const int>(int flow)>& after);
+
+// Runs flows in an order. Holds nothing but scratch space, so that one run after another allocates nothing.
+class FluidRun {
+ public:
+  // By flow; valid until the next call.
+  std::span<const Interval> operator()(std::span<const FlowView> flows, const FlowOrder& order,
+                                       std::span<const double> capacity);
+
+ private:
+  struct Start {
+    int round, queue, flow;
+    auto operator<=>(const Start&) const = default;
+  };
+  void finish(const FlowOrder& order, int flow, int round, int queue);
+  std::vector<Interval> out_;
+  std::vector<int> waits_for_, active_;
+  std::vector<double> left_, rate_;
+  std::vector<Start> ready_;  // a heap
+  MaxMin max_min_;
+  double now_ = 0;
+  std::size_t finished_ = 0;
 };
 
 // Queue ids are small numbers. Seconds, where work / rate and capacities are per second. Throws std::logic_error when

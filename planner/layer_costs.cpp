@@ -43,6 +43,19 @@ struct Work {
   }
 };
 
+// Scores and values with keys and values going round cp ranks: each attends to its own part, then to that of one other
+// after another, a kernel a part. Where causal, a rank has an early and a late piece of the sequence: of each other
+// part it needs the early half of the keys for all its queries, or all keys for the late half of its queries.
+double ring_us(const ComputeModel& compute, AttentionShape a, int cp) {
+  const double own = compute.attention(a).time_us;
+  if (cp == 1) return own;
+  if (!a.causal) return cp * own;
+  a.causal = false;
+  AttentionShape keys = a, queries = a;
+  keys.keys /= 2, queries.queries /= 2;
+  return own + (cp - 1) * 0.5 * (compute.attention(keys).time_us + compute.attention(queries).time_us);
+}
+
 }  // namespace
 
 LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Machine& machine, int gpus_per_node) {
@@ -56,7 +69,12 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
   const CollectiveGroup tp_group = group_on_nodes(groups.members(Role::tp, 0), gpus_per_node);
   const double gathered = machine.collective_s(Collective::all_gather, T * m.hidden * b / tp, tp_group) +
                           machine.collective_s(Collective::reduce_scatter, T * m.hidden * b, tp_group);
-  const auto add_collectives = [&](PassCost& c) { c.forward_s += gathered, c.backward_s += gathered; };
+  const auto add_links = [](PassCost& c, const CollectiveGroup& group, double forward, double backward) {
+    c.forward_s += forward, c.backward_s += backward;
+    (group.nodes > 1 ? c.forward_links.between_s : c.forward_links.node_s) += forward;
+    (group.nodes > 1 ? c.backward_links.between_s : c.backward_links.node_s) += backward;
+  };
+  const auto add_collectives = [&](PassCost& c) { add_links(c, tp_group, gathered, gathered); };
 
   LayerCosts out;
   {
@@ -80,30 +98,34 @@ LayerCosts layer_costs(const Model& m, const Job& job, const Layout& l, const Ma
                      .kv_heads = std::max(1.0, m.kv_heads / tp),
                      .head_dim = (m.head_dim + value_head_dim(m)) / 2.0,
                      .causal = !m.encoder_only && !decode};
-    // With CP each rank has an early and a late part of the sequence: half of the keys, on average, as without.
-    if (a.causal) a.keys = a.queries, a.sequences *= l.cp;
+    const int parts = decode ? 1 : l.cp;
+    if (!decode) a.keys = a.queries;
     // MLA reads its compressed cache, whatever the heads.
     const double cache = decode ? T * job.sequence * kv_elements_per_token(m, l.tp) * b : 0;
     if (decode && is_mla(m)) a.kv_heads = 0;
     const double scores =
-        std::max(machine.compute->attention(a).time_us * 1e-6, cache / (machine.hbm.value * e.memory)) / e.in_step;
+        std::max(ring_us(*machine.compute, a, parts) * 1e-6, cache / (machine.hbm.value * e.memory)) / e.in_step;
     a.backward = true;
-    const double scores_backward = decode ? 0 : machine.compute->attention(a).time_us * 1e-6 / e.in_step;
+    const double scores_backward = decode ? 0 : ring_us(*machine.compute, a, parts) * 1e-6 / e.in_step;
     w.cost.forward_s += scores, w.cost.backward_s += scores_backward;
     if (l.cp > 1 && !decode) {
       // Keys and values of each rank visit all others in cp-1 hops, each beside the part of attention before it; what
       // a part does not hide is added, and so are the launches of a part. In the backward their gradients travel too.
-      const double kv =
-          T * std::max(1.0, m.kv_heads / tp) * (m.head_dim + value_head_dim(m)) * b;  // kv_heads is heads under MLA
+      const double kv_elements = T * a.kv_heads * (m.head_dim + value_head_dim(m));  // kv_heads is heads under MLA
+      const double kv = kv_elements * b;
+      // What a part adds to outputs, in the backward to gradients of queries, keys and values, is read twice and
+      // written; causal parts touch three quarters of it on average.
+      const double added = (l.cp - 1) * 3 * (a.causal ? 0.75 : 1.0);
+      w.stream(added * T * heads * value_head_dim(m), added * (T * heads * m.head_dim + kv_elements));
       const auto cp_group = groups.members(Role::cp, 0);
       const CollectiveGroup hop = group_on_nodes(cp_group.first(2), gpus_per_node);
       const auto exposed = [&](double bytes, double attention) {
         const double part = attention / l.cp;
-        return (l.cp - 1) *
-               (std::max(0.0, machine.collective_s(Collective::send_recv, bytes, hop) - part) + 2 * e.launch.value);
+        return (l.cp - 1) * std::max(0.0, machine.collective_s(Collective::send_recv, bytes, hop) - part);
       };
-      w.cost.forward_s += exposed(kv, scores);
-      w.cost.backward_s += exposed(2 * kv, scores_backward);
+      add_links(w.cost, hop, exposed(kv, scores), exposed(2 * kv, scores_backward));
+      const double launches = (l.cp - 1) * 2 * e.launch.value;
+      w.cost.forward_s += launches, w.cost.backward_s += launches;
     }
     add_collectives(w.cost);
     out.attention = w.cost;

@@ -3,11 +3,12 @@
 //
 //   matrices   one GEMM forward; backward one for the input's gradient and one for the weight's
 //   scores     flash attention: 4 T s h_a flops forward (half of it where causal), 2.5 times as much backward, since
-//              scores are computed again; in decode the KV cache is read once
+//              scores are computed again, at the rate of that length; in decode the KV cache is read once
 //   stream     norms, rotary embedding, residuals: bytes over HBM
 //   TP         all-gather before and reduce-scatter after each of attention and FFN (all-reduce without sequence
 //              parallelism: as many bytes); as many in the backward; none is hidden behind GEMMs
-//   CP         keys and values go round the ring hop by hop; what a part of attention does not hide is added
+//   CP         keys and values go round the ring hop by hop; what a part of attention does not hide is added, and parts
+//              are short: each is a kernel at the rate of its own length, whose result is added to what is there
 // Ignored: dropout, the re-gather of inputs for weight gradients (Megatron hides it behind the dgrad), TP overlap.
 #pragma once
 
@@ -18,9 +19,15 @@
 
 namespace topomoe {
 
+// Seconds that links inside nodes and between them take.
+struct LinkTimes {
+  double node_s = 0, between_s = 0;
+};
+
 struct PassCost {
   double forward_s = 0, backward_s = 0;
-  double again_s = 0;  // what selective recomputation does a second time
+  LinkTimes forward_links, backward_links;  // of these, in collectives
+  double again_s = 0;                       // what selective recomputation does a second time
 };
 
 struct LayerCosts {

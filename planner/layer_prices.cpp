@@ -26,20 +26,25 @@ LayerPrices::Key LayerPrices::key(const Layout& l, double tokens) const {
   return {l.tp, l.etp, l.ep, strided ? l.edp : 1, l.sequence_parallel, tokens};
 }
 
+LayerPrices::Entry::Entry(LayerPrices& all, const Layout& layout, double tokens)
+    : groups(layout, all.traffic_.router().topology().gpus_per_node()),
+      pricer(all.traffic_, all.machine_, groups, all.widths(layout), all.popularity_, tokens),
+      one(list_algorithms(groups, all.options_)) {}
+
 LayerPrices::Entry& LayerPrices::entry(const Layout& layout, double tokens) {
-  const auto [at, fresh] = known_.try_emplace(key(layout, tokens));
+  const auto [at, fresh] = known_.try_emplace(key(layout, tokens), *this, layout, tokens);
   Entry& e = at->second;
   if (!fresh) return e;
-  const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
-  LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
-  e.one = list_algorithms(groups, options_);
   for (Algorithm& a : e.one) {
-    price(a, pricer, schedules_, layout, options_);
+    price(a, e.pricer, schedules_, layout, options_);
     ++timelines_;
     if (options_.chunks > 0) continue;  // the lanes' bound knows only the numbers that are tried
-    const Schedule& s = schedule(layout, a);
-    a.forward_bound_s = std::max(a.forward_bound_s, pricer.lane_bound_s(s, false));
-    if (options_.train) a.backward_bound_s = std::max(a.backward_bound_s, pricer.lane_bound_s(s, true));
+    const ScheduleCache::Entry& s = schedules_.get(a.transport, request_for(layout, a));
+    a.forward_bound_s = std::max(a.forward_bound_s, e.pricer.lane_bound(s.schedule, false, s.forward).time_s);
+    if (!options_.train) continue;
+    const LayerPricer::LaneBound back = e.pricer.lane_bound(s.schedule, true, s.backward);
+    a.backward_bound_s = std::max(a.backward_bound_s, back.time_s);
+    a.idle_bound_s = a.backward_bound_s - back.inter_node_s;
   }
   return e;
 }
@@ -48,10 +53,8 @@ const std::vector<Algorithm>& LayerPrices::in_one_chunk(const Layout& layout, do
   return entry(layout, tokens).one;
 }
 
-std::vector<Algorithm> LayerPrices::in_chunks(const Layout& layout, double tokens, const Algorithm& a) {
-  const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
-  LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
-  return price_chunks(a, pricer, schedules_, layout, injected(layout, a.split, tokens), options_, timelines_);
+std::vector<Algorithm> LayerPrices::in_chunks(Entry& e, const Layout& layout, double tokens, const Algorithm& a) {
+  return price_chunks(a, e.pricer, schedules_, layout, injected(layout, a.split, tokens), options_, timelines_);
 }
 
 namespace {
@@ -65,12 +68,16 @@ const Algorithm& fastest(const std::vector<Algorithm>& all, double forwards) {
 const Algorithm& LayerPrices::refined(const Layout& layout, double tokens, std::size_t algorithm, double forwards) {
   Entry& e = entry(layout, tokens);
   const auto [at, fresh] = e.refined.try_emplace(algorithm);
-  if (fresh) at->second = in_chunks(layout, tokens, e.one[algorithm]);
+  if (fresh) at->second = in_chunks(e, layout, tokens, e.one[algorithm]);
   return fastest(at->second, forwards);
 }
 
 Algorithm LayerPrices::best_of(const Layout& layout, double tokens, const Algorithm& like, double forwards) {
-  return fastest(in_chunks(layout, tokens, like), forwards);
+  const RankGroups groups(layout, traffic_.router().topology().gpus_per_node());
+  LayerPricer pricer(traffic_, machine_, groups, widths(layout), popularity_, tokens);
+  return fastest(
+      price_chunks(like, pricer, schedules_, layout, injected(layout, like.split, tokens), options_, timelines_),
+      forwards);
 }
 
 const Schedule& LayerPrices::schedule(const Layout& layout, const Algorithm& a) {

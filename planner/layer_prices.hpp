@@ -38,10 +38,14 @@ class LayerPrices {
     auto operator<=>(const Key&) const = default;
   };
   struct Entry {
+    // What one algorithm's pricing works out serves the others.
+    Entry(LayerPrices& all, const Layout& layout, double tokens);
+    RankGroups groups;
+    LayerPricer pricer;
     std::vector<Algorithm> one;
     std::map<std::size_t, std::vector<Algorithm>> refined;  // by place in `one`
   };
-  std::vector<Algorithm> in_chunks(const Layout& layout, double tokens, const Algorithm& a);
+  std::vector<Algorithm> in_chunks(Entry& e, const Layout& layout, double tokens, const Algorithm& a);
   Key key(const Layout& layout, double tokens) const;
   Entry& entry(const Layout& layout, double tokens);
 

@@ -1,6 +1,7 @@
 #include "planner/machine.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "fmt/format.h"
 #include "planner/rates/machine_figures.hpp"
@@ -57,6 +58,40 @@ Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibr
   m.sources.push_back({Machine::kCompute, gemm.source, m.efficiency.compute_error});
   add_collectives(m, topology);
   return m;
+}
+
+FfnKernel expert_kernel_of(Phase phase) { return phase == Phase::train ? FfnKernel::grouped_gemm : FfnKernel::fused; }
+
+double in_step_of(Phase phase) {
+  return phase == Phase::train ? Efficiency::kTrainingStep : Efficiency::kInferenceStep;
+}
+
+void set_phase(Machine& m, Phase phase, double quantized_weight_bytes) {
+  const bool train = phase == Phase::train;
+  Efficiency& e = m.efficiency;
+  e.in_step = in_step_of(phase);
+  m.expert_kernel = expert_kernel_of(phase);
+  // Whole training steps were checked; what serving makes of the experts' kernel was not.
+  if (!train) {
+    const double rows = 4096;
+    e.compute_error =
+        std::max(e.compute_error, error_of(m.compute->expert_ffn({&rows, 1}, 4096, 4096, 3, m.expert_kernel)));
+  }
+  e.compute_error =
+      std::hypot(e.compute_error, train ? Efficiency::kTrainingStepError : Efficiency::kInferenceStepError);
+  std::string weights;
+  if (!train && quantized_weight_bytes > 0) {
+    m.weight_bytes = quantized_weight_bytes;
+    m.compute = std::make_shared<const ComputeModel>(m.compute->with_weight_bytes(quantized_weight_bytes));
+    weights =
+        fmt::format("; weights of {} bytes as in the checkpoint, computed in the job's dtype", quantized_weight_bytes);
+  }
+  for (RateSource& source : m.sources) {
+    if (source.what != Machine::kCompute) continue;
+    source.error = e.compute_error;
+    source.source += fmt::format("; {} of that rate in a step{}; experts as {}{}", e.in_step,
+                                 train ? "" : " (training's figure, assumed)", to_string(m.expert_kernel), weights);
+  }
 }
 
 CollectiveGroup group_on_nodes(std::span<const int> ranks, int gpus_per_node) {

@@ -11,6 +11,7 @@
 #include "planner/rates/collective.hpp"
 #include "planner/rates/compute.hpp"
 #include "topomoe/device.hpp"
+#include "topomoe/job.hpp"
 #include "topomoe/plan.hpp"
 #include "topomoe/topology.hpp"
 #include "topomoe/units.hpp"
@@ -36,13 +37,15 @@ struct Efficiency {
   double cache_bytes = 128e6;
   // Of the sources of compute and of collectives inside and between nodes: nine in ten lie within. See RateSource.
   double compute_error = 0, node_error = 0, between_error = 0;
-  // What a step gets of the rate of kernels timed alone. In training clocks fall under the sustained load, hosts launch
-  // late, small kernels (loss, norms of gradients, data) are not priced. Set so that Llama-3 405B on 8,192 H100 comes
-  // out at its published 430 TFLOP/s a GPU (arXiv 2407.21783, table 4; tests/planner/accuracy/steps.cpp prints what it
-  // makes of others). Inference replays graphs of the same kernels at lower power: 1, assumed.
+  // What a step gets of the rate of kernels timed alone, copies and optimizer included. In training clocks fall under
+  // the sustained load, hosts launch late, small kernels (loss, norms of gradients, data) are not priced. Set so that
+  // Llama-3 405B on 8,192 H100 comes out at its published 430 TFLOP/s a GPU (arXiv 2407.21783, table 4;
+  // tests/planner/accuracy/steps.cpp prints what it makes of others).
   static constexpr double kTrainingStep = 0.80;
   // Steps that could be checked came out within 7%.
   static constexpr double kTrainingStepError = 0.1;
+  // Prefill and decode: as in training. Assumed: no measured serving step is at hand, hence the wide error.
+  static constexpr double kInferenceStep = kTrainingStep, kInferenceStepError = 0.25;
   double in_step = 1;
   int communication_sms = 16;  // SMs that a running exchange takes from compute. Assumed (DeepEP: 20).
 };
@@ -53,6 +56,8 @@ struct Machine {
   BytesPerSecond hbm;    // raw
   int sms = 0;
   double memory_GiB = 0;
+  FfnKernel expert_kernel = FfnKernel::grouped_gemm;
+  double weight_bytes = 0;  // of a weight as kernels read it; 0: the job's dtype
   std::string gpu;
   // Measured where a calibration fits, scaled or datasheet where not; never null.
   std::shared_ptr<const ComputeModel> compute;
@@ -77,6 +82,14 @@ CollectiveGroup group_on_nodes(std::span<const int> ranks, int gpus_per_node);
 
 // Throws InvalidInput when the topology does not know the GPU's rates.
 Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibration> calibrations = {});
+
+// How the stacks of a phase run it: the kernel of the experts, what a step gets of kernels timed alone, and how sure
+// that is, in sources too. To be called once.
+FfnKernel expert_kernel_of(Phase);
+double in_step_of(Phase);
+// quantized_weight_bytes: of the model's checkpoint (0: none). Inference keeps such weights as they are, in memory and
+// when they are read, and computes in the job's dtype; training keeps them in the job's dtype.
+void set_phase(Machine&, Phase, double quantized_weight_bytes = 0);
 
 // Effective fraction of a link class's raw rate.
 double efficiency_of(const Efficiency& e, const std::string& link_class);

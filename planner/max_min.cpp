@@ -21,12 +21,20 @@ std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
 
-MaxMin::MaxMin(std::span<const Flow> flows, std::span<const double> capacity)
-    : flows_(flows),
-      capacity_(capacity),
-      load_(capacity.size()),
-      rising_(capacity.size()),
-      fixed_(flows.size(), kAway) {}
+std::vector<FlowView> views(std::span<const Flow> flows) {
+  std::vector<FlowView> out;
+  out.reserve(flows.size());
+  for (const Flow& f : flows) out.push_back({f.work, f.limit, f.uses});
+  return out;
+}
+
+void MaxMin::reset(std::span<const FlowView> flows, std::span<const double> capacity) {
+  flows_ = flows, capacity_ = capacity;
+  load_.assign(capacity.size(), 0);
+  rising_.assign(capacity.size(), 0);
+  fixed_.assign(flows.size(), kAway);
+  uses_.clear(), first_use_.clear();
+}
 
 void MaxMin::share(std::span<const int> active, std::vector<double>& rate) {
   rate.resize(flows_.size());
@@ -75,7 +83,7 @@ void MaxMin::share_few(std::span<const int> active, std::vector<double>& rate) {
 void MaxMin::pack() {
   first_use_.assign(1, 0);
   first_user_.assign(capacity_.size() + 1, 0);
-  for (const Flow& f : flows_) {
+  for (const FlowView& f : flows_) {
     const auto mine = static_cast<std::size_t>(first_use_.back());
     for (const auto& [r, weight] : f.uses) {
       if (weight <= 0) continue;

@@ -20,11 +20,20 @@ struct Flow {
   std::vector<int> after;                                  // indices of earlier flows that must have finished
 };
 
-// Flows and capacities (which are positive) stay the caller's and must outlive it. What is kept between calls is
-// scratch space and a packed copy of the uses: results depend on the arguments only.
+// What rates depend on; `uses` stays the caller's.
+struct FlowView {
+  double work = 0, limit = 0;
+  std::span<const std::pair<int, double>> uses;
+};
+std::vector<FlowView> views(std::span<const Flow> flows);
+
+// Flows and capacities (which are positive) stay the caller's and must outlive the calls of share(). What is kept
+// between calls is scratch space and a packed copy of the uses: results depend on the arguments only.
 class MaxMin {
  public:
-  MaxMin(std::span<const Flow> flows, std::span<const double> capacity);
+  MaxMin() = default;
+  MaxMin(std::span<const FlowView> flows, std::span<const double> capacity) { reset(flows, capacity); }
+  void reset(std::span<const FlowView> flows, std::span<const double> capacity);
   // rate[f] for each f of `active` (without duplicates).
   void share(std::span<const int> active, std::vector<double>& rate);
 
@@ -37,7 +46,7 @@ class MaxMin {
     int resource;
     double weight;
   };
-  std::span<const Flow> flows_;
+  std::span<const FlowView> flows_;
   std::span<const double> capacity_;
   std::vector<double> load_, rising_, whole_;
   std::vector<char> fixed_;

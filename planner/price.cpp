@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <map>
 
 #include "planner/gradient_slack.hpp"
@@ -20,6 +21,8 @@ double chunk_fraction(const Schedule& s, const Buffer& b, const View& v) {
   const Chunks c = v.chunks.value_or(b.chunks);
   return static_cast<double>(c.end - c.begin) / s.chunks;
 }
+
+constexpr int kMostChunks = kChunkCounts[std::size(kChunkCounts) - 1];
 
 // The least of n t(1/n): what a step takes at best, cut as it may be.
 template <class Time>
@@ -174,7 +177,7 @@ LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step
   const double raw_s = c.alone_s;
   const auto cut = [&](int n) { return std::max(raw_s / n, time.time_us(send_bytes / n) * 1e-6); };
   c.alone_s = cut(1);
-  if (bounding_) c.in_cuts_s = least_in_cuts(cut);
+  if (bounding_) c.in_cuts_s = least_in_cuts(cut), c.one_cut_s = cut(kMostChunks);
   if (slowest < c.alone_s / 2) c.bottleneck = "latency";
   c.uses.push_back({kCompute, c.alone_s * e.communication_sms / machine_.sms, 0});
   return c;
@@ -203,31 +206,14 @@ std::vector<double> LayerPricer::rows_by_expert(double rows) const {
   return out;
 }
 
-// The faster of the two kernels that there are: one GEMM an expert, as grouped GEMMs of the BLAS library run them
-// (rates of single GEMMs of that shape, launched together), and the fused kernel.
-double LayerPricer::ffn_s(std::span<const double> by_expert, StepKind kind, double extra_bytes) const {
-  const ComputeModel& compute = *machine_.compute;
-  const double h = widths_.hidden, f = widths_.ffn_shard, up = widths_.matrices - 1;
-  const double launch = compute.gemm(1, 1, 1).time_us;
-  const auto gemms = [&](double r) {
-    // An expert with less than a row on average: its weights are read that often.
-    const double m = std::max(1.0, r), often = std::min(1.0, r);
-    if (kind == StepKind::expert_wgrad)
-      return often * (compute.gemm(h, up * f, m).time_us + compute.gemm(f, h, m).time_us - 2 * launch);
-    return often * (compute.gemm(m, up * f, h).time_us + compute.gemm(m, h, f).time_us - 2 * launch);
-  };
-  double grouped = (widths_.matrices == 3 ? 3 : 2) * launch, last = -1, last_us = 0;
-  for (const double r : by_expert) {
-    if (r <= 0) continue;
-    if (r != last) last = r, last_us = gemms(r);
-    grouped += last_us;
-  }
+double LayerPricer::ffn_s(std::span<const double> by_expert, StepKind kind) const {
   const FfnPass pass = kind == StepKind::expert_forward ? FfnPass::forward
                        : kind == StepKind::expert_dgrad ? FfnPass::dgrad
                                                         : FfnPass::wgrad;
-  const double fused = compute.grouped_ffn(by_expert, h, f, widths_.matrices, pass).time_us;
-  return std::max(std::min(grouped, fused) * 1e-6, extra_bytes / (machine_.hbm.value * machine_.efficiency.memory)) /
-         machine_.efficiency.in_step;
+  return machine_.compute
+             ->expert_ffn(by_expert, widths_.hidden, widths_.ffn_shard, widths_.matrices, machine_.expert_kernel, pass)
+             .time_us *
+         1e-6 / machine_.efficiency.in_step;
 }
 
 LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
@@ -235,20 +221,20 @@ LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
   const double flops = 2.0 * widths_.matrices * n * widths_.hidden * widths_.ffn_shard;
   const double weights = widths_.matrices * widths_.hidden * widths_.ffn_shard * local;
   // Each weight is read once (an expert without rows is not); wgrad reads and writes fp32 gradients.
-  const double weight_bytes =
-      weights * (step.kind == StepKind::expert_wgrad ? 8 : widths_.element_bytes) * std::min(1.0, n / local);
+  const double element = machine_.weight_bytes > 0 ? machine_.weight_bytes : widths_.element_bytes;
+  const double weight_bytes = weights * (step.kind == StepKind::expert_wgrad ? 8 : element) * std::min(1.0, n / local);
   double bytes = weight_bytes;
   for (const auto* views : {&step.in, &step.out})
     for (const View& v : *views) bytes += rows(s, v, me_) * row_bytes(s.buffers[static_cast<std::size_t>(v.buffer)]);
   Cost c;
   const double compute = flops / machine_.flops.value, memory = bytes / machine_.hbm.value;
-  const double effective_memory = memory / machine_.efficiency.memory;
+  const double effective_memory = memory / (machine_.efficiency.memory * machine_.efficiency.in_step);
   c.bytes = bytes;
   const auto cut = [&](int parts) {
-    return std::max({ffn_s(rows_by_expert(n / parts), step.kind, bytes / parts), compute / parts, memory / parts});
+    return std::max({ffn_s(rows_by_expert(n / parts), step.kind), compute / parts, memory / parts});
   };
   c.alone_s = cut(1);
-  if (bounding_) c.in_cuts_s = least_in_cuts(cut);
+  if (bounding_) c.in_cuts_s = least_in_cuts(cut), c.one_cut_s = cut(kMostChunks);
   c.uses = {
       {kCompute, std::max(compute, std::min(c.alone_s, c.alone_s * compute / std::max(memory, compute))), compute},
       {kHbm, effective_memory, bytes > machine_.efficiency.cache_bytes ? memory : 0}};
@@ -270,12 +256,11 @@ LayerPricer::Cost LayerPricer::memory_bound(const Schedule& s, const Step& step)
     flops = (step.kind == StepKind::route ? 2 : 4) * rows(s, step.in[0], me_) * widths_.hidden * widths_.experts;
   const Efficiency& e = machine_.efficiency;
   const double memory = c.bytes / machine_.hbm.value, compute = flops / machine_.flops.value;
-  c.uses = {{kHbm, memory / e.memory, c.bytes > e.cache_bytes ? memory : 0}, {kCompute, compute / kSmallGemm, compute}};
-  c.alone_s = std::max(memory / e.memory, compute / kSmallGemm) + e.launch.value;
+  const double moved = memory / (e.memory * e.in_step), computed = compute / (kSmallGemm * e.in_step);
+  c.uses = {{kHbm, moved, c.bytes > e.cache_bytes ? memory : 0}, {kCompute, computed, compute}};
+  c.alone_s = std::max(moved, computed) + e.launch.value;
   if (step.kind == StepKind::route) c.alone_s += e.host_sync.value;
-  c.bottleneck = compute / kSmallGemm > memory / e.memory ? "compute"
-                 : memory / e.memory > e.launch.value     ? "hbm"
-                                                          : "latency";
+  c.bottleneck = computed > moved ? "compute" : moved > e.launch.value ? "hbm" : "latency";
   return c;
 }
 
@@ -304,16 +289,25 @@ std::uint64_t key_of(const Schedule& s, const Step& step) {
 
 }  // namespace
 
-std::vector<std::uint64_t> step_keys(const Schedule& s, bool backward) {
-  std::vector<std::uint64_t> keys;
-  for (const Step& step : backward ? s.backward : s.forward) keys.push_back(key_of(s, step));
-  return keys;
+PassShape pass_shape(const Schedule& s, bool backward) {
+  const auto& steps = backward ? s.backward : s.forward;
+  PassShape shape;
+  std::vector<int> lanes;
+  for (const Step& step : steps) shape.keys.push_back(key_of(s, step)), lanes.push_back(static_cast<int>(step.lane));
+  shape.order = flow_order(std::move(lanes),
+                           [&](int i) { return std::span<const int>(steps[static_cast<std::size_t>(i)].after); });
+  return shape;
 }
 
 const LayerPricer::Cost& LayerPricer::cost(const Schedule& s, const Step& step, std::uint64_t key) {
   const auto [at, fresh] = (bounding_ ? bounding_costs_ : costs_).try_emplace(key);
-  if (fresh) at->second = cost_of(s, step);
-  return at->second;
+  if (!fresh) return at->second;
+  if (!counts_) expect(s);
+  Cost& c = at->second = cost_of(s, step);
+  if (c.alone_s > 0)
+    for (const Use& u : c.uses)
+      if (u.effective_s > 0) c.shares.emplace_back(u.resource, std::min(u.effective_s, c.alone_s) / c.alone_s);
+  return c;
 }
 
 LayerPricer::Cost LayerPricer::cost_of(const Schedule& s, const Step& step) {
@@ -337,12 +331,14 @@ double injected_tokens(const Schedule& s, const Layout& layout, double of_tp_gro
 
 }  // namespace
 
-LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
+void LayerPricer::expect(const Schedule& s) {
   const Layout& layout = groups_.layout();
   const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
-  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
-                                injected_tokens(s, layout, tokens_));
-  counts_ = &expected;
+  counts_.emplace(groups_, popularity_, static_cast<int>(widths_.top_k), held, injected_tokens(s, layout, tokens_));
+}
+
+LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
+  expect(s);
   // Chunks of one step are alike: their traffic is routed once, with the bytes of all.
   struct Traffic {
     const Step* step;
@@ -372,7 +368,7 @@ LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
       return bytes * part * (uniform_ ? alike : rows(s, step->in[0], rank, peer));
     });
   }
-  counts_ = nullptr;
+  counts_.reset();
   const Bottleneck link = loads.bottleneck();
   Bound bound{link.seconds, link.name};
   if (compute > bound.seconds) bound = {compute, "compute"};
@@ -380,54 +376,61 @@ LayerPricer::Bound LayerPricer::lower_bound(const Schedule& s, bool backward) {
   return bound;
 }
 
-double LayerPricer::lane_bound_s(const Schedule& s, bool backward) {
-  const Layout& layout = groups_.layout();
-  const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
-  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
-                                injected_tokens(s, layout, tokens_));
-  counts_ = &expected, bounding_ = true;
-  std::array<double, kLaneCount> lanes{};
-  for (const Step& step : backward ? s.backward : s.forward) {
-    const Cost& c = cost(s, step, key_of(s, step));
-    lanes[static_cast<std::size_t>(step.lane)] += c.in_cuts_s > 0 ? c.in_cuts_s : c.alone_s;
-  }
-  counts_ = nullptr, bounding_ = false;
-  return *std::max_element(lanes.begin(), lanes.end());
-}
-
-std::vector<Interval> LayerPricer::run(const Schedule& s, bool backward, std::span<const std::uint64_t> keys) {
-  const auto& layout = groups_.layout();
-  const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
-  const ExpectedCounts expected(groups_, popularity_, static_cast<int>(widths_.top_k), held,
-                                injected_tokens(s, layout, tokens_));
-  counts_ = &expected;
+LayerPricer::LaneBound LayerPricer::lane_bound(const Schedule& s, bool backward, const PassShape& shape) {
+  bounding_ = true;
   const auto& steps = backward ? s.backward : s.forward;
-  std::vector<Task> tasks;
-  tasks.reserve(steps.size());
-  running_.clear();
+  struct OfLane {
+    double busy_s = 0, before_s = std::numeric_limits<double>::infinity(), after_s = before_s;
+  };
+  std::array<OfLane, kLaneCount> lanes{};
+  // Longest chains of single cuts before and after each step; those that a step waits for stand before it.
+  std::vector<double> before(steps.size()), after(steps.size()), cut(steps.size());
   for (std::size_t i = 0; i < steps.size(); ++i) {
-    const Step& step = steps[i];
-    const Cost& c = cost(s, step, keys[i]);
-    running_.push_back(&c);
-    Task& t = tasks.emplace_back(Task{.lane = step.lane, .alone_s = c.alone_s, .uses = {}, .after = step.after});
-    t.uses.reserve(c.uses.size());
-    for (const Use& u : c.uses)
-      if (u.effective_s > 0) t.uses.emplace_back(u.resource, std::min(u.effective_s, t.alone_s));
+    const Cost& c = cost(s, steps[i], shape.keys[i]);
+    const bool whole = steps[i].kind == StepKind::route || steps[i].kind == StepKind::counts_exchange;
+    cut[i] = whole ? c.alone_s : c.one_cut_s > 0 ? c.one_cut_s : c.alone_s / kMostChunks;
+    for (const int on : steps[i].after)
+      before[i] = std::max(before[i], before[static_cast<std::size_t>(on)] + cut[static_cast<std::size_t>(on)]);
+    OfLane& lane = lanes[static_cast<std::size_t>(steps[i].lane)];
+    lane.busy_s += c.in_cuts_s > 0 ? c.in_cuts_s : c.alone_s;
+    lane.before_s = std::min(lane.before_s, before[i]);
   }
-  counts_ = nullptr;
-  return run_timeline(tasks, static_cast<int>(resources_.size()));
+  for (std::size_t i = steps.size(); i-- > 0;) {
+    for (const int on : steps[i].after)
+      after[static_cast<std::size_t>(on)] = std::max(after[static_cast<std::size_t>(on)], after[i] + cut[i]);
+    OfLane& lane = lanes[static_cast<std::size_t>(steps[i].lane)];
+    lane.after_s = std::min(lane.after_s, after[i]);
+  }
+  counts_.reset(), bounding_ = false;
+  LaneBound bound{0, lanes[static_cast<std::size_t>(Lane::inter_node)].busy_s};
+  for (const OfLane& lane : lanes)
+    if (lane.busy_s > 0) bound.time_s = std::max(bound.time_s, lane.before_s + lane.busy_s + lane.after_s);
+  return bound;
 }
 
-LayerPricer::Times LayerPricer::times(const Schedule& s, bool backward, std::span<const std::uint64_t> keys) {
-  const auto intervals = run(s, backward, keys);
+std::span<const Interval> LayerPricer::run(const Schedule& s, bool backward, const PassShape& shape) {
   const auto& steps = backward ? s.backward : s.forward;
-  std::vector<double> bound(resources_.size());
+  running_.clear(), flows_.clear();
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const Cost& c = cost(s, steps[i], shape.keys[i]);
+    running_.push_back(&c);
+    flows_.push_back({c.alone_s, 1, c.shares});
+  }
+  counts_.reset();
+  capacity_.assign(resources_.size(), 1.0);
+  return fluid_(flows_, shape.order, capacity_);
+}
+
+LayerPricer::Times LayerPricer::times(const Schedule& s, bool backward, const PassShape& shape) {
+  const auto intervals = run(s, backward, shape);
+  const auto& steps = backward ? s.backward : s.forward;
+  bound_.assign(resources_.size(), 0.0);
   Times out;
   std::vector<Interval> lane;
   double busy = 0;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     out.time_s = std::max(out.time_s, intervals[i].end_s);
-    for (const Use& u : running_[i]->uses) bound[static_cast<std::size_t>(u.resource)] += u.bound_s;
+    for (const Use& u : running_[i]->uses) bound_[static_cast<std::size_t>(u.resource)] += u.bound_s;
     if (steps[i].lane == Lane::inter_node) {
       busy += intervals[i].end_s - intervals[i].begin_s;
       if (backward) lane.push_back(intervals[i]);
@@ -437,16 +440,17 @@ LayerPricer::Times LayerPricer::times(const Schedule& s, bool backward, std::spa
         steps[i].kind == StepKind::expert_wgrad)
       out.experts_s += running_[i]->alone_s;
   }
-  out.bound_s = *std::max_element(bound.begin(), bound.end());
-  for (std::size_t r = 0; r < bound.size(); ++r)
-    if (resources_[r] == "nic_out") out.network_s = bound[r];
+  out.bound_s = *std::max_element(bound_.begin(), bound_.end());
+  for (std::size_t r = 0; r < bound_.size(); ++r)
+    if (resources_[r] == "nic_out") out.network_s = bound_[r];
   out.inter_node_idle_s = std::max(0.0, out.time_s - busy);
   if (backward) out.idle = idle_windows(lane, 0, out.time_s);
   return out;
 }
 
 PredictedPass LayerPricer::price(const Schedule& s, bool backward) {
-  const auto intervals = run(s, backward, step_keys(s, backward));
+  const PassShape shape = pass_shape(s, backward);
+  const auto intervals = run(s, backward, shape);
   const auto& steps = backward ? s.backward : s.forward;
   PredictedPass pass;
   std::vector<double> bound(resources_.size());

@@ -1,7 +1,7 @@
 // The price of a schedule on a machine: each step's time alone, what it asks of which resource, and the
 // fluid timeline of the whole pass, on the busiest rank.
 //
-//   compute  the compute model's GEMMs or fused kernel of the rows of each expert (planner/rates)
+//   compute  the compute model's expert_ffn of the rows of each expert, by the kernel of the phase (planner/rates)
 //   copies   bytes read and written / (HBM x efficiency), plus a launch
 //   network  the collective model's curve for the group, at the size that loads the slowest link as much
 //
@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,11 +36,14 @@ struct LayerWidths {
   int matrices = 3;  // 2 where experts are not gated
 };
 
-// What each step of a pass costs depends on, apart from layout and tokens: steps of equal keys cost the same. Worked
-// out once a schedule, since a search prices it on many layouts.
-std::vector<std::uint64_t> step_keys(const Schedule& schedule, bool backward);
+// What of a pass does not depend on layout and tokens: worked out once a schedule, since a search prices it on many.
+struct PassShape {
+  std::vector<std::uint64_t> keys;  // steps of equal keys cost the same
+  FlowOrder order;                  // by lane, and by what each waits for
+};
+PassShape pass_shape(const Schedule& schedule, bool backward);
 
-// Numbers of chunks that a search tries; lane_bound_s holds for these.
+// Numbers of chunks that a search tries; lane_bound holds for these.
 inline constexpr int kChunkCounts[] = {1, 2, 3, 4, 6, 8, 12, 16};
 
 // Prices schedules of one layout. Not thread-safe; keeps what it has worked out.
@@ -59,16 +63,21 @@ class LayerPricer {
     std::vector<Interval> idle;
     double wgrad_s = 0;
   };
-  Times times(const Schedule& schedule, bool backward, std::span<const std::uint64_t> keys);
+  Times times(const Schedule& schedule, bool backward, const PassShape& shape);
   // What no execution of this pass can beat.
   struct Bound {
     double seconds = 0;
     std::string by;  // "compute", "hbm" or a link's name
   };
   Bound lower_bound(const Schedule& schedule, bool backward);
-  // What no number of chunks or pieces brings this pass below, on this timeline: a lane runs its steps one after
-  // another, each at best in the number of cuts that takes least in all. Of a schedule in one chunk.
-  double lane_bound_s(const Schedule& schedule, bool backward);
+  // What no number of chunks or pieces brings this pass below, on this timeline. Of a schedule in one chunk.
+  struct LaneBound {
+    // A lane runs its steps one after another, each at best in the number of cuts that takes least in all; it begins
+    // when a first chunk has come through what stands before it, and a last one has to go through what follows.
+    double time_s = 0;
+    double inter_node_s = 0;  // that the inter-node lane is busy
+  };
+  LaneBound lane_bound(const Schedule& schedule, bool backward, const PassShape& shape);
   // Seconds of link time by class that the last priced pass put on the busiest link, added up over steps.
   const std::vector<LinkClassLoad>& last_loads() const { return loads_; }
 
@@ -80,13 +89,16 @@ class LayerPricer {
   struct Cost {
     double alone_s = 0, bytes = 0;
     std::vector<Use> uses;
-    std::string_view bottleneck;  // a word, or the name of a link that this pricer keeps
-    double in_cuts_s = 0;         // least sum over 1 to 16 equal parts; 0: one part takes least
+    std::string_view bottleneck;                 // a word, or the name of a link that this pricer keeps
+    double in_cuts_s = 0;                        // least sum over 1 to 16 equal parts; 0: one part takes least
+    double one_cut_s = 0;                        // what the smallest of these parts takes at least
+    std::vector<std::pair<int, double>> shares;  // of resources, at full speed, as the timeline reads them
   };
+  void expect(const Schedule& s);  // fills counts_
   const Cost& cost(const Schedule& s, const Step& step, std::uint64_t key);
   Cost cost_of(const Schedule& s, const Step& step);
-  // Fills running_.
-  std::vector<Interval> run(const Schedule& s, bool backward, std::span<const std::uint64_t> keys);
+  // Fills running_. Valid until the next run.
+  std::span<const Interval> run(const Schedule& s, bool backward, const PassShape& shape);
   Cost communication(const Schedule& s, const Step& step);
   Cost counts(const Step& step, int chunks);
   Cost experts(const Schedule& s, const Step& step);
@@ -99,7 +111,7 @@ class LayerPricer {
   int resource(const std::string& name);
   const CollectiveCurve& curve(Collective op, Role group);
   std::vector<double> rows_by_expert(double rows) const;
-  double ffn_s(std::span<const double> by_expert, StepKind kind, double extra_bytes) const;
+  double ffn_s(std::span<const double> by_expert, StepKind kind) const;
 
   TrafficModel& traffic_;
   const Machine& machine_;
@@ -109,13 +121,16 @@ class LayerPricer {
   bool uniform_;
   std::vector<double> popularity_;
   int me_ = 0;
-  const ExpectedCounts* counts_ = nullptr;
-  bool bounding_ = false;  // costs for lane_bound_s
+  std::optional<ExpectedCounts> counts_;  // of the schedule at hand, when something asks
+  bool bounding_ = false;                 // costs for lane_bound
   std::vector<std::string> resources_;
   std::unordered_map<std::uint64_t, double> rows_;         // by view, for all chunks
   std::unordered_map<std::uint64_t, GroupLoad> loads_of_;  // by view and group, where pairs differ
   std::unordered_map<std::uint64_t, Cost> costs_, bounding_costs_;
   std::vector<const Cost*> running_;  // of the steps of the pass at hand
+  std::vector<FlowView> flows_;
+  std::vector<double> capacity_, bound_;
+  FluidRun fluid_;
   std::vector<LinkClassLoad> loads_;
   std::map<std::pair<Collective, Role>, const CollectiveCurve*> curves_;
 };

@@ -13,6 +13,7 @@
 
 #include "fmt/format.h"
 #include "planner/certainty.hpp"
+#include "planner/fewer_gpus.hpp"
 #include "planner/flips.hpp"
 #include "planner/search_state.hpp"
 #include "planner/sensitivity.hpp"
@@ -37,14 +38,7 @@ Search::Search(const PlanRequest& r)
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : (1 - kKeptFree) * machine.memory_GiB),
       cache(r.cache ? r.cache : new_plan_cache()),
       prices(r.model, r.job.dtype, machine, traffic, popularity, options, cache->schedules) {
-  if (r.job.phase == Phase::train) {
-    machine.efficiency.in_step = Efficiency::kTrainingStep;
-    double& error = machine.efficiency.compute_error;
-    error = std::hypot(error, Efficiency::kTrainingStepError);
-    for (RateSource& source : machine.sources)
-      if (source.what == Machine::kCompute)
-        source.error = error, source.source += fmt::format("; {} of that rate in a step", Efficiency::kTrainingStep);
-  }
+  set_phase(machine, r.job.phase, r.model.quantized_weight_bytes);
   if (!r.topology.uniform() || (r.topology.fabric && !r.topology.fabric->exceptions.empty()))
     for (int id = 0; id < router.link_count(); ++id) {
       const LinkInfo link = router.link(id);
@@ -99,27 +93,31 @@ std::string run_name(const Layout& l, const Job& job) {
 
 namespace {
 
-// With everything that could hide gradients hidden.
-double bound_ms(const StepCosts& c, double forward_s, double backward_s) {
-  return step_time(c, {forward_s, backward_s, std::numeric_limits<double>::infinity()}).total_ms();
+// No step of these passes or longer ones takes less. A backward that is longer hides more gradients, but never more
+// than it is longer; where that could be less than nothing, because another stage than the one that reduces most sets
+// the pace, all of them count as hidden.
+double bound_ms(const StepCosts& c, double forward_s, double backward_s, double idle_s) {
+  int least_layers = std::numeric_limits<int>::max();
+  for (const StepCosts::Stage& stage : c.stages) least_layers = std::min(least_layers, stage.moe_layers);
+  if (c.micro_batches * least_layers < c.gradient_passes * c.reducing_layers)
+    idle_s = std::numeric_limits<double>::infinity();
+  return step_time(c, {forward_s, backward_s, idle_s}).total_ms();
 }
 
 void place(Search& s, Candidate& c) {
   if (!c.placed) c.time = s.time(c.layout, c.costs, c.algorithm), c.placed = true;
 }
 
-// Sorts by time, gradients placed in all that a plan tells of: the first ones, and those that need less memory than all
-// before. Of the others the time is a bound.
+// Sorts by time, gradients placed in all that a plan tells of: the first ones, and those as fast as the first. Of the
+// others the time is a bound.
 void settle(Search& s, std::vector<Candidate>& priced) {
   constexpr std::size_t kTold = 8;
   for (bool again = true; again;) {
     std::stable_sort(priced.begin(), priced.end(),
                      [](const Candidate& a, const Candidate& b) { return a.time.total_ms() < b.time.total_ms(); });
     again = false;
-    double least_GiB = std::numeric_limits<double>::infinity();
     for (std::size_t i = 0; i < priced.size(); ++i) {
-      if (i >= kTold && priced[i].memory_GiB >= least_GiB) continue;
-      least_GiB = std::min(least_GiB, priced[i].memory_GiB);
+      if (i >= kTold && !as_fast(priced[i].time.total_ms(), priced[0].time.total_ms())) break;
       again |= !priced[i].placed;
       place(s, priced[i]);
     }
@@ -141,7 +139,6 @@ std::string why_slower(const Candidate& c, const Candidate& chosen) {
       {"optimizer", c.time.other_ms - chosen.time.other_ms}};
   const auto worst =
       std::max_element(std::begin(parts), std::end(parts), [](auto& a, auto& b) { return a.second < b.second; });
-  if (std::abs(c.time.total_ms() / chosen.time.total_ms() - 1) < 5e-4) return "as fast; the first of equals is taken";
   if (c.time.total_ms() < chosen.time.total_ms())
     return fmt::format("{:.1f}% faster, which nothing here can tell{}",
                        100 * (chosen.time.total_ms() / c.time.total_ms() - 1),
@@ -224,6 +221,72 @@ struct TooLarge {
   double bound_ms;
 };
 
+// Prices what may be the fastest, in order of the bounds; `pruned` is increased by those whose bound was enough.
+// In order of time.
+std::vector<Candidate> race(Search& s, std::span<const Open> open, std::int64_t& pruned) {
+  std::vector<Candidate> priced;
+  double best_ms = std::numeric_limits<double>::infinity();
+  const auto hopeless = [&](double bound) { return bound >= best_ms && !s.request.exhaustive; };
+  for (const Open& o : open) {
+    if (hopeless(o.bound_ms)) {
+      ++pruned;
+      continue;
+    }
+    const Candidate& base = o.base;
+    const double tokens = s.tokens(base.job, base.layout), forwards = base.costs.moe_forwards;
+    const auto& algorithms = s.prices.in_one_chunk(base.layout, tokens);
+    // The most promising first: what it leaves open of the others need not be priced.
+    std::vector<std::pair<double, std::size_t>> order;
+    for (std::size_t i = 0; i < algorithms.size(); ++i)
+      order.emplace_back(bound_ms(base.costs, algorithms[i].forward_bound_s, algorithms[i].backward_bound_s,
+                                  algorithms[i].idle_bound_s),
+                         i);
+    std::sort(order.begin(), order.end());
+    bool refined = algorithms.empty();
+    double mine_ms = std::numeric_limits<double>::infinity();  // the best of this candidate
+    for (const auto& [bound, i] : order) {
+      const auto split = static_cast<std::size_t>(algorithms[i].split);
+      if (!o.fits[split] || hopeless(bound) || (bound >= mine_ms && !s.request.exhaustive)) continue;
+      refined = true;
+      Candidate c = base;
+      c.algorithm = s.prices.refined(base.layout, tokens, i, forwards);
+      c.time = step_time(c.costs, moe_times(c.algorithm));
+      c.memory_GiB = o.memory_GiB[split];
+      // Hiding gradients in the sum of idle time is a bound too: where it is not enough, nothing need be placed.
+      if (!hopeless(c.time.total_ms())) place(s, c);
+      mine_ms = std::min(mine_ms, c.time.total_ms()), best_ms = std::min(best_ms, mine_ms);
+      priced.push_back(std::move(c));
+    }
+    pruned += !refined;
+  }
+  settle(s, priced);
+  return priced;
+}
+
+// The fastest of those that need less and less memory, the choice first. Steps of less than 5% are not worth a line;
+// after kParetoSteps of them nobody reads on.
+constexpr double kParetoStep = 0.95;
+constexpr int kParetoSteps = 5;
+std::vector<ParetoPoint> pareto_front(Search& s, const Candidate& chosen, std::vector<Open> open) {
+  std::vector<ParetoPoint> front;
+  const auto add = [&](const Candidate& c) {
+    front.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB});
+  };
+  add(chosen);
+  for (double GiB = chosen.memory_GiB * kParetoStep; static_cast<int>(front.size()) <= kParetoSteps;
+       GiB = front.back().memory_GiB * kParetoStep) {
+    std::erase_if(open, [&](Open& o) {
+      for (const int split : {0, 1}) o.fits[split] = o.fits[split] && o.memory_GiB[split] <= GiB;
+      return !o.fits[0] && !o.fits[1];
+    });
+    std::int64_t pruned = 0;
+    const std::vector<Candidate> leaner = race(s, open, pruned);
+    if (leaner.empty()) break;
+    add(leaner.front());
+  }
+  return front;
+}
+
 }  // namespace
 
 Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
@@ -270,7 +333,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
       if (!any && c.memory_GiB > 1.25 * s.limit_GiB) continue;
       c.costs = step_costs(request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), curves, s.machine);
       const double flops = expert_flops_s(s, c.job, c.layout);
-      o.bound_ms = bound_ms(c.costs, flops, s.options.train ? 2 * flops : 0);
+      o.bound_ms = bound_ms(c.costs, flops, s.options.train ? 2 * flops : 0, s.options.train ? 2 * flops : 0);
       if (any)
         open.push_back(std::move(o));
       else
@@ -280,43 +343,10 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   if (open.empty()) return too_large(s, *layouts);
   std::stable_sort(open.begin(), open.end(), [](const Open& a, const Open& b) { return a.bound_ms < b.bound_ms; });
 
-  std::vector<Candidate> priced;
-  double best_ms = std::numeric_limits<double>::infinity();
   std::int64_t pruned = 0;
-  const auto hopeless = [&](double bound) { return bound >= best_ms && !request.exhaustive; };
-  for (const Open& o : open) {
-    if (hopeless(o.bound_ms)) {
-      ++pruned;
-      continue;
-    }
-    const Candidate& base = o.base;
-    const double tokens = s.tokens(base.job, base.layout), forwards = base.costs.moe_forwards;
-    const auto& algorithms = s.prices.in_one_chunk(base.layout, tokens);
-    // The most promising first: what it leaves open of the others need not be priced.
-    std::vector<std::pair<double, std::size_t>> order;
-    for (std::size_t i = 0; i < algorithms.size(); ++i)
-      order.emplace_back(bound_ms(base.costs, algorithms[i].forward_bound_s, algorithms[i].backward_bound_s), i);
-    std::sort(order.begin(), order.end());
-    bool refined = algorithms.empty();
-    double mine_ms = std::numeric_limits<double>::infinity();  // the best of this candidate
-    for (const auto& [bound, i] : order) {
-      const auto split = static_cast<std::size_t>(algorithms[i].split);
-      if (!o.fits[split] || hopeless(bound) || (bound >= mine_ms && !request.exhaustive)) continue;
-      refined = true;
-      Candidate c = base;
-      c.algorithm = s.prices.refined(base.layout, tokens, i, forwards);
-      c.time = step_time(c.costs, moe_times(c.algorithm));
-      c.memory_GiB = o.memory_GiB[split];
-      // Hiding gradients in the sum of idle time is a bound too: where it is not enough, nothing need be placed.
-      if (!hopeless(c.time.total_ms())) place(s, c);
-      mine_ms = std::min(mine_ms, c.time.total_ms()), best_ms = std::min(best_ms, mine_ms);
-      priced.push_back(std::move(c));
-    }
-    pruned += !refined;
-  }
+  std::vector<Candidate> priced = race(s, open, pruned);
   if (priced.empty())
     return Infeasible{"transport: none applies to any layout that fits", "leave --transport and --split free"};
-  settle(s, priced);
   // Of the fastest layout, the algorithm: among equally fast ones, that which asks least of the network.
   const Candidate chosen = least_traffic(s, priced.front());
 
@@ -335,24 +365,33 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
     plan.rejected.push_back({run_name(c.layout, c.job), std::string(name(nearest->split)), 0, c.memory_GiB, false,
                              fmt::format("needs {:.1f} GiB a GPU, the limit is {:.1f}", c.memory_GiB, s.limit_GiB)});
   }
+  const auto is_chosen = [&](const Candidate& c) {
+    return run_name(c.layout, c.job) == run_name(chosen.layout, chosen.job) &&
+           name(c.algorithm) == name(chosen.algorithm);
+  };
+  const auto ties = [&](const Candidate& c) {
+    return as_fast(c.time.total_ms(), chosen.time.total_ms()) && !is_chosen(c);
+  };
+  auto others = std::count_if(priced.begin(), priced.end(), ties);
   for (std::size_t i = 0; i < priced.size() && plan.rejected.size() < 3; ++i) {
     const Candidate& c = priced[i];
-    if (run_name(c.layout, c.job) == run_name(chosen.layout, chosen.job) && name(c.algorithm) == name(chosen.algorithm))
-      continue;
+    const bool tie = ties(c);
+    if (is_chosen(c) || (tie && others == 0)) continue;
     plan.rejected.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB,
-                             undecided(s, c, chosen), why_slower(c, chosen)});
+                             undecided(s, c, chosen),
+                             !tie          ? why_slower(c, chosen)
+                             : others == 1 ? "the first of equals is taken"
+                                           : fmt::format("one of {} that are, of which the first is taken", others)});
+    if (tie) others = 0;  // one of them stands for all
   }
-  plan.pareto.push_back(
-      {run_name(chosen.layout, chosen.job), name(chosen.algorithm), chosen.time.total_ms(), chosen.memory_GiB});
-  // In order of time, each that needs less memory than all before; steps of less than 5% are not worth a line.
-  double least_GiB = chosen.memory_GiB;
-  for (const Candidate& c : priced) {
-    if (c.memory_GiB >= least_GiB * 0.95) continue;
-    least_GiB = c.memory_GiB;
-    plan.pareto.push_back({run_name(c.layout, c.job), name(c.algorithm), c.time.total_ms(), c.memory_GiB});
-  }
-  if (request.flips) plan.sensitivity = find_sensitivity(s, chosen, priced), plan.flips = find_flips(s, chosen);
   plan.schedules_priced = s.prices.timelines();
+  if (request.flips) {
+    plan.pareto = pareto_front(s, chosen, std::move(open));
+    plan.sensitivity = find_sensitivity(s, chosen, priced), plan.flips = find_flips(s, chosen);
+    for (Flip& flip : find_skew_flips(s, chosen)) plan.flips.push_back(std::move(flip));
+    const std::string fewer = faster_on_fewer(s, plan);
+    if (!fewer.empty()) plan.topology.note += (plan.topology.note.empty() ? "" : "; ") + fewer;
+  }
   return plan;
 }
 

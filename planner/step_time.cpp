@@ -34,6 +34,14 @@ LayerParameters parameters_of(const Model& m, const Layout& l, const StageClass&
   return out;
 }
 
+// In collectives, as passes(); none is in what selective recomputation does again.
+void add_links(LinkTimes& sum, const PassCost& c, double layers, const Job& job) {
+  const bool train = job.phase == Phase::train;
+  const double forwards = train && job.recompute == Recompute::full ? 2 : 1, backwards = train ? 1 : 0;
+  sum.node_s += layers * (forwards * c.forward_links.node_s + backwards * c.backward_links.node_s);
+  sum.between_s += layers * (forwards * c.forward_links.between_s + backwards * c.backward_links.between_s);
+}
+
 }  // namespace
 
 StepCurves step_curves(const Layout& l, const Machine& machine, int gpus_per_node) {
@@ -74,6 +82,10 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     c.stages.push_back(
         {stage.count, moe,
          (moe + stage.dense) * attention + moe * shared + stage.dense * dense + (stage.last ? (1 + mtp) * logits : 0)});
+    LinkTimes& links = c.stages.back().links;
+    add_links(links, layers.attention, moe + stage.dense, job);
+    add_links(links, layers.shared, moe, job);
+    add_links(links, layers.dense, stage.dense, job);
     if (!train) continue;
     const RankParameters p = rank_parameters(m, l, stage);
     if (p.dense() + p.routed <= most.dense() + most.routed) continue;
@@ -113,17 +125,32 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     // Adam reads gradient, two moments and master weight and writes the last three and the weight: 30 B.
     const double sharded =
         l.zero == 0 ? most.dense() + most.routed : most.dense() / (l.dp * l.cp) + most.routed / l.edp;
-    c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory);
+    c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory * machine.efficiency.in_step);
   }
   return c;
 }
 
+namespace {
+double layer_s(const StepCosts& c, const MoeTimes& moe) { return c.moe_forwards * moe.forward_s + moe.backward_s; }
+double stage_s(const StepCosts::Stage& s, double layer) { return s.moe_layers * layer + s.rest_s; }
+}  // namespace
+
+LinkTimes links_beside_moe(const StepCosts& c, const MoeTimes& moe, bool stages_on_other_nodes) {
+  const double layer = layer_s(c, moe);
+  const auto slowest = std::max_element(c.stages.begin(), c.stages.end(), [&](const auto& a, const auto& b) {
+    return stage_s(a, layer) < stage_s(b, layer);
+  });
+  LinkTimes out{c.micro_batches * slowest->links.node_s, c.micro_batches * slowest->links.between_s};
+  (stages_on_other_nodes ? out.between_s : out.node_s) += c.between_stages_s;
+  return out;
+}
+
 TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe) {
-  const double layer = c.moe_forwards * moe.forward_s + moe.backward_s;
+  const double layer = layer_s(c, moe);
   const StepCosts::Stage* slowest = nullptr;
   double most = 0, all = 0;
   for (const auto& s : c.stages) {
-    const double time = s.moe_layers * layer + s.rest_s;
+    const double time = stage_s(s, layer);
     all += s.count * time;
     if (slowest == nullptr || time > most) slowest = &s, most = time;
   }

@@ -42,6 +42,7 @@ struct StepCosts {
     int count = 1;  // of stages alike
     int moe_layers = 0;
     double rest_s = 0;  // all but the MoE layers' schedules, a micro-batch, all passes
+    LinkTimes links;    // of it, in collectives
   };
   std::vector<Stage> stages;
   double moe_forwards = 1;  // of a MoE layer in a micro-batch: 2 under full recomputation
@@ -82,5 +83,7 @@ struct MoeTimes {
   double wgrad_s = 0;                    // until the experts' weight gradients are there
 };
 TimeBreakdown step_time(const StepCosts& c, const MoeTimes& moe);
+// What of attention_ms and bubble_ms collectives of TP and CP and sends between stages take.
+LinkTimes links_beside_moe(const StepCosts& c, const MoeTimes& moe, bool stages_on_other_nodes);
 
 }  // namespace topomoe

@@ -172,6 +172,8 @@ class Parser {
     pci.vendor = node.attribute("vendor").value();
     pci.device = node.attribute("device").value();
     pci.link_speed = node.attribute("link_speed").value();
+    if (pci.link_speed.starts_with('-'))
+      fail(node, "link_speed", "as in /sys, such as \"32.0 GT/s PCIe\", or empty where unknown");
     pci.link_width = integer(node, "link_width", 0, 0, 64);
     pci.parent = parent;
     pci.cpu = cpu;
@@ -234,8 +236,12 @@ class Parser {
       net.name = child.attribute("name").value();
       net.dev = integer(child, "dev", -1, -1, 1'000'000);
       net.rail = integer(child, "rail", -1, -1, 65535);
-      net.speed_Mbps = std::max(0.0, number(child, "speed", 0, 1e8));
-      net.latency_us = std::max(0.0, number(child, "latency", 0, 1e6));
+      // NCCL writes 0 or -1 where a port tells no speed, and then counts on its fallback.
+      net.speed_Mbps = number(child, "speed", 0, 1e8);
+      if (net.speed_Mbps < 0 && net.speed_Mbps != -1) fail(child, "speed", "Mb/s of the port, or 0 where unknown");
+      net.speed_Mbps = std::max(0.0, net.speed_Mbps);
+      net.latency_us = number(child, "latency", 0, 1e6);
+      if (net.latency_us < 0) fail(child, "latency", "us, 0 where unknown");
       nets.push_back(std::move(net));
     }
   }

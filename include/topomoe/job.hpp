@@ -38,6 +38,8 @@ struct Job {
 
 // T of DESIGN 5: tokens that one TP group holds in one micro-batch.
 double tokens_per_micro_batch(const Job&, int cp);
+// That one step takes in; in decode that it puts out.
+double tokens_per_step(const Job&);
 // Micro-batches of one data-parallel rank in a step.
 int micro_batches(const Job&, int dp);
 

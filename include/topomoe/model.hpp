@@ -48,7 +48,8 @@ struct Model {
   int v_head_dim = 0;
 
   // Bytes of a weight in the checkpoint where it is quantised (fp8: 1), 0 where the job's dtype decides.
-  // Used for inference only: training keeps bf16 or fp32 weights.
+  // Used for inference only, which keeps and reads them so and computes in the job's dtype: training keeps bf16 or fp32
+  // weights.
   double quantized_weight_bytes = 0;
 
   bool operator==(const Model&) const = default;

@@ -24,7 +24,7 @@ struct PlannedTopology {
   std::string name;
   std::string fingerprint;  // 16 hex digits; of the topology as planned, after --gpus
   int hosts = 0, gpus = 0, gpus_per_node = 0;
-  std::string note;                   // what --gpus changed; empty if nothing
+  std::string note;                   // what --gpus changed, and whether fewer GPUs are faster; empty if nothing
   std::vector<std::string> warnings;  // what is unknown or assumed
 };
 
@@ -127,9 +127,12 @@ struct Sensitivity {
 
 // Where the choice would change.
 struct Flip {
-  std::string quantity;  // "tokens per rank"
-  double at = 0;         // the choice holds from here on upward
-  std::string instead;   // what is chosen below
+  static constexpr const char* kTokens = "tokens per rank";
+  static constexpr const char* kSkew = "routing skew";  // Zipf's exponent
+  std::string quantity;                                 // one of them
+  double at = 0;                                        // below it, or from it on upward, another choice is made
+  bool above = false;
+  std::string instead;  // that choice; empty: looked as far as `at` and found none
 };
 
 struct Plan {
@@ -146,6 +149,7 @@ struct Plan {
   PredictedGradients gradients;      // of training
   double tokens_per_rank = 0;        // T of DESIGN 5: tokens that a TP group holds in one micro-batch
   double model_TFLOPps_per_gpu = 0;  // Megatron's convention
+  double peak_TFLOPps_per_gpu = 0;   // dense, of the job's dtype; MFU is the one over the other
   std::vector<LinkClassLoad> loads;
   std::vector<std::pair<std::string, double>> memory_GiB;  // by bucket, worst stage
   int memory_stage = 0;

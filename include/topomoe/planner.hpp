@@ -46,5 +46,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request);
 // The decision for people: layout, algorithm, bottleneck, the MoE layer step by step, memory, what was
 // rejected and why, where the choice would flip.
 std::string explain_text(const Plan& plan);
+// The words that plans use, a line each.
+std::string glossary_text();
 
 }  // namespace topomoe

@@ -22,6 +22,9 @@ struct RoutingProfile {
   bool operator==(const RoutingProfile&) const = default;
 };
 
+constexpr double kMostZipf = 10;
+RoutingProfile zipf_routing(double s);  // named "zipf:S"
+
 std::string_view to_string(RoutingProfile::Kind);
 
 // Throws InvalidInput("<where>: <field>", ...): zipf_s in [0, 10]; counts finite, not negative, not all 0.

@@ -13,6 +13,7 @@
 
 #include "topomoe/error.hpp"
 #include "topomoe/plan.hpp"
+#include "topomoe/topology.hpp"
 
 namespace topomoe {
 
@@ -21,6 +22,8 @@ struct EmitOptions {
   std::vector<std::string> hosts;
   // CPU sockets of a host, for targets that bind: local ranks are spread over them in order, as GPUs are.
   int sockets = 1;
+  // Instead: the socket of each GPU of a host, in order, as a topology says (socket_of_gpus); a plan does not carry it.
+  std::vector<int> socket_of_gpu;
 };
 
 struct Emitted {
@@ -38,6 +41,10 @@ struct Emitter {
 };
 
 std::span<const Emitter> emitters();
+
+// NUMA nodes of the GPUs of the first host, which Open MPI numbers as sockets where each has one. Throws InvalidInput
+// where the topology does not know.
+std::vector<int> socket_of_gpus(const Topology&);
 // Throws InvalidInput that lists the known names.
 const Emitter& find_emitter(std::string_view name);
 

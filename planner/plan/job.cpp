@@ -32,6 +32,10 @@ double tokens_per_micro_batch(const Job& job, int cp) {
   return job.phase == Phase::decode ? job.micro_batch : 1.0 * job.micro_batch * job.sequence / cp;
 }
 
+double tokens_per_step(const Job& job) {
+  return 1.0 * job.global_batch * (job.phase == Phase::decode ? 1 : job.sequence);
+}
+
 int micro_batches(const Job& job, int dp) { return static_cast<int>(job.global_batch / (1LL * dp * job.micro_batch)); }
 
 void check(const Job& job, std::string_view where) {

@@ -15,10 +15,13 @@ namespace topomoe {
 ordered_json summary_json(const Plan& plan) {
   double memory_GiB = 0;
   for (const auto& bucket : plan.memory_GiB) memory_GiB += bucket.second;
+  const auto ratio = [](double a, double b) { return b > 0 ? a / b : 0; };
   const PredictedPass& slower = plan.backward.bound_us > plan.forward.bound_us ? plan.backward : plan.forward;
   return {{"layout", name(plan.layout)},
           {"algorithm", plan.schedule.name},
           {"time_ms", plan.time.total_ms()},
+          {"tokens_per_s", ratio(tokens_per_step(plan.job), plan.time.total_ms() * 1e-3)},
+          {"mfu", ratio(plan.model_TFLOPps_per_gpu, plan.peak_TFLOPps_per_gpu)},
           {"moe_layer_forward_us", plan.forward.time_us},
           {"moe_layer_backward_us", plan.backward.time_us},
           {"bottleneck", slower.bound_by},
@@ -48,6 +51,7 @@ ordered_json time_json(const Plan& p) {
           {"other_ms", p.time.other_ms},
           {"tokens_per_rank", p.tokens_per_rank},
           {"model_TFLOPps_per_gpu", p.model_TFLOPps_per_gpu},
+          {"peak_TFLOPps_per_gpu", p.peak_TFLOPps_per_gpu},
           {"low_ms", p.low_ms},
           {"high_ms", p.high_ms},
           {"rates", list(p.rates, [](const RateSource& r) -> ordered_json {
@@ -129,7 +133,7 @@ ordered_json plan_json(const Plan& p) {
             {"changes", c.changes}, {"layout", c.layout}, {"algorithm", c.algorithm}};
   });
   j["flips"] = list(p.flips, [](const Flip& f) -> ordered_json {
-    return {{"quantity", f.quantity}, {"at", f.at}, {"instead", f.instead}};
+    return {{"quantity", f.quantity}, {"at", f.at}, {"above", f.above}, {"instead", f.instead}};
   });
   j["search"] = {{"layouts_enumerated", p.layouts_enumerated},
                  {"layouts_too_large", p.layouts_too_large},

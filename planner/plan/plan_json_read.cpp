@@ -55,6 +55,7 @@ void time_from(ObjectReader in, Plan& p) {
             .other_ms = amount(in, "other_ms")};
   p.tokens_per_rank = amount(in, "tokens_per_rank");
   p.model_TFLOPps_per_gpu = amount(in, "model_TFLOPps_per_gpu");
+  p.peak_TFLOPps_per_gpu = amount(in, "peak_TFLOPps_per_gpu");
   p.low_ms = amount(in, "low_ms");
   p.high_ms = amount(in, "high_ms");
   each(in, "rates", [&](const ordered_json& j, const std::string& at) {
@@ -165,7 +166,7 @@ Sensitivity sensitivity_from(ObjectReader in) {
 }
 
 Flip flip_from(ObjectReader in) {
-  Flip f{in.text("quantity"), amount(in, "at"), in.text("instead")};
+  Flip f{in.text("quantity"), amount(in, "at"), in.boolean("above"), in.text("instead")};
   in.finish();
   return f;
 }

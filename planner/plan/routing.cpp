@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "fmt/format.h"
 #include "planner/plan/json.hpp"
 #include "planner/plan/names.hpp"
 
@@ -101,11 +102,13 @@ void check_draw(int experts, int k, int tokens, int groups, int topk_groups) {
 
 }  // namespace
 
+RoutingProfile zipf_routing(double s) { return {RoutingProfile::Kind::zipf, s, {}, fmt::format("zipf:{}", s)}; }
+
 std::string_view to_string(RoutingProfile::Kind kind) { return name_of(kKinds, kind); }
 
 void check(const RoutingProfile& profile, std::string_view where) {
   const std::string prefix(where);
-  if (profile.kind == RoutingProfile::Kind::zipf && !(profile.zipf_s >= 0 && profile.zipf_s <= 10))
+  if (profile.kind == RoutingProfile::Kind::zipf && !(profile.zipf_s >= 0 && profile.zipf_s <= kMostZipf))
     throw InvalidInput(prefix + ": zipf_s", std::to_string(profile.zipf_s), "must lie in [0, 10]");
   if (profile.kind != RoutingProfile::Kind::histogram) return;
   double sum = 0;

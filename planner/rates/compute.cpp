@@ -11,9 +11,23 @@
 namespace topomoe {
 namespace {
 
-// FlashAttention's papers (from memory) claim at most 0.73 of peak on A100 (2) and 0.75 on H100 (3) forward, 0.6
-// backward, at their best shapes. Assumed somewhat below; not measured here.
-constexpr double kAttentionForward = 0.60, kAttentionBackward = 0.50;
+// FlashAttention-3's paper (arXiv 2407.08608, figures 5 and 6: H100, BF16, 16 heads of 128, 16,384 tokens), of peak:
+//   sequence              512    1K    2K    4K    8K   16K
+//   forward             0.472 0.571 0.632 0.645 0.653 0.655
+//   forward, causal     0.295 0.428 0.527 0.585 0.609 0.623
+//   backward            0.320 0.429 0.507 0.548 0.565 0.567
+// A tile's start and end are paid once for all keys that a query sees (backward: queries that see a key), on average s,
+// or s/2 where causal. What best / (1 + (half / seen)^steep) makes of it lies within 5% forward and 1% backward;
+// backward where causal is not in the paper.
+struct AttentionFigures {
+  double best, half, steep;
+};
+constexpr AttentionFigures kAttentionForward{0.63, 280, 1.5}, kAttentionBackward{0.58, 430, 1.2};
+constexpr double kAttentionTile = 128;  // queries that one block of threads works on; backward: keys
+
+double attention_efficiency(const AttentionFigures& f, double seen) {
+  return f.best / (1 + std::pow(f.half / seen, f.steep));
+}
 // Streaming kernels; STREAM-like copies reach 0.85 to 0.92 of HBM's datasheet rate. Assumed.
 constexpr double kStreaming = 0.85;
 // Runs of one GPU differ by that, and between two measured m the model's shape is taken. planner_accuracy prints what
@@ -21,6 +35,10 @@ constexpr double kStreaming = 0.85;
 constexpr double kMeasuredGemmError = 0.05;
 // Bands where no measurement of this GPU stands behind them. Assumed, wide: the only check of scaled figures so far
 // is MoEShard's GEMM-bound layers on A100 from H100, 14 to 19% too long (planner_accuracy).
+// Grouped GEMMs over single ones: DeepGEMM's published pairs lie within 7%; balanced rows. Assumed.
+constexpr double kGroupedError = 0.10;
+// Converting weights inside the kernel is taken as free. Assumed.
+constexpr double kConvertedError = 0.20;
 constexpr double kScaledError = 0.30, kDatasheetError = 0.60;
 
 double need(const GpuSpec& gpu, double value, const char* name) {
@@ -105,6 +123,18 @@ ComputeModel::ComputeModel(const GpuSpec& gpu, DType dtype, std::span<const Cali
   roofline_origin_ = {fmt::format("datasheet: {}, roofline with stated efficiency", gpu.name), kDatasheetError};
 }
 
+ComputeModel ComputeModel::with_weight_bytes(double bytes) const {
+  ComputeModel m = *this;
+  if (bytes == rates_.weight_bytes) return m;
+  m.rates_.weight_bytes = bytes;
+  m.gemm_curves_.clear();
+  for (Origin* origin : {&m.gemm_origin_, &m.ffn_origin_}) {
+    origin->source += fmt::format("; weights of {} bytes converted as they are read, not measured", bytes);
+    origin->error = std::hypot(origin->error, kConvertedError);
+  }
+  return m;
+}
+
 // The measured times at the knots, the model's shape between them: a straight line from one m to four times that misses
 // the corner where memory gives way to compute.
 double ComputeModel::along(const GemmCurve& c, double m) const {
@@ -141,17 +171,65 @@ Estimate ComputeModel::moe_kernel(const ExpertLoad& load, const MoeFfnShape& sha
                      std::string(limit(t.compute_us, t.weights_us + t.streams_us, t.launch_us)));
 }
 
-Estimate ComputeModel::grouped_ffn(std::span<const double> rows_per_expert, double hidden, double ffn, int matrices,
-                                   FfnPass pass) const {
+std::string_view to_string(FfnKernel kernel) {
+  return kernel == FfnKernel::fused ? "one fused kernel" : "grouped GEMMs";
+}
+
+// Forward: two grouped GEMMs and the activation between them. dgrad: the same backwards. wgrad: two that add to fp32
+// gradients.
+Estimate ComputeModel::grouped_gemms(std::span<const double> rows, double hidden, double ffn, int matrices,
+                                     FfnPass pass) const {
+  const double wide = matrices - 1;
+  std::vector<GroupedGemm> up, down;
+  double all = 0, last = -1;
+  for (const double r : rows) {
+    if (!(r > 0)) continue;
+    all += r;
+    // A mean below one row: the weights are read that often.
+    const double m = std::max(1.0, r), count = std::min(1.0, r);
+    if (r == last) {
+      up.back().count += count, down.back().count += count;
+      continue;
+    }
+    last = r;
+    if (pass == FfnPass::wgrad)
+      up.push_back({hidden, wide * ffn, m, count, 8}), down.push_back({ffn, hidden, m, count, 8});
+    else
+      up.push_back({m, wide * ffn, hidden, count}), down.push_back({m, hidden, ffn, count});
+  }
+  const GemmTime a = grouped_gemm_time(gemm_, rates_, up), b = grouped_gemm_time(gemm_, rates_, down);
+  // Forward reads one or two widths and writes one; backward reads those and a gradient, and writes as many as there
+  // are.
+  const double widths = pass == FfnPass::forward ? wide + 1 : pass == FfnPass::dgrad ? 2 * wide + 1 : 0;
+  const double stream = all * widths * ffn * rates_.element_bytes / (rates_.hbm_bytes_per_us * kStreaming);
+  const double launch = (pass == FfnPass::wgrad ? 2 : 3) * gemm_.launch_us;
+  const double time = a.total_us + b.total_us + stream + launch - a.launch_us - b.launch_us;
+  ExpertLoad load;
+  load.rows = all;
+  for (const GroupedGemm& g : up) load.active += g.count;
+  return estimate_of(
+      time, std::hypot(gemm_origin_.error, kGroupedError), moe_ffn_bound_us(rates_, load, {hidden, ffn, matrices}),
+      gemm_origin_.source + "; experts as grouped GEMMs at the rate of single ones, as training stacks run them",
+      std::string(limit(a.compute_us + b.compute_us, a.memory_us + b.memory_us + stream, launch)));
+}
+
+Estimate ComputeModel::expert_ffn(std::span<const double> rows_per_expert, double hidden, double ffn, int matrices,
+                                  FfnKernel kernel, FfnPass pass) const {
   const ExpertLoad load = expert_load(rows_per_expert);
   if (!(load.rows > 0) || !(hidden > 0) || !(ffn > 0)) return {};
-  MoeFfnShape shape;
-  shape.hidden = hidden, shape.ffn = ffn, shape.matrices = matrices;
-  // Two grouped GEMMs and the activation between them; wgrad has none. The measured constant holds gating and
-  // sorting too, which are steps of their own in a schedule.
-  shape.launches = pass == FfnPass::wgrad ? 2 : 3;
-  shape.launch_each_us = gemm_.launch_us;
-  Estimate e = moe_kernel(load, shape);
+  Estimate e;
+  if (kernel == FfnKernel::grouped_gemm) {
+    e = grouped_gemms(rows_per_expert, hidden, ffn, matrices, pass);
+  } else {
+    MoeFfnShape shape;
+    shape.hidden = hidden, shape.ffn = ffn, shape.matrices = matrices;
+    // Two grouped GEMMs and the activation between them; wgrad has none. The measured constant holds gating and
+    // sorting too, which are steps of their own in a schedule.
+    shape.launches = pass == FfnPass::wgrad ? 2 : 3;
+    shape.launch_each_us = gemm_.launch_us;
+    e = moe_kernel(load, shape);
+    e.source += "; experts as one fused Triton kernel, as serving stacks run them";
+  }
   if (pass != FfnPass::forward) e.source += "; backward by forward's efficiencies, not measured";
   return e;
 }
@@ -164,13 +242,19 @@ Estimate ComputeModel::attention(const AttentionShape& s) const {
   const double flops = s.backward ? 2.5 * forward : forward;  // five products of that size instead of two
   const double elements = s.sequences * s.head_dim * (2 * s.queries * s.heads + 2 * s.keys * s.kv_heads);
   const double bytes = rates_.element_bytes * elements * (s.backward ? 2 : 1);
-  const double efficiency = s.backward ? kAttentionBackward : kAttentionForward;
-  const double compute = flops / (rates_.flop_per_us * efficiency);
+  // Queries that see a key are fewer than those there are by as much as keys that a query sees.
+  const double efficiency = s.backward ? attention_efficiency(kAttentionBackward, s.queries * seen / s.keys)
+                                       : attention_efficiency(kAttentionForward, seen);
+  // Blocks that leave SMs without work. Few queries are decoding, where kernels split the keys as well.
+  const double blocks = s.sequences * s.heads * std::ceil((s.backward ? s.keys : s.queries) / kAttentionTile);
+  const double idle = s.queries < kAttentionTile ? 1 : std::max(1.0, rates_.sms / blocks);
+  const double compute = flops / (rates_.flop_per_us * efficiency) * idle;
   const double memory = bytes / (rates_.hbm_bytes_per_us * kStreaming);
   const double bound = std::max(flops / rates_.flop_per_us, (bytes - kCacheBytes) / rates_.hbm_bytes_per_us);
-  return estimate_of(gemm_.launch_us + std::max(compute, memory), roofline_origin_.error, bound,
-                     fmt::format("{} {:.2f}", roofline_origin_.source, compute > memory ? efficiency : kStreaming),
-                     std::string(limit(compute, memory, gemm_.launch_us)));
+  return estimate_of(
+      gemm_.launch_us + std::max(compute, memory), roofline_origin_.error, bound,
+      fmt::format("{} {:.2f}", roofline_origin_.source, compute > memory ? efficiency / idle : kStreaming),
+      std::string(limit(compute, memory, gemm_.launch_us)));
 }
 
 Estimate ComputeModel::memory_bound(double bytes) const {

@@ -3,12 +3,14 @@
 // In falling order of trust: a curve measured on this GPU for this n and k; figures fitted on this GPU; those of
 // another, its compute part scaled by peak rates, its memory part by HBM, its caches and tiles by SMs; the datasheet
 // times stated efficiencies. Expert rows decide the grouped FFN; attention and elementwise are rooflines with stated
-// efficiencies. GEMMs in fp32 run at the datasheet's fp32 rate with BF16's efficiencies: give the TF32 rate there where
-// TF32 is on. Ignored: clocks and power of the moment, kernels that run side by side (the timeline shares resources).
+// efficiencies, attention's falling with short sequences as published. GEMMs in fp32 run at the datasheet's fp32 rate
+// with BF16's efficiencies: give the TF32 rate there where TF32 is on. Ignored: clocks and power of the moment, kernels
+// that run side by side (the timeline shares resources).
 #pragma once
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "planner/curve.hpp"
@@ -23,23 +25,35 @@ namespace topomoe {
 // dgrad and wgrad: the GEMMs of backward with forward's efficiencies, not measured.
 enum class FfnPass : std::uint8_t { forward, dgrad, wgrad };
 
+// Training stacks run the experts as grouped GEMMs of the BLAS kind with an activation between them (Megatron-LM's
+// --moe-grouped-gemm), serving stacks as one fused Triton kernel (vLLM, SGLang). On H100 the first reach what dense
+// GEMMs do, 0.7 to 0.8 of peak, the second 0.4 to 0.65 where it was measured: Mixtral-8x22B's published 465 TFLOP/s a
+// GPU of whole training steps cannot be had from experts at the fused kernel's rate.
+enum class FfnKernel : std::uint8_t { grouped_gemm, fused };
+std::string_view to_string(FfnKernel);
+
 struct AttentionShape {
   double sequences = 1, queries = 0, keys = 0;  // tokens a sequence; in decoding queries are few, keys many
   double heads = 0, kv_heads = 0, head_dim = 0;
   bool causal = true, backward = false;
 };
 
-// Immutable; all estimates are const and thread-safe. Sizes <= 0 take no time. Costs: a few hundred ns, grouped_ffn
+// Immutable; all estimates are const and thread-safe. Sizes <= 0 take no time. Costs: a few hundred ns, expert_ffn
 // a pass over rows_per_expert.
 class ComputeModel {
  public:
   // Throws InvalidInput where the GPU's rate for dtype, its HBM rate or SM count is unknown.
   ComputeModel(const GpuSpec& gpu, DType dtype, std::span<const Calibration> calibrations);
 
+  // The same with weights (n x k of a GEMM) of so many bytes: quantised ones that kernels convert as they read them.
+  // Products stay in dtype: rates of FP8 and FP4 tensor cores are not counted.
+  ComputeModel with_weight_bytes(double bytes) const;
+
   Estimate gemm(double m, double n, double k) const;
   // rows_per_expert: of the experts on this GPU; means are fine. ffn: width of its shard. matrices: 3 gated, 2 not.
-  Estimate grouped_ffn(std::span<const double> rows_per_expert, double hidden, double ffn, int matrices,
-                       FfnPass pass = FfnPass::forward) const;
+  // Without routing, sorting and summing of rows. What plans and `estimate moe_ffn` say of experts.
+  Estimate expert_ffn(std::span<const double> rows_per_expert, double hidden, double ffn, int matrices, FfnKernel,
+                      FfnPass pass = FfnPass::forward) const;
   // A whole kernel as the public tables time it: gating, sorting and summing of rows included.
   Estimate moe_kernel(const ExpertLoad&, const MoeFfnShape&) const;
   Estimate attention(const AttentionShape&) const;
@@ -59,6 +73,7 @@ class ComputeModel {
     Origin origin;
   };
   double along(const GemmCurve&, double m) const;
+  Estimate grouped_gemms(std::span<const double> rows, double hidden, double ffn, int matrices, FfnPass) const;
   Origin origin_of(const GpuSpec&, DType, const Calibration*, double spread) const;
 
   GpuRates rates_;

@@ -9,6 +9,8 @@
 // Low latency: no copy is shared: start + max(T k P / NVLink part, T k P (N-1)/N / NIC).
 // On one node c_D comes from the curve, and d = 0: nothing is sent on. Where only one node was measured c_d = c_D for a
 // dispatch and 2 c_D for a combine.
+// On another machine the start goes as 1 / clock. SMs that copy wait for NVLink: with a faster one their copies take as
+// much less by the datasheet; a slower one holds up no SM, it is a bound of its own.
 // Ignored: hot experts (d and D are of uniform routing, group-limited where asked), SMs that the rest of the step
 // takes, buffer sizes. The kernels' notify part (counts) is given apart, as DeepEP's own test prints it.
 #pragma once
@@ -59,8 +61,12 @@ struct EpFigures {
 EpFigures fit_ep_figures(const Calibration&, EpOperation, bool low_latency, double nic_share = 0);
 // Largest share of the NIC's rate that any curve of several nodes reaches; 0 where there is none.
 double ep_nic_share(const Calibration&, EpOperation, bool low_latency);
-// The formula above. latency_ratio: of this machine over the one that the figures are of.
-double ep_model_us(const EpFigures&, const CalibrationMachine&, double latency_ratio, const EpRequest&);
+// Of this machine over the one that the figures are of: what starts, and what SMs copy.
+struct EpRatio {
+  double start = 1, copies = 1;
+};
+// The formula above.
+double ep_model_us(const EpFigures&, const CalibrationMachine&, const EpRatio&, const EpRequest&);
 
 class DeepEpModel {
  public:
@@ -73,7 +79,7 @@ class DeepEpModel {
  private:
   CalibrationMachine machine_;
   Calibration source_;
-  double latency_ratio_ = 1;
+  EpRatio ratio_;
   bool same_machine_ = true;  // the very one
   bool same_rates_ = true;    // or one that differs in name only
   EpFigures figures_[2][2];

@@ -66,15 +66,15 @@ void fit_unevenness(EpFigures& f, const Curves& curves, const CalibrationMachine
     even.uneven = 0, unit.uneven = 1, unit.uneven_tokens = most;
     std::vector<double> left, errors;
     each_point(curves.several, op, low_latency, [&](const EpRequest& r, double time_us) {
-      const double without = ep_model_us(even, machine, 1, r);
+      const double without = ep_model_us(even, machine, {}, r);
       if (r.tokens >= 64 && r.tokens <= most)
-        left.push_back((time_us - without) / (ep_model_us(unit, machine, 1, r) - without));
+        left.push_back((time_us - without) / (ep_model_us(unit, machine, {}, r) - without));
     });
     EpFigures tried = unit;
     tried.uneven = left.empty() ? 0 : std::max(0.0, median(left));
     double sum = 0;
     each_point(curves.several, op, low_latency, [&](const EpRequest& r, double time_us) {
-      errors.push_back(std::abs(std::log(ep_model_us(tried, machine, 1, r) / time_us)));
+      errors.push_back(std::abs(std::log(ep_model_us(tried, machine, {}, r) / time_us)));
       sum += errors.back();
     });
     if (sum >= least) continue;

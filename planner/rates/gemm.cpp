@@ -17,25 +17,41 @@ constexpr double kDroopFrom_us = 100;
 }  // namespace
 
 GemmTime gemm_time(const GemmFigures& f, const GpuRates& gpu, double m, double n, double k) {
-  if (!(m > 0) || !(n > 0) || !(k > 0)) return {};
-  double outputs = 0;
-  for (const auto& [rows, columns] : kTiles) {
-    const double tiles = std::ceil(m / rows) * std::ceil(n / columns);
-    const double padded = std::max(tiles, gpu.sms) * rows * columns;
-    outputs = outputs > 0 ? std::min(outputs, padded) : padded;
+  const GroupedGemm one{m, n, k};
+  return grouped_gemm_time(f, gpu, {&one, 1});
+}
+
+GemmTime grouped_gemm_time(const GemmFigures& f, const GpuRates& gpu, std::span<const GroupedGemm> all) {
+  double flops = 0, bytes = 0;
+  std::array<double, kTiles.size()> tiles{}, work{};  // by tile
+  for (const auto& [m, n, k, count, result_bytes] : all) {
+    if (!(m > 0) || !(n > 0) || !(k > 0) || !(count > 0)) continue;
+    flops += 2 * count * m * n * k;
+    bytes += count * (gpu.element_bytes * m * k + gpu.weight_bytes * n * k +
+                      (result_bytes > 0 ? result_bytes : gpu.element_bytes) * m * n);
+    for (std::size_t i = 0; i < kTiles.size(); ++i) {
+      const double here = count * std::ceil(m / kTiles[i][0]) * std::ceil(n / kTiles[i][1]);
+      tiles[i] += here, work[i] += here * kTiles[i][0] * kTiles[i][1] * (k + f.ramp_k);
+    }
   }
-  const double decades = std::max(0.0, std::log10(2 * m * n * k / gpu.flop_per_us / kDroopFrom_us));
+  if (flops <= 0) return {};
+  double least = 0;
+  for (std::size_t i = 0; i < kTiles.size(); ++i) {
+    const double filled = work[i] * std::max(1.0, gpu.sms / tiles[i]);
+    least = i == 0 ? filled : std::min(least, filled);
+  }
+  const double decades = std::max(0.0, std::log10(flops / gpu.flop_per_us / kDroopFrom_us));
   GemmTime t;
   t.launch_us = f.launch_us;
-  t.compute_us = 2 * outputs * (k + f.ramp_k) / (gpu.flop_per_us * f.peak_fraction) * (1 + f.droop * decades);
-  t.memory_us = gpu.element_bytes * (m * n + m * k + n * k) / (gpu.hbm_bytes_per_us * f.hbm_fraction);
+  t.compute_us = 2 * least / (gpu.flop_per_us * f.peak_fraction) * (1 + f.droop * decades);
+  t.memory_us = bytes / (gpu.hbm_bytes_per_us * f.hbm_fraction);
   // Power 4 fits H100 as well as a free one does (4.7).
   t.total_us = t.launch_us + smooth_max4(t.compute_us, t.memory_us);
   return t;
 }
 
 double gemm_bound_us(const GpuRates& gpu, double m, double n, double k) {
-  const double bytes = gpu.element_bytes * (m * n + m * k + n * k);
+  const double bytes = gpu.element_bytes * (m * n + m * k) + gpu.weight_bytes * n * k;
   return std::max(2 * m * n * k / gpu.flop_per_us, (bytes - kCacheBytes) / gpu.hbm_bytes_per_us);
 }
 

@@ -5,6 +5,9 @@
 //            / (peak x peak_fraction), x (1 + ramp_k / k) for filling and draining the k loop,
 //            x (1 + droop per decade of time beyond 100 us): clocks fall under sustained load
 //   memory   each operand and the result once / (HBM x hbm_fraction)
+// A grouped kernel runs several as one launch: tiles, flops and bytes of all add up, and together they fill the SMs.
+// DeepGEMM publishes for H800 that it reaches what one GEMM of these n and k does (FP8, 4096 x 7168: 1,288 TFLOP/s
+// for 8 groups of 4,096 rows, 1,304 for one of 4,096).
 // Ignored: wave quantisation (fitted on H100 it is nothing: the library splits k), transposes, alignment
 // below a tile, operands that are already in cache.
 #pragma once
@@ -33,6 +36,12 @@ struct GemmTime {
 };
 
 GemmTime gemm_time(const GemmFigures&, const GpuRates&, double m, double n, double k);
+struct GroupedGemm {
+  double m = 0, n = 0, k = 0;
+  double count = 1;         // so many of this shape; a mean below one is that part of one
+  double result_bytes = 0;  // an element of the result, read and written; 0: an element of the operands
+};
+GemmTime grouped_gemm_time(const GemmFigures&, const GpuRates&, std::span<const GroupedGemm>);
 // What no GEMM can beat: flops at peak, or bytes beyond the caches at HBM's rate.
 double gemm_bound_us(const GpuRates&, double m, double n, double k);
 

@@ -10,6 +10,7 @@ struct GpuRates {
   double hbm_bytes_per_us = 0;  // 1 GB/s is 1,000 bytes a us
   double sms = 0;
   double element_bytes = 2;
+  double weight_bytes = element_bytes;  // less where weights stay quantised and kernels convert them as they read
 };
 
 // Traffic that may stay in the GPU's caches (B200: 126 MB of L2, H100: 50 MB), so that no bound counts it.

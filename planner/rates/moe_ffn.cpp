@@ -35,20 +35,20 @@ ExpertLoad expert_load(std::span<const double> rows_per_expert) {
 }
 
 MoeFfnTime moe_ffn_time(const MoeFfnFigures& f, const GpuRates& gpu, const ExpertLoad& load, const MoeFfnShape& s) {
-  const double b = gpu.element_bytes, stream = gpu.hbm_bytes_per_us * f.stream_hbm_fraction;
+  const double b = gpu.element_bytes, w = gpu.weight_bytes, stream = gpu.hbm_bytes_per_us * f.stream_hbm_fraction;
   MoeFfnTime t;
   t.launch_us = s.launches > 0 ? s.launches * s.launch_each_us : f.launch_us;
   if (s.foreign_rows > 0) t.launch_us += f.foreign_us;
   if (load.rows > 0) t.launch_us += f.per_1024_k_us * (s.hidden + s.ffn) / 1024;
   t.total_us = t.launch_us;
   for (const auto& [n, k] : gemms(s)) {
-    const double weights = load.active * n * k * b / (gpu.hbm_bytes_per_us * f.weight_hbm_fraction);
+    const double weights = load.active * n * k * w / (gpu.hbm_bytes_per_us * f.weight_hbm_fraction);
     const double rows = load.rows * (n + k) * b / stream;
     double best = 0;
     for (std::size_t i = 0; i < kTileRows.size(); ++i) {
       const double compute =
           2 * load.tiles[i] * kTileRows[i] * n * (k + f.ramp_k) / (gpu.flop_per_us * f.peak_fraction);
-      const double l2 = load.tiles[i] * n * k * b / (f.l2_GBps * 1e3);
+      const double l2 = load.tiles[i] * n * k * w / (f.l2_GBps * 1e3);
       const double time = smooth_max4(compute, l2);
       best = i == 0 ? time : std::min(best, time);
     }
@@ -68,7 +68,7 @@ MoeFfnTime moe_ffn_time(const MoeFfnFigures& f, const GpuRates& gpu, const Exper
 
 double moe_ffn_bound_us(const GpuRates& gpu, const ExpertLoad& load, const MoeFfnShape& s) {
   const double parameters = s.matrices * s.hidden * s.ffn;
-  const double bytes = gpu.element_bytes * (load.active * parameters + 2 * load.rows * s.hidden);
+  const double bytes = gpu.weight_bytes * load.active * parameters + gpu.element_bytes * 2 * load.rows * s.hidden;
   return std::max(2 * load.rows * parameters / gpu.flop_per_us, (bytes - kCacheBytes) / gpu.hbm_bytes_per_us);
 }
 

@@ -19,6 +19,8 @@ ordered_json value_json(const std::string& key, const std::string& text) {
   return value;
 }
 
+constexpr std::size_t kMostChangesAsText = 12;
+
 std::string run_name(const Plan& p) {
   std::string text = fmt::format("{}, micro-batch {}", name(p.layout), p.job.micro_batch);
   if (p.job.recompute != Recompute::none) text += fmt::format(", recompute {}", to_string(p.job.recompute));
@@ -128,6 +130,24 @@ std::string joined(const std::vector<std::string>& texts) {
   return all;
 }
 
+// What makes steps of the points incomparable; empty where nothing does.
+std::string different_work(const std::vector<WhatIfOutcome>& outcomes) {
+  const Plan* first = nullptr;
+  bool tokens = false, sequence = false, phase = false;
+  for (const WhatIfOutcome& outcome : outcomes) {
+    if (!outcome.plan) continue;
+    if (first == nullptr) first = &*outcome.plan;
+    const Job &a = first->job, &b = outcome.plan->job;
+    tokens |= tokens_per_step(a) != tokens_per_step(b), sequence |= a.sequence != b.sequence,
+        phase |= a.phase != b.phase;
+  }
+  std::vector<std::string> parts;
+  if (phase) parts.emplace_back("phases differ");
+  if (tokens) parts.emplace_back("tokens a step differ");
+  if (sequence) parts.emplace_back("a token of a longer sequence attends to more");
+  return joined(parts);
+}
+
 // What is the same at all points; the axes say the rest.
 std::string headline(const WhatIf& w) {
   const auto swept = [&](const char* key) {
@@ -162,6 +182,15 @@ std::string what_if_json(const WhatIf& w, const std::vector<WhatIfOutcome>& outc
   text += "  \"degrade\": " + line(w.degrade) + ",\n";
   text += "  \"remove\": " + line(w.remove) + ",\n";
   text += "  \"axes\": " + line(axes_json(w)) + ",\n";
+  ordered_json changes = ordered_json::array();
+  for (const WhatIfChange& c : find_changes(w, outcomes))
+    changes.push_back({{"key", c.key},
+                       {"from_point", c.from},
+                       {"to_point", c.to},
+                       {"layout", c.layout},
+                       {"algorithm", c.algorithm},
+                       {"text", c.text}});
+  text += "  \"changes\": " + line(changes) + ",\n";
   text += fmt::format("  \"points_computed\": {},\n  \"points\": [", computed);
   for (std::size_t i = 0; i < outcomes.size(); ++i) {
     const WhatIfPoint point = point_at(w, i);
@@ -230,8 +259,18 @@ std::string what_if_text(const WhatIf& w, const std::vector<WhatIfOutcome>& outc
     for (std::size_t c = 0; c < own; ++c) at += fmt::format("{}{} {}", c == 0 ? "" : ", ", titles[c], cells[c]);
     return at;
   };
+  const std::vector<WhatIfChange> changes = find_changes(w, outcomes);
+  if (!changes.empty()) text += "\n";
+  for (std::size_t i = 0; i < std::min(changes.size(), kMostChangesAsText); ++i)
+    text += fmt::format("{}{}\n", i == 0 ? "changes  " : "         ", changes[i].text);
+  if (changes.size() > kMostChangesAsText)
+    text += fmt::format("         and {} more: in the JSON and on the page\n", changes.size() - kMostChangesAsText);
   if (outcomes.size() > 1 && fastest != nullptr) {
-    text += fmt::format("\nfastest: {} ms with {}\n", figure(fastest->time.total_ms()), where(fastest_at));
+    const std::string differs = different_work(outcomes);
+    if (differs.empty())
+      text += fmt::format("\nfastest: {} ms with {}\n", figure(fastest->time.total_ms()), where(fastest_at));
+    else
+      text += fmt::format("\nsteps do different work ({}): compare GPU-seconds a token, not step times\n", differs);
     text += fmt::format("fewest GPU-seconds: {} a million tokens with {}\n",
                         figure(1e6 * gpu_seconds_per_token(*cheapest, cheapest->time.total_ms())), where(cheapest_at));
   }

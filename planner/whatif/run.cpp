@@ -111,9 +111,7 @@ const LinkClassLoad* busiest_link(const Plan& plan) {
 }
 
 double gpu_seconds_per_token(const Plan& plan, double step_ms) {
-  const double tokens =
-      static_cast<double>(plan.job.global_batch) * (plan.job.phase == Phase::decode ? 1 : plan.job.sequence);
-  return step_ms * 1e-3 * plan.layout.world / tokens;
+  return step_ms * 1e-3 * plan.layout.world / tokens_per_step(plan.job);
 }
 
 }  // namespace topomoe

@@ -80,6 +80,16 @@ struct WhatIfRun {
 // every point is refused, or every edited one for its edits: then the question is wrong, not the points.
 std::vector<WhatIfOutcome> run_what_if(const WhatIf&, const WhatIfRun& = {});
 
+// Two points that are neighbours along an axis of numbers, in rising order, and whose plans differ in TP, CP, PP, ETP,
+// EP, recomputation (layout) or in how tokens travel (algorithm); or of which one has no plan.
+struct WhatIfChange {
+  std::string key;
+  std::size_t from = 0, to = 0;  // points
+  bool layout = false, algorithm = false;
+  std::string text;  // "sequence 32768 to 65536: TP1 CP2 ... -> TP1 CP4 ..."
+};
+std::vector<WhatIfChange> find_changes(const WhatIf&, const std::vector<WhatIfOutcome>&);
+
 // The link that is busy longest in a layer; null where no link is used.
 const LinkClassLoad* busiest_link(const Plan&);
 double gpu_seconds_per_token(const Plan&, double step_ms);

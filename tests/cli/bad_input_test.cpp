@@ -89,6 +89,20 @@ TEST_F(BadInput, CommandLine_IsExitCodeTwo) {
   refused("run nowhere.json --backend smoke-signals", 2, {"backend"});
 }
 
+// 0 is not "any", and 10^12 GPUs is no number that "could not be converted".
+TEST_F(BadInput, NumbersOutOfRange_NameTheRange) {
+  for (const char* number : {"0", "-8", "1000000000000", "1e3", "8.5", "x", "\"\""}) {
+    refused(kPlan + "--gpus " + number, 2, {"--gpus", "a whole number from 1 to 10000000"});
+    refused(kPlan + "--sequence " + number, 2, {"--sequence", "a whole number from 1 to"});
+  }
+  refused(kPlan + "--global-batch 0", 2, {"--global-batch", "0"});
+  refused(kPlan + "--chunks 65", 2, {"--chunks", "65", "64"});
+  for (const char* GiB : {"0", "-1", "nan", "inf", "x"})
+    refused(kPlan + "--memory-GiB " + GiB, 2, {"--memory-GiB", GiB});
+  refused("estimate alltoall --cluster $clusters/dgx-h100.json --bytes 1M --gpus 0", 2, {"--gpus", "0"});
+  refused("explain", 2, {"plan", "missing", "--glossary"});
+}
+
 TEST_F(BadInput, OutputThatCannotBeWritten_IsNamed) {
   refused("plan -o nowhere/plan.json --model $models/mixtral-8x7b.json --cluster $clusters/quickstart-2xh100.json", 2,
           {"-o", "nowhere/plan.json"});

@@ -105,6 +105,9 @@ TEST_F(Command, Emit_Nonsense_IsUsage) {
   said = topomoe("emit slurm plan.json --hosts 'n[1-3]'");
   EXPECT_EQ(said.code, 2);
   expect_one_line(said.err, {"--hosts", "3 names", "2 hosts"});
+  said = topomoe("emit rankfile plan.json --cluster $clusters/gb200-nvl72.json");
+  EXPECT_EQ(said.code, 2);
+  expect_one_line(said.err, {"--cluster", "GPUs on a host", "8 ranks"});
   EXPECT_EQ(topomoe("emit fax plan.json").code, 2);
   EXPECT_EQ(topomoe("emit slurm no.json").code, 2);
 }

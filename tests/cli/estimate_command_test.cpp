@@ -100,6 +100,39 @@ TEST_F(Estimates, Dispatch_SaysOnHowManyNodesATokenLies) {
   EXPECT_GT(free["time_us"].get<double>(), 1.2 * limited["time_us"].get<double>());
 }
 
+// 256 experts are no multiple of 72 ranks: 288 are.
+TEST_F(Estimates, Dispatch_TakesExpertsThatTheRanksDivide) {
+  const Json json = estimate("dispatch --cluster $clusters/gb200-nvl72.json --tokens 128");
+  EXPECT_NE(json["question"].get<std::string>().find("top-8 of 288 experts, 20 SMs, 72 GPUs on one node"),
+            std::string::npos)
+      << json["question"];
+}
+
+// Plan and estimate ask one function. 4,096 tokens a GPU, EP 8 of Mixtral-8x7B: each GPU holds one expert whole, and is
+// sent 8 x 4,096 x 2 / 8 = 8,192 rows.
+TEST_F(Estimates, MoeFfn_IsWhatThePlanSaysOfExperts) {
+  for (const std::string phase : {"train", "prefill"}) {
+    const Said planned = topomoe("plan --cluster $clusters/dgx-h100.json --model '" TOPOMOE_SOURCE_DIR
+                                 "/configs/models/mixtral-8x7b.json' --phase " +
+                                 phase +
+                                 " --fix tp=1,ep=8,etp=1,pp=1,cp=1 --micro-batch 1 --recompute none --memory-GiB 1000 "
+                                 "--split sliced --transport flat --chunks 1 --format json");
+    ASSERT_EQ(planned.code, 0) << planned.err;
+    double alone_us = 0;
+    const Json plan = Json::parse(planned.out);
+    for (const auto& step : plan["predicted_forward"]["steps"])
+      if (step["name"] == "experts.0") alone_us += step["alone_us"].get<double>();
+    const Json json = estimate(
+        "moe_ffn --cluster $clusters/dgx-h100.json --tokens 32768 --hidden 4096 --ffn 14336 --experts 8 "
+        "--topk 2 --ep 8 --phase " +
+        phase);
+    EXPECT_NEAR(json["in_step_us"].get<double>() / alone_us, 1, 0.01) << phase;
+    EXPECT_EQ(json["kernel"], phase == "train" ? "grouped GEMMs" : "one fused kernel");
+    // 2 x 8,192 x 3 x 4,096 x 14,336 flop at 989 TFLOP/s: 2,918 us.
+    EXPECT_GT(json["experts_us"].get<double>(), 2918);
+  }
+}
+
 TEST_F(Estimates, Nonsense_IsRefusedInOneLine) {
   const std::string h100 = " --cluster $clusters/dgx-h100.json ";
   refused("estimate broadcast" + h100 + "--bytes 1", {"operation", "broadcast", "alltoall"});
@@ -107,7 +140,7 @@ TEST_F(Estimates, Nonsense_IsRefusedInOneLine) {
   for (const std::string bytes : {"-1", "nan", "inf", "1e30", "ten", "1KB", "1X"})
     refused("estimate alltoall" + h100 + "--bytes=" + bytes, {"--bytes", bytes});
   refused("estimate alltoall" + h100 + "--bytes 1 --gpus=-8", {"--gpus"});
-  refused("estimate alltoall" + h100 + "--bytes 1 --gpus 1000000000000", {"command line"});
+  refused("estimate alltoall" + h100 + "--bytes 1 --gpus 1000000000000", {"--gpus", "a whole number from 1 to"});
   refused("estimate alltoall" + h100 + "--bytes 1 --measured nan", {"--measured"});
   refused("estimate alltoall" + h100 + "--bytes 1 --measured=-3", {"--measured"});
   refused("estimate alltoall" + h100 + "--bytes 1 --calibration nowhere.json", {"nowhere.json"});
@@ -118,7 +151,8 @@ TEST_F(Estimates, Nonsense_IsRefusedInOneLine) {
   for (const std::string tokens : {"1e11", "0.5", "0", "nan"})
     refused("estimate moe_ffn" + h100 + "--tokens " + tokens, {"--tokens"});
   refused("estimate combine" + h100 + "--tokens 8 --experts=-5", {"experts", "-5"});
-  refused("estimate combine" + h100 + "--tokens 8 --gpus 3", {"experts", "3"});
+  refused("estimate combine" + h100 + "--tokens 8 --experts 256 --gpus 3", {"experts", "3"});
+  refused("estimate moe_ffn" + h100 + "--tokens 8 --phase serve", {"--phase", "serve", "decode"});
   refused("estimate dispatch" + h100, {"--tokens"});
   refused("estimate dispatch" + h100 + "--tokens 8 --dtype int4", {"--dtype"});
   refused("estimate dispatch --cluster $clusters/l40s-8x-pcie.json --tokens 8", {"NVLink"});

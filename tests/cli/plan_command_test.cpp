@@ -71,6 +71,13 @@ TEST_F(Command, Explain_OfTwoPlans_SaysWhatDiffers) {
   EXPECT_EQ(topomoe("explain a.json a.json").out.find("the same: cluster, job, layout"), 0U);
 }
 
+TEST_F(Command, Explain_Glossary_NeedsNoPlan) {
+  const Said said = topomoe("explain --glossary");
+  ASSERT_EQ(said.code, 0) << said.err;
+  for (const char* word : {"ETP", "node_dedup", "lane", "MFU"})
+    EXPECT_NE(said.out.find(word), std::string::npos) << word;
+}
+
 TEST_F(Command, Plan_AsJson_IsThePlanOnStdout) {
   const Said said =
       topomoe("plan --cluster $clusters/quickstart-2xh100.json --model $models/mixtral-8x7b.json --format json");

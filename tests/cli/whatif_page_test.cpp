@@ -181,6 +181,9 @@ void expect_curve(const json& curve, const json& all, double (*metric)(const jso
 
 void expect_page(const json& page, const json& all) {
   EXPECT_EQ(page.at("question"), all.at("question"));
+  ASSERT_EQ(page.at("changes").size(), all.at("changes").size());
+  for (std::size_t i = 0; i < all.at("changes").size(); ++i)
+    EXPECT_EQ(page.at("changes")[i], all.at("changes")[i].at("text"));
   ASSERT_EQ(page.at("rows").size(), all.at("points").size());
   ASSERT_EQ(page.at("points").size(), all.at("points").size());
   for (std::size_t i = 0; i < all.at("points").size(); ++i) {

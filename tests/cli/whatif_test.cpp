@@ -31,6 +31,22 @@ struct WhatIf : Command {
   }
 };
 
+// Longer sequences want more context parallelism, and other chunks: the sweep says between which points.
+TEST_F(WhatIf, LongContext_SaysWhereLayoutAndChunksChange) {
+  const std::string sweep_of = "--global-batch 16 --set sequence=8192,16384,32768,65536,131072";
+  const json all = sweep(sweep_of);
+  bool layout = false, chunks = false;
+  for (const json& change : all.at("changes")) {
+    EXPECT_EQ(change.at("key"), "sequence");
+    EXPECT_EQ(change.at("to_point").get<int>(), change.at("from_point").get<int>() + 1);
+    layout |= change.at("layout").get<bool>(), chunks |= change.at("algorithm").get<bool>();
+  }
+  EXPECT_TRUE(layout && chunks) << all.at("changes");
+  const std::string text = topomoe(kSweep + sweep_of).out;
+  for (const json& change : all.at("changes"))
+    EXPECT_NE(text.find(change.at("text").get<std::string>()), std::string::npos) << change << text;
+}
+
 // 2 x 3 points, the last key fastest.
 TEST_F(WhatIf, Settings_AreCrossed) {
   const json all = sweep(kOneLayout + "--set nic.GBps=25,50.5 --set global_batch=64,128,256");

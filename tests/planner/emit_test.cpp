@@ -351,7 +351,22 @@ TEST(EmitRankfile, Ranks_StandOnTheirHosts) {
   const std::string two = emit_rankfile(plan, {{}, 2})->text;
   EXPECT_HAS(two, "rank 3=host0 slot=0:*\nrank 4=host0 slot=1:*\n");
   EXPECT_HAS(two, "rank 11=host1 slot=0:*\nrank 12=host1 slot=1:*\n");
+  EXPECT_HAS(emit_rankfile(plan, {})->not_expressed.front(), "--cluster");
+  // GPUs 1 and 3 of four on the second socket, and so on.
+  const std::string by_gpu = emit_rankfile(plan, {{}, 1, {0, 1, 0, 1, 0, 1, 0, 1}})->text;
+  EXPECT_HAS(by_gpu, "rank 8=host1 slot=0:*\nrank 9=host1 slot=1:*\nrank 10=host1 slot=0:*\n");
+  EXPECT_HAS(message_of([&] { emit_rankfile(plan, {{}, 1, {0, 1}}); }), "2 GPUs on a host");
+  EXPECT_HAS(message_of([&] { emit_rankfile(plan, {{}, 2, {0, 0, 0, 0, 1, 1, 1, 1}}); }), "--sockets 2");
   for (const int sockets : {0, -1, 9}) EXPECT_HAS(message_of([&] { emit_rankfile(plan, {{}, sockets}); }), "--sockets");
+}
+
+TEST(EmitRankfile, Sockets_AreThoseOfTheTopology) {
+  const std::string clusters = TOPOMOE_SOURCE_DIR "/configs/clusters/";
+  EXPECT_EQ(socket_of_gpus(read_topology_file(clusters + "dgx-h100.json")), (std::vector<int>{0, 0, 0, 0, 1, 1, 1, 1}));
+  Topology unknown = read_topology_file(clusters + "dgx-h100.json");
+  for (HostTemplate& host : unknown.templates)
+    for (HostDevice& device : host.devices) device.numa = -1;
+  EXPECT_HAS(message_of([&] { socket_of_gpus(unknown); }), "--sockets");
 }
 
 TEST(EmitTorchrun, Command_FixesRanks) {

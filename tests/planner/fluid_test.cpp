@@ -52,7 +52,8 @@ Case random_case(Random& random, bool order = true) {
 
 std::vector<double> rates(const Case& c, const std::vector<int>& active) {
   std::vector<double> rate;
-  MaxMin(c.flows, c.capacity).share(active, rate);
+  const auto flows = views(c.flows);
+  MaxMin(flows, c.capacity).share(active, rate);
   return rate;
 }
 

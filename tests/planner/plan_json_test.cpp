@@ -76,6 +76,8 @@ TEST(PlanJson, Text_PutsTheDecisionFirst) {
             "    \"layout\": \"TP8 CP1 DP2 PP1 | ETP8 EP2 EDP1\",\n"
             "    \"algorithm\": \"sliced flat n=1\",\n"
             "    \"time_ms\": 126.5000001,\n"
+            "    \"tokens_per_s\": 8289138.33336827,\n"  // 256 x 4096 in that time
+            "    \"mfu\": 0.41708796764408496,\n"        // 412.5 / 989
             "    \"moe_layer_forward_us\": 500.0,\n"
             "    \"moe_layer_backward_us\": 933.3333333333334,\n"
             "    \"bottleneck\": \"nic_out host0/nic0\",\n"

@@ -43,7 +43,7 @@ inline Plan sample_plan(int n, int world = 16) {
   predict(p.schedule.backward, p.backward);
   p.time = {123.4, 0.1, 0, 1e-7, 3};
   p.tokens_per_rank = 4096;
-  p.model_TFLOPps_per_gpu = 412.5;
+  p.model_TFLOPps_per_gpu = 412.5, p.peak_TFLOPps_per_gpu = 989;
   p.loads = {{"nic_out", "host0/nic0", 50, 1e9, 2e4}, {"nvlink", "host0/gpu0 -> nvswitch", 450, 3e9, 6666.7}};
   p.memory_GiB = {{"weights", 30.5}, {"optimizer", 20}, {"activations", 10.25}};
   p.memory_limit_GiB = 80;
@@ -62,7 +62,7 @@ inline Plan sample_plan(int n, int world = 16) {
   p.rejected = {{"TP4 CP1 DP4 PP1 | ETP4 EP4 EDP1", "sliced flat n=2", 150.5, 70, true, "slower by 20 %"}};
   p.pareto = {{"TP8 CP1 DP2 PP1 | ETP8 EP2 EDP1", "sliced flat n=2", 126.5, 60.75}};
   p.sensitivity = {{"nic_out", 0.8, 140.1, true, "TP4 CP1 DP4 PP1 | ETP4 EP4 EDP1", "sliced flat n=3"}};
-  p.flips = {{"tokens per rank", 2048, "replicated flat n=1"}};
+  p.flips = {{Flip::kTokens, 2048, false, "replicated flat n=1"}, {Flip::kSkew, 2, true, ""}};
   return p;
 }
 

@@ -132,5 +132,47 @@ TEST(WhatIf, GpuSeconds_AreCountedByTheTokensOfAStep) {
   EXPECT_DOUBLE_EQ(gpu_seconds_per_token(plan, 1000), 16.0 / 64);
 }
 
+// Values need not come in rising order; neighbours do. A point is 3 * memory + sequence.
+TEST(WhatIf, Changes_AreWhereNeighboursAlongNumbersDiffer) {
+  WhatIf w = question();
+  w.settings = {parse_setting("memory_GiB=76,12,0.01"), parse_setting("sequence=4096,512,65536")};
+  const auto outcomes = run_what_if(w);
+  const auto changes = find_changes(w, outcomes);
+  const auto way = [&](std::size_t i) -> std::string {
+    if (!outcomes[i].plan) return name(outcomes[i].status);
+    const Plan& p = *outcomes[i].plan;
+    std::string text = p.schedule.name + std::string(to_string(p.job.recompute));
+    for (const int size : {p.layout.tp, p.layout.cp, p.layout.pp, p.layout.etp, p.layout.ep})
+      text += " " + std::to_string(size);
+    return text;
+  };
+  std::vector<std::pair<std::size_t, std::size_t>> expected, found;
+  for (const std::size_t sequence : {0U, 1U, 2U})
+    for (const auto& [a, b] : {std::pair<std::size_t, std::size_t>{6, 3}, {3, 0}})  // 0.01 to 12, 12 to 76 GiB
+      if (way(a + sequence) != way(b + sequence)) expected.emplace_back(a + sequence, b + sequence);
+  for (const std::size_t memory : {0U, 3U, 6U})
+    for (const auto& [a, b] : {std::pair<std::size_t, std::size_t>{1, 0}, {0, 2}})  // 512 to 4096, 4096 to 65536
+      if (way(memory + a) != way(memory + b)) expected.emplace_back(memory + a, memory + b);
+  for (const WhatIfChange& c : changes) {
+    found.emplace_back(c.from, c.to);
+    EXPECT_TRUE(c.layout || c.algorithm);
+  }
+  EXPECT_EQ(found, expected);
+  EXPECT_GT(found.size(), 3U);
+  EXPECT_HAS(what_if_text(w, outcomes), "changes  ");
+  EXPECT_HAS(changes.front().text, "memory_GiB 0.01 to 12: infeasible -> TP");
+}
+
+// Twice the batch is twice the work: the shorter step is not the better one.
+TEST(WhatIf, PointsOfDifferentWork_AreNotComparedByStepTime) {
+  WhatIf w = question();
+  w.settings = {parse_setting("global_batch=64,128")};
+  const std::string text = what_if_text(w, run_what_if(w));
+  EXPECT_HAS(text, "tokens a step differ");
+  EXPECT_EQ(text.find("fastest"), std::string::npos);
+  w.settings = {parse_setting("nic.GBps=25,50")};
+  EXPECT_HAS(what_if_text(w, run_what_if(w)), "fastest: ");
+}
+
 }  // namespace
 }  // namespace topomoe

@@ -113,6 +113,14 @@ TEST(NcclXml, WhatNcclNeverWrites_IsRefusedSayingWhere) {
   EXPECT_TRUE(contains(refusal([&] { from_text(gpu + "<c2c bw=\"fast\"/></gpu></pci>"); }), "<c2c> bw"));
   EXPECT_TRUE(contains(refusal([] { from_text("<nic><net name=\"e\" speed=\"4e99\"/></nic>"); }), "<net> speed"));
   EXPECT_TRUE(contains(refusal([] { from_text("<pci busid=\"a\" link_width=\"1000\"/>"); }), "link_width"));
+  EXPECT_TRUE(contains(refusal([] { from_text("<nic><net name=\"e\" speed=\"-400000\"/></nic>"); }), "<net> speed"));
+  EXPECT_TRUE(contains(refusal([] { from_text("<nic><net name=\"e\" latency=\"-5\"/></nic>"); }), "<net> latency"));
+  EXPECT_TRUE(
+      contains(refusal([] { from_text("<pci busid=\"a\" link_speed=\"-32.0 GT/s PCIe\"/>"); }), "<pci> link_speed"));
+  EXPECT_TRUE(contains(refusal([&] { from_text(gpu + "<c2c bw=\"-1\"/></gpu></pci>"); }), "<c2c> bw"));
+  // A port whose speed NCCL could not read.
+  for (const char* speed : {"0", "-1", ""})
+    EXPECT_TRUE(warns(from_text("<nic><net name=\"e\" speed=\"" + std::string(speed) + "\"/></nic>"), "port speed"));
   std::string deep;
   for (int i = 0; i < 5000; ++i) deep += "<pci busid=\"" + std::to_string(i) + "\">";
   for (int i = 0; i < 5000; ++i) deep += "</pci>";

@@ -62,6 +62,8 @@ if (data.phase !== "train") metrics.step_ms.name = "time of a pass";
 
 const numbers = a => a.values.every(v => typeof v === "number");
 const longest = list => list.reduce((best, a) => !best || a.values.length > best.values.length ? a : best, null);
-const state = {metric: "step_ms", point: Math.max(0, points.findIndex(planned)), sort: null, down: false, from: 0};
+// Steps that do different work are compared by the token.
+const same_work = !varied.some(a => ["phase", "sequence", "global_batch"].includes(a.key));
+const state = {metric: same_work ? "step_ms" : "gpu_seconds", point: Math.max(0, points.findIndex(planned)), sort: null, down: false, from: 0};
 state.along = longest(varied.filter(numbers)) || varied[0] || axes[0];
 state.lines = varied.find(a => a !== state.along) || null;

@@ -16,6 +16,7 @@ function self_test() {
     buckets: text("#buckets b"),
   });
   const report = {question: $("question").textContent, rows: [], points: [], curves: {}, by_curve: [], by_heat: []};
+  report.changes = text("#changes li");
   for (const row of document.querySelectorAll("#rows tbody tr")) report.rows.push(text("td", row));
   for (let i = 0; i < report.rows.length; ++i) {
     click(document.querySelector(`#rows tr[data-point="${i}"] td`));

@@ -120,6 +120,9 @@ set_theme(asked || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" 
 document.title = `what if: ${data.model}`;
 $("question").textContent = data.question;
 $("edits").textContent = [data.degrade.length ? "degraded where edited: " + data.degrade.join(", ") : "", data.remove.length ? "removed where edited: " + data.remove.join(", ") : ""].filter(t => t).join("; ");
+// Where the plan becomes another; a click chooses the point where it has.
+for (const c of data.changes.slice(0, page_rows)) make($("changes"), "li", {"data-point": c.to_point}, c.text);
+if (data.changes.length > page_rows) make($("changes"), "li", {}, `and ${data.changes.length - page_rows} more`);
 const linked = /^#point=(\d+)$/.exec(location.hash);
 if (linked) state.point = Math.min(points.length - 1, +linked[1]);
 $("sweep").hidden = points.length === 1;

@@ -160,6 +160,17 @@ void moe_kernel(Report& report) {
                   f.launch_us, f.foreign_us, f.per_1024_k_us, f.weight_hbm_fraction, f.stream_hbm_fraction,
                   f.peak_fraction, f.l2_GBps, f.ramp_k, 100 * spread));
   check_bounds(report, "MoE kernel", bounds);
+  // What training is priced at, another kernel than this table's: how far the two lie apart.
+  const ComputeModel model(h100_sxm(), DType::bf16, std::vector<Calibration>{h100_compute()});
+  std::vector<Pair> apart;
+  for (const MoeKernelRow& r : rows)
+    if (r.distribution == "balanced" && r.ep == 1 && r.tokens >= 4096) {
+      const std::vector<double> even(static_cast<std::size_t>(r.experts), 1.0 * r.tokens * r.top_k / r.experts);
+      apart.push_back(pair_of(model.expert_ffn(even, r.hidden, 1.0 * r.inter / r.tp, 3, FfnKernel::grouped_gemm),
+                              r.point.time_us, shape(r), fmt::format("T {} tp {}", r.tokens, r.tp)));
+    }
+  report.table("Grouped GEMMs, as training is priced, beside the fused kernel's times (EP 1, even, >= 4,096 tokens)", 0,
+               apart);
 }
 
 }  // namespace topomoe::accuracy

@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   topomoe::accuracy::deepep(report);
   topomoe::accuracy::gemm(report);
   topomoe::accuracy::moe_kernel(report);
+  topomoe::accuracy::attention(report);
   topomoe::accuracy::fsmoe(report);
   topomoe::accuracy::moeshard(report);
   topomoe::accuracy::training_steps(report);

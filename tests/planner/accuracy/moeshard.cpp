@@ -61,7 +61,8 @@ struct Model {
     double us = collective_us("all_gather", all * row) + collective_us("reduce_scatter", all * row) +
                 2 * (compute.copy(2 * tokens * row).time_us + compute.copy(all * row).time_us);
     if (c.system == "sharded_fused") {
-      us += 2 * compute.copy(all * row).time_us + compute.grouped_ffn(rows, kHidden, kFfn / kGpus, 2).time_us;
+      us += 2 * compute.copy(all * row).time_us +
+            compute.expert_ffn(rows, kHidden, kFfn / kGpus, 2, FfnKernel::fused).time_us;
     } else {
       for (const double r : rows) us += gemm_pair_us(r, kFfn / kGpus);
     }

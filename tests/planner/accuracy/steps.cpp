@@ -52,7 +52,7 @@ double dense_TFLOPps(const DenseStep& s) {
   Job job;
   job.sequence = s.sequence, job.micro_batch = 1, job.global_batch = s.batch_per_dp * l.dp;
   Machine machine = machine_of(topology, job.dtype, builtin_calibrations());
-  machine.efficiency.in_step = Efficiency::kTrainingStep;
+  set_phase(machine, Phase::train);
   const int node = topology.gpus_per_node();
   const StepCosts costs = step_costs(m, job, l, stage_classes(m, l), layer_costs(m, job, l, machine, node),
                                      step_curves(l, machine, node), machine);

@@ -9,6 +9,7 @@ void nccl(Report&);
 void deepep(Report&);
 void gemm(Report&);
 void moe_kernel(Report&);
+void attention(Report&);
 void fsmoe(Report&);
 void moeshard(Report&);
 void training_steps(Report&);

@@ -50,6 +50,21 @@ TEST(DeepEp, MeasuredShapes_AreTakenAsTheyAre) {
   EXPECT_TRUE(model_on("h100-2x8").estimate(request(EpOperation::dispatch, 4096, 2, 24)).source.starts_with("scaled"));
 }
 
+// SMs of B200 copy over an NVLink twice as fast, at the same clock: no request takes longer than on H100.
+TEST(DeepEp, AFasterNvlinkIsNeverSlower) {
+  const DeepEpModel h100 = model_on("dgx-h100"), b200 = model_on("dgx-b200");
+  for (const bool low_latency : {false, true})
+    for (const EpOperation op : {EpOperation::dispatch, EpOperation::combine})
+      for (double tokens = 1; tokens < 1e5; tokens *= 4) {
+        EpRequest r = request(op, tokens, 1, 20);
+        r.low_latency = low_latency;
+        const EpEstimate slow = h100.estimate(r), fast = b200.estimate(r);
+        EXPECT_LE(fast.time_us, slow.time_us * (1 + 1e-12)) << tokens;
+        EXPECT_LT(fast.time_us, (tokens > 1e4 ? 0.6 : 1.01) * slow.time_us) << tokens;
+        EXPECT_GT(fast.high_us / fast.time_us, 1.5);
+      }
+}
+
 TEST(DeepEpLaws, MonotoneInTokensAndSms_NeverBelowTheBound) {
   for (const char* name : {"hgx-h200", "h100-2x8", "dgx-a100", "dgx-b200"}) {
     const DeepEpModel model = model_on(name);
