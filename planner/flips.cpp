@@ -24,7 +24,7 @@ Algorithm best_for(Search& s, const Candidate& c, double tokens) {
   for (std::size_t i = 0; i < s.prices.in_one_chunk(c.layout, tokens).size(); ++i) {
     const Algorithm& a = s.prices.refined(c.layout, tokens, i, forwards);
     if (in_GiB(s.memory(job, c.layout, a.split).total()) > s.limit_GiB) continue;
-    outcomes.push_back({a, step_time(costs, {a.forward_s, a.backward_s, a.idle_s}).total_ms()});
+    outcomes.push_back({a, s.time(c.layout, costs, a).total_ms()});
   }
   return outcomes.empty() ? c.algorithm : outcomes[choose(outcomes)].algorithm;
 }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 
+#include "planner/gradient_slack.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -432,11 +433,16 @@ LayerPricer::Times LayerPricer::times(const Schedule& s, bool backward, const Pa
   const auto& steps = backward ? s.backward : s.forward;
   bound_.assign(resources_.size(), 0.0);
   Times out;
+  std::vector<Interval> lane;
   double busy = 0;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     out.time_s = std::max(out.time_s, intervals[i].end_s);
     for (const Use& u : running_[i]->uses) bound_[static_cast<std::size_t>(u.resource)] += u.bound_s;
-    if (steps[i].lane == Lane::inter_node) busy += intervals[i].end_s - intervals[i].begin_s;
+    if (steps[i].lane == Lane::inter_node) {
+      busy += intervals[i].end_s - intervals[i].begin_s;
+      if (backward) lane.push_back(intervals[i]);
+    }
+    if (steps[i].kind == StepKind::expert_wgrad) out.wgrad_s = std::max(out.wgrad_s, intervals[i].end_s);
     if (steps[i].kind == StepKind::expert_forward || steps[i].kind == StepKind::expert_dgrad ||
         steps[i].kind == StepKind::expert_wgrad)
       out.experts_s += running_[i]->alone_s;
@@ -445,6 +451,7 @@ LayerPricer::Times LayerPricer::times(const Schedule& s, bool backward, const Pa
   for (std::size_t r = 0; r < bound_.size(); ++r)
     if (resources_[r] == "nic_out") out.network_s = bound_[r];
   out.inter_node_idle_s = std::max(0.0, out.time_s - busy);
+  if (backward) out.idle = idle_windows(lane, 0, out.time_s);
   return out;
 }
 

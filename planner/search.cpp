@@ -78,6 +78,12 @@ const LayerCosts& Search::layer_costs(const Job& job, const Layout& l) {
   return at->second;
 }
 
+TimeBreakdown Search::time(const Layout& l, const StepCosts& costs, const Algorithm& a) {
+  const auto [at, fresh] = curves_.try_emplace({l.tp, l.cp, l.pp, l.etp, l.ep, l.expert_order, l.zero == 0});
+  if (fresh) at->second = step_curves(l, machine, gpus_per_node());
+  return placed_step_time(request.model, l, costs, moe_times(a), at->second);
+}
+
 // "TP2 ... PP8, micro-batch 1, recompute full".
 std::string run_name(const Layout& l, const Job& job) {
   std::string text = name(l) + fmt::format(", micro-batch {}", job.micro_batch);
@@ -87,15 +93,35 @@ std::string run_name(const Layout& l, const Job& job) {
 
 namespace {
 
-MoeTimes moe_times(const Algorithm& a) { return {a.forward_s, a.backward_s, a.idle_s}; }
 // No step of these passes or longer ones takes less. A backward that is longer hides more gradients, but never more
 // than it is longer; where that could be less than nothing, because another stage than the one that reduces most sets
 // the pace, all of them count as hidden.
 double bound_ms(const StepCosts& c, double forward_s, double backward_s, double idle_s) {
   int least_layers = std::numeric_limits<int>::max();
   for (const StepCosts::Stage& stage : c.stages) least_layers = std::min(least_layers, stage.moe_layers);
-  if (c.micro_batches * least_layers < c.reducing_layers) idle_s = std::numeric_limits<double>::infinity();
+  if (c.micro_batches * least_layers < c.gradient_passes * c.reducing_layers)
+    idle_s = std::numeric_limits<double>::infinity();
   return step_time(c, {forward_s, backward_s, idle_s}).total_ms();
+}
+
+void place(Search& s, Candidate& c) {
+  if (!c.placed) c.time = s.time(c.layout, c.costs, c.algorithm), c.placed = true;
+}
+
+// Sorts by time, gradients placed in all that a plan tells of: the first ones, and those as fast as the first. Of the
+// others the time is a bound.
+void settle(Search& s, std::vector<Candidate>& priced) {
+  constexpr std::size_t kTold = 8;
+  for (bool again = true; again;) {
+    std::stable_sort(priced.begin(), priced.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.time.total_ms() < b.time.total_ms(); });
+    again = false;
+    for (std::size_t i = 0; i < priced.size(); ++i) {
+      if (i >= kTold && !as_fast(priced[i].time.total_ms(), priced[0].time.total_ms())) break;
+      again |= !priced[i].placed;
+      place(s, priced[i]);
+    }
+  }
 }
 
 // Routed experts of a MoE layer at peak rate: no schedule computes less, nor faster.
@@ -156,13 +182,14 @@ Candidate least_traffic(Search& s, const Candidate& fastest) {
     const Algorithm& a = s.prices.refined(fastest.layout, tokens, i, forwards);
     const double GiB = in_GiB(s.memory(fastest.job, fastest.layout, a.split).total());
     if (GiB > s.limit_GiB) continue;
-    outcomes.push_back({a, step_time(fastest.costs, moe_times(a)).total_ms()});
+    outcomes.push_back({a, s.time(fastest.layout, fastest.costs, a).total_ms()});
     memory_GiB.push_back(GiB);
   }
   const std::size_t best = choose(outcomes);
   Candidate out = fastest;
   out.algorithm = outcomes[best].algorithm;
-  out.time = step_time(out.costs, moe_times(out.algorithm));
+  out.placed = false;
+  place(s, out);
   out.memory_GiB = memory_GiB[best];
   return out;
 }
@@ -225,13 +252,14 @@ std::vector<Candidate> race(Search& s, std::span<const Open> open, std::int64_t&
       c.algorithm = s.prices.refined(base.layout, tokens, i, forwards);
       c.time = step_time(c.costs, moe_times(c.algorithm));
       c.memory_GiB = o.memory_GiB[split];
+      // Hiding gradients in the sum of idle time is a bound too: where it is not enough, nothing need be placed.
+      if (!hopeless(c.time.total_ms())) place(s, c);
       mine_ms = std::min(mine_ms, c.time.total_ms()), best_ms = std::min(best_ms, mine_ms);
       priced.push_back(std::move(c));
     }
     pruned += !refined;
   }
-  std::stable_sort(priced.begin(), priced.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.time.total_ms() < b.time.total_ms(); });
+  settle(s, priced);
   return priced;
 }
 
@@ -277,24 +305,28 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
     const StepCurves curves = step_curves(layout, s.machine, s.gpus_per_node());
     std::vector<StageClass> stages;
     int vpp = 0;
+    bool runs[2] = {false, false};  // by split: at a lower stage of ZeRO, all else alike
     for (const Variant& v : variants(layout, request.model, request.job, s.constraints)) {
       Open o;
       Candidate& c = o.base;
-      c.layout = layout, c.layout.vpp = v.vpp;
+      c.layout = layout, c.layout.vpp = v.vpp, c.layout.zero = v.zero;
       c.job = request.job, c.job.micro_batch = v.micro_batch, c.job.recompute = v.recompute;
       if (v.vpp != vpp) stages = stage_classes(request.model, c.layout), vpp = v.vpp;
-      ++enumerated;
+      if (v.zero == layout.zero) runs[0] = runs[1] = false;
       bool any = false;
       int least = -1;  // the split that needs least
       for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
         if (!request.split.empty() && request.split != name(split)) continue;
         if (split == TokenSplit::replicated && layout.tp == 1 && request.split.empty()) break;  // the same thing
         const auto i = static_cast<std::size_t>(split);
+        if (runs[i]) continue;
         o.memory_GiB[i] = in_GiB(s.memory(c.job, c.layout, split, stages).total());
-        o.fits[i] = o.memory_GiB[i] <= s.limit_GiB;
+        o.fits[i] = runs[i] = o.memory_GiB[i] <= s.limit_GiB;
         any |= o.fits[i];
         if (least < 0 || o.memory_GiB[i] < o.memory_GiB[static_cast<std::size_t>(least)]) least = static_cast<int>(i);
       }
+      if (least < 0) continue;
+      ++enumerated;
       too_big += !any;
       // What is far too large is not told of.
       c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(least)];

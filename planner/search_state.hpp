@@ -5,6 +5,7 @@
 #include <map>
 #include <tuple>
 
+#include "planner/gradients.hpp"
 #include "planner/layer_prices.hpp"
 #include "planner/layout_space.hpp"
 #include "planner/memory.hpp"
@@ -21,7 +22,10 @@ struct Candidate {
   Algorithm algorithm;
   TimeBreakdown time;
   double memory_GiB = 0;
+  bool placed = false;  // time: with gradients placed, not only bounded
 };
+
+inline MoeTimes moe_times(const Algorithm& a) { return {a.forward_s, a.backward_s, a.idle_s, a.idle, a.wgrad_s}; }
 
 struct PlanCache {
   ScheduleCache schedules;
@@ -49,10 +53,13 @@ struct Search {
   MemoryBreakdown memory(const Job& job, const Layout& l, TokenSplit split, std::span<const StageClass> stages);
   MemoryBreakdown memory(const Job& job, const Layout& l, TokenSplit split);
   const LayerCosts& layer_costs(const Job& job, const Layout& l);
+  // A step's time with gradients placed.
+  TimeBreakdown time(const Layout& l, const StepCosts& costs, const Algorithm& a);
 
  private:
   std::map<std::tuple<int, int, int, bool>, LayerCosts> layers_;  // by tp, cp, micro-batch, sequence parallelism
-  std::map<std::pair<int, int>, double> skews_;                   // by ep and etp
+  std::map<std::tuple<int, int, int, int, int, ExpertOrder, bool>, StepCurves> curves_;  // of layouts timed so far
+  std::map<std::pair<int, int>, double> skews_;                                          // by ep and etp
 };
 
 // A layout and how it is run, for people.

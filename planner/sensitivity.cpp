@@ -91,7 +91,7 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chos
                                          there.layer_costs(c.job, c.layout),
                                          step_curves(c.layout, there.machine, there.gpus_per_node()), there.machine);
       const Algorithm algorithm = there.prices.best_of(c.layout, tokens, c.algorithm, costs.moe_forwards);
-      const double ms = step_time(costs, {algorithm.forward_s, algorithm.backward_s, algorithm.idle_s}).total_ms();
+      const double ms = there.time(c.layout, costs, algorithm).total_ms();
       if (best == nullptr || ms < best_ms * (best == &chosen ? 0.99 : 1 - 1e-9))
         best = &c, best_algorithm = algorithm, best_ms = ms;
     }
