@@ -16,7 +16,6 @@ namespace {
 
 constexpr std::array<std::string_view, 7> kDimensions = {"tp", "cp", "dp", "pp", "etp", "ep", "edp"};
 constexpr std::array<std::string_view, 10> kKeys = {"tp", "cp", "dp", "pp", "etp", "ep", "edp", "vpp", "mbs", "zero"};
-constexpr int kMostZero = 3;  // stages of ZeRO
 constexpr int kLeastTokensOfCp =
     1024;  // of one sequence on a rank: below, attention has nothing to hide its ring behind
 
@@ -401,7 +400,8 @@ std::vector<Variant> variants(const Layout& l, const Model& m, const Job& job, c
   // Without a group of more than one rank there is nothing to shard.
   std::vector<int> zeros{l.zero};
   if (train && c.fix.count("zero") == 0 && l.pp == 1 && (l.dp * l.cp > 1 || l.edp > 1))
-    for (int z = l.zero + 1; z <= std::min(at_most(c, "zero", kMostZero), c.target.most_zero); ++z) zeros.push_back(z);
+    for (int z = l.zero + 1; z <= std::min(at_most(c, "zero", c.unasked_zero), c.target.most_zero); ++z)
+      zeros.push_back(z);
   std::vector<Variant> out;
   for (const int b : batches)
     for (const int v : stages)

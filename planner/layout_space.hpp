@@ -41,8 +41,12 @@ TargetLimits target_limits(std::string_view name);  // throws InvalidInput listi
 struct LayoutConstraints {
   std::map<std::string, int> fix;
   std::map<std::string, int> max;
+  // ZeRO's highest stage where neither of them names one. 2 and 3 take more of the network than any measured step that
+  // this planner was held against: a search looks at them when nothing fits without, or when asked.
+  int unasked_zero = 1;
   TargetLimits target;
 };
+constexpr int kMostZero = 3;  // stages of ZeRO
 // Each text is "tp=8" or "tp=8,pp=2". Throws InvalidInput("--fix", ...) naming the key and the known ones.
 LayoutConstraints parse_constraints(const std::vector<std::string>& fix, const std::vector<std::string>& max);
 

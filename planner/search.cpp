@@ -221,6 +221,58 @@ struct TooLarge {
   double bound_ms;
 };
 
+// All ways to run the layouts.
+struct Field {
+  std::vector<Open> open;  // in order of their bounds
+  std::vector<TooLarge> forbidden;
+  std::int64_t enumerated = 0, too_big = 0;
+};
+Field enter(Search& s, const std::vector<Layout>& layouts) {
+  Field field;
+  for (const Layout& layout : layouts) {
+    const StepCurves curves = step_curves(layout, s.machine, s.gpus_per_node());
+    std::vector<StageClass> stages;
+    int vpp = 0;
+    bool runs[2] = {false, false};  // by split: at a lower stage of ZeRO, all else alike
+    for (const Variant& v : variants(layout, s.request.model, s.request.job, s.constraints)) {
+      Open o;
+      Candidate& c = o.base;
+      c.layout = layout, c.layout.vpp = v.vpp, c.layout.zero = v.zero;
+      c.job = s.request.job, c.job.micro_batch = v.micro_batch, c.job.recompute = v.recompute;
+      if (v.vpp != vpp) stages = stage_classes(s.request.model, c.layout), vpp = v.vpp;
+      if (v.zero == layout.zero) runs[0] = runs[1] = false;
+      bool any = false;
+      int least = -1;  // the split that needs least
+      for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
+        if (!s.request.split.empty() && s.request.split != name(split)) continue;
+        if (split == TokenSplit::replicated && layout.tp == 1 && s.request.split.empty()) break;  // the same thing
+        const auto i = static_cast<std::size_t>(split);
+        if (runs[i]) continue;
+        o.memory_GiB[i] = in_GiB(s.memory(c.job, c.layout, split, stages).total());
+        o.fits[i] = runs[i] = o.memory_GiB[i] <= s.limit_GiB;
+        any |= o.fits[i];
+        if (least < 0 || o.memory_GiB[i] < o.memory_GiB[static_cast<std::size_t>(least)]) least = static_cast<int>(i);
+      }
+      if (least < 0) continue;
+      ++field.enumerated;
+      field.too_big += !any;
+      // What is far too large is not told of.
+      c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(least)];
+      if (!any && c.memory_GiB > 1.25 * s.limit_GiB) continue;
+      c.costs = step_costs(s.request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), curves, s.machine);
+      const double flops = expert_flops_s(s, c.job, c.layout);
+      o.bound_ms = bound_ms(c.costs, flops, s.options.train ? 2 * flops : 0, s.options.train ? 2 * flops : 0);
+      if (any)
+        field.open.push_back(std::move(o));
+      else
+        field.forbidden.push_back({c, static_cast<TokenSplit>(least), o.bound_ms});
+    }
+  }
+  std::stable_sort(field.open.begin(), field.open.end(),
+                   [](const Open& a, const Open& b) { return a.bound_ms < b.bound_ms; });
+  return field;
+}
+
 // Prices what may be the fastest, in order of the bounds; `pruned` is increased by those whose bound was enough.
 // In order of time.
 std::vector<Candidate> race(Search& s, std::span<const Open> open, std::int64_t& pruned) {
@@ -298,65 +350,27 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
       enumerate_layouts(request.topology.gpu_count(), s.gpus_per_node(), request.model, request.job, s.constraints);
   if (!layouts) return layouts.error();
 
-  std::vector<Open> open;
-  std::int64_t enumerated = 0, too_big = 0;
-  std::vector<TooLarge> forbidden;
-  for (const Layout& layout : *layouts) {
-    const StepCurves curves = step_curves(layout, s.machine, s.gpus_per_node());
-    std::vector<StageClass> stages;
-    int vpp = 0;
-    bool runs[2] = {false, false};  // by split: at a lower stage of ZeRO, all else alike
-    for (const Variant& v : variants(layout, request.model, request.job, s.constraints)) {
-      Open o;
-      Candidate& c = o.base;
-      c.layout = layout, c.layout.vpp = v.vpp, c.layout.zero = v.zero;
-      c.job = request.job, c.job.micro_batch = v.micro_batch, c.job.recompute = v.recompute;
-      if (v.vpp != vpp) stages = stage_classes(request.model, c.layout), vpp = v.vpp;
-      if (v.zero == layout.zero) runs[0] = runs[1] = false;
-      bool any = false;
-      int least = -1;  // the split that needs least
-      for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
-        if (!request.split.empty() && request.split != name(split)) continue;
-        if (split == TokenSplit::replicated && layout.tp == 1 && request.split.empty()) break;  // the same thing
-        const auto i = static_cast<std::size_t>(split);
-        if (runs[i]) continue;
-        o.memory_GiB[i] = in_GiB(s.memory(c.job, c.layout, split, stages).total());
-        o.fits[i] = runs[i] = o.memory_GiB[i] <= s.limit_GiB;
-        any |= o.fits[i];
-        if (least < 0 || o.memory_GiB[i] < o.memory_GiB[static_cast<std::size_t>(least)]) least = static_cast<int>(i);
-      }
-      if (least < 0) continue;
-      ++enumerated;
-      too_big += !any;
-      // What is far too large is not told of.
-      c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(least)];
-      if (!any && c.memory_GiB > 1.25 * s.limit_GiB) continue;
-      c.costs = step_costs(request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), curves, s.machine);
-      const double flops = expert_flops_s(s, c.job, c.layout);
-      o.bound_ms = bound_ms(c.costs, flops, s.options.train ? 2 * flops : 0, s.options.train ? 2 * flops : 0);
-      if (any)
-        open.push_back(std::move(o));
-      else
-        forbidden.push_back({c, static_cast<TokenSplit>(least), o.bound_ms});
-    }
+  Field field = enter(s, *layouts);
+  if (field.open.empty() && s.options.train && s.constraints.fix.count("zero") + s.constraints.max.count("zero") == 0) {
+    s.constraints.unasked_zero = kMostZero;
+    field = enter(s, *layouts);
   }
-  if (open.empty()) return too_large(s, *layouts);
-  std::stable_sort(open.begin(), open.end(), [](const Open& a, const Open& b) { return a.bound_ms < b.bound_ms; });
+  if (field.open.empty()) return too_large(s, *layouts);
 
   std::int64_t pruned = 0;
-  std::vector<Candidate> priced = race(s, open, pruned);
+  std::vector<Candidate> priced = race(s, field.open, pruned);
   if (priced.empty())
     return Infeasible{"transport: none applies to any layout that fits", "leave --transport and --split free"};
   // Of the fastest layout, the algorithm: among equally fast ones, that which asks least of the network.
   const Candidate chosen = least_traffic(s, priced.front());
 
   Plan plan = describe(s, chosen);
-  plan.layouts_enumerated = enumerated;
-  plan.layouts_too_large = too_big;
+  plan.layouts_enumerated = field.enumerated;
+  plan.layouts_too_large = field.too_big;
   plan.layouts_pruned = pruned;
   // What memory forbids although it might be faster: the one that misses by least.
   const TooLarge* nearest = nullptr;
-  for (const TooLarge& f : forbidden) {
+  for (const TooLarge& f : field.forbidden) {
     if (f.bound_ms >= chosen.time.total_ms()) continue;
     if (nearest == nullptr || f.candidate.memory_GiB < nearest->candidate.memory_GiB) nearest = &f;
   }
@@ -386,7 +400,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   }
   plan.schedules_priced = s.prices.timelines();
   if (request.flips) {
-    plan.pareto = pareto_front(s, chosen, std::move(open));
+    plan.pareto = pareto_front(s, chosen, std::move(field.open));
     plan.sensitivity = find_sensitivity(s, chosen, priced), plan.flips = find_flips(s, chosen);
     for (Flip& flip : find_skew_flips(s, chosen)) plan.flips.push_back(std::move(flip));
     const std::string fewer = faster_on_fewer(s, plan);

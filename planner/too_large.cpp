@@ -55,10 +55,12 @@ Infeasible too_large(Search& s, const std::vector<Layout>& layouts) {
   if (asked.fix.erase("zero") + asked.max.erase("zero") > 0) {
     std::vector<Layout> free = layouts;
     for (Layout& l : free) l.zero = 1;
+    asked.unasked_zero = kMostZero;
     if (const Least l = least(s, r.job, free); l.GiB <= s.limit_GiB)
       return {constraint, fmt::format("zero={} fits: {:.1f} GiB with {}", l.layout.zero, l.GiB, name(l.layout))};
     asked = parse_constraints(r.fix, r.max);
     asked.target = target_limits(r.target);
+    asked.unasked_zero = kMostZero;
   }
   for (int factor = 2; factor <= 1024 && r.topology.gpu_count() <= 10'000'000 / factor; factor *= 2) {
     const int world = r.topology.gpu_count() * factor;

@@ -145,7 +145,10 @@ TEST(LayoutSpace, Zero_IsEscalatedWithoutAPipelineOnly) {
     return zeros;
   };
   const Layout one = make_layout(16, 1, 1, 1, 1, 8);
-  EXPECT_EQ(stages(one, {}), (std::vector<int>{1, 2, 3}));
+  EXPECT_EQ(stages(one, {}), std::vector<int>{1});
+  LayoutConstraints nothing_fits;
+  nothing_fits.unasked_zero = kMostZero;
+  EXPECT_EQ(stages(one, nothing_fits), (std::vector<int>{1, 2, 3}));
   EXPECT_EQ(stages(one, constrain({}, {"zero=2"})), (std::vector<int>{1, 2}));
   EXPECT_EQ(stages(make_layout(16, 1, 1, 2, 1, 8), constrain({"vpp=1"})), std::vector<int>{1});
   EXPECT_EQ(stages(make_layout(8, 8, 1, 1, 8, 1), {}), std::vector<int>{1});  // nothing to share out
