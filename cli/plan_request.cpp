@@ -70,7 +70,7 @@ void add_plan_options(CLI::App& command, PlanOptions& o) {
   const auto list = [&](const char* name, std::vector<std::string>& into, const char* help) {
     command.add_option(name, into, help)->allow_extra_args(false)->delimiter(',')->option_text("DIM=N[,DIM=N]");
   };
-  list("--fix", o.request.fix, "Fix a dimension: tp, ep, etp, pp, vpp, cp, dp, edp, mbs (repeatable)");
+  list("--fix", o.request.fix, "Fix a dimension: tp, ep, etp, pp, vpp, cp, dp, edp, mbs, zero (repeatable)");
   list("--max", o.request.max, "Bound a dimension (repeatable)");
   command.add_option("--target", o.request.target, "Only what this stack can run, default any")
       ->option_text("any|megatron|deepspeed");

@@ -73,11 +73,13 @@ void price(Algorithm& a, LayerPricer& pricer, ScheduleCache& cache, const Layout
   const LayerPricer::Times forward = pricer.times(s.schedule, false, s.forward);
   a.forward_s = forward.time_s, a.forward_bound_s = forward.bound_s, a.forward_compute_s = forward.experts_s;
   a.network_s = forward.network_s;
-  a.backward_s = a.backward_bound_s = a.backward_compute_s = a.idle_s = 0;
+  a.backward_s = a.backward_bound_s = a.backward_compute_s = a.idle_s = a.wgrad_s = 0;
+  a.idle.clear();
   if (!options.train) return;
-  const LayerPricer::Times backward = pricer.times(s.schedule, true, s.backward);
+  LayerPricer::Times backward = pricer.times(s.schedule, true, s.backward);
   a.backward_s = backward.time_s, a.backward_bound_s = backward.bound_s, a.backward_compute_s = backward.experts_s;
-  a.idle_s = backward.inter_node_idle_s, a.network_s += backward.network_s;
+  a.idle_s = backward.inter_node_idle_s, a.idle = std::move(backward.idle), a.wgrad_s = backward.wgrad_s,
+  a.network_s += backward.network_s;
 }
 
 std::vector<Algorithm> price_chunks(Algorithm a, LayerPricer& pricer, ScheduleCache& cache, const Layout& layout,

@@ -31,6 +31,8 @@ struct Algorithm {
   double forward_bound_s = 0, backward_bound_s = 0;      // that no number of chunks can beat
   double forward_compute_s = 0, backward_compute_s = 0;  // of the experts, alone
   double idle_s = 0;                                     // of the inter-node lane in the backward
+  std::vector<Interval> idle;                            // when
+  double wgrad_s = 0;                                    // until the experts' weight gradients are there
   // A backward that takes x longer than its bound leaves the inter-node lane idle for at most x longer than this.
   double idle_bound_s = std::numeric_limits<double>::infinity();
   double network_s = 0;  // of both passes, that a NIC is busy at its raw rate

@@ -58,6 +58,11 @@ Plan describe(Search& s, const Candidate& c) {
   p.forward = std::move(first.forward), p.backward = std::move(first.backward), p.loads = std::move(first.loads);
   for (int kind = 1; kind < moe_kind_count(r.model); ++kind) p.later_kinds.push_back(describe_kind(s, c, kind));
   p.time = c.time;
+  if (s.options.train) {
+    const StepCurves curves = step_curves(c.layout, s.machine, s.gpus_per_node());
+    p.gradients = predicted_gradients(
+        place_gradients(r.model, c.layout, c.costs, moe_times(c.algorithm, c.later), curves), c.layout, c.costs);
+  }
   p.tokens_per_rank = s.tokens(c.job, c.layout);
   const double flops = model_flops_per_token(r.model, r.job.sequence) / (s.options.train ? 1 : 3);
   p.peak_TFLOPps_per_gpu = s.machine.flops.value * 1e-12;

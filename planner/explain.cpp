@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <numeric>
 
 #include "fmt/format.h"
 #include "planner/certainty.hpp"
@@ -119,6 +120,21 @@ std::string explain_text(const Plan& p) {
       p.time.gradients_ms, p.time.other_ms);
   fmt::format_to(out, "           {:.1f} to {:.1f} ms as sure as its rates\n", p.low_ms, p.high_ms);
   speed(out, p);
+  if (const PredictedGradients& g = p.gradients; g.hidden_bytes + g.exposed_bytes > 0) {
+    fmt::format_to(out,
+                   "gradients  {} of {} reduced in {} idle spans of the inter-node lane{}; {} ({:.1f} ms) exposed\n",
+                   bytes_text(g.hidden_bytes), bytes_text(g.hidden_bytes + g.exposed_bytes), g.windows,
+                   p.layout.zero > 1 ? ", in every micro-batch" : "", bytes_text(g.exposed_bytes), g.exposed_us * 1e-3);
+    const auto most = std::max_element(g.layers.begin(), g.layers.end(),
+                                       [](const auto& a, const auto& b) { return a.layers < b.layers; });
+    if (most->layers > 1 && !most->operations.empty())
+      fmt::format_to(out,
+                     "           beside {} layers on stage {}, {:.1f} ms backward each: {} in {} operations each\n",
+                     most->layers, g.stage, most->backward_us * 1e-3,
+                     bytes_text(std::accumulate(most->operations.begin(), most->operations.end(), 0.0,
+                                                [](double sum, const auto& op) { return sum + op.bytes; })),
+                     most->operations.size());
+  }
   const auto busiest =
       std::max_element(p.loads.begin(), p.loads.end(), [](auto& a, auto& b) { return a.busy_us < b.busy_us; });
   double experts_us = 0;

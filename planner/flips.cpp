@@ -30,7 +30,7 @@ Algorithm best_for(Search& s, const Candidate& c, double tokens) {
   for (std::size_t i = 0; later && i < s.prices.in_one_chunk(c.layout, tokens).size(); ++i) {
     const Algorithm& a = s.prices.refined(c.layout, tokens, i, forwards);
     if (!fits[static_cast<std::size_t>(a.split)]) continue;
-    outcomes.push_back({a, step_time(costs, moe_times(a, *later)).total_ms()});
+    outcomes.push_back({a, s.time(c.layout, costs, a, *later).total_ms()});
   }
   return outcomes.empty() ? c.algorithm : outcomes[choose(outcomes)].algorithm;
 }

@@ -113,10 +113,22 @@ SlackPlan fill(std::span<const Interval> windows, std::span<const GradientPiece>
 double bytes_in(double seconds, double most_bytes, const TimeOf& time_s) {
   if (seconds <= 0 || most_bytes <= 0) return 0;
   if (time_s(most_bytes) <= seconds) return most_bytes;
-  double fits = 0, too_many = std::ceil(most_bytes);
-  while (too_many - fits > 1) {
-    const double middle = std::floor((fits + too_many) / 2);
-    (time_s(middle) <= seconds ? fits : too_many) = middle;
+  double fits = 1, too_many = std::ceil(most_bytes);
+  double fits_s = time_s(fits), too_many_s = time_s(too_many);
+  if (too_many <= 1 || fits_s > seconds) return 0;
+  // Times are nearly lines: look where a line would end, and from then on twice as far beyond the end that came nearer,
+  // so that the other one comes near too; now and then in the middle.
+  bool rose = false, fell = false;
+  for (int i = 1; too_many - fits > 1; ++i) {
+    const double share = (seconds - fits_s) / (too_many_s - fits_s), all = too_many - fits;
+    double guess = fits + share * all;
+    if (rose) guess = fits + 2 * share * all;
+    if (fell) guess = too_many - 2 * (1 - share) * all;
+    if (i % 4 == 0) guess = fits + all / 2;
+    guess = std::clamp(std::floor(guess), fits + 1, too_many - 1);
+    const double guess_s = time_s(guess);
+    rose = guess_s <= seconds, fell = !rose;
+    rose ? (fits = guess, fits_s = guess_s) : (too_many = guess, too_many_s = guess_s);
   }
   return fits;
 }

@@ -15,7 +15,7 @@ namespace topomoe {
 namespace {
 
 constexpr std::array<std::string_view, 7> kDimensions = {"tp", "cp", "dp", "pp", "etp", "ep", "edp"};
-constexpr std::array<std::string_view, 9> kKeys = {"tp", "cp", "dp", "pp", "etp", "ep", "edp", "vpp", "mbs"};
+constexpr std::array<std::string_view, 10> kKeys = {"tp", "cp", "dp", "pp", "etp", "ep", "edp", "vpp", "mbs", "zero"};
 constexpr int kLeastTokensOfCp =
     1024;  // of one sequence on a rank: below, attention has nothing to hide its ring behind
 
@@ -35,6 +35,10 @@ int at_most(const LayoutConstraints& c, const char* key, int otherwise) {
   const auto found = c.max.find(key);
   return found != c.max.end() ? std::min(found->second, otherwise) : otherwise;
 }
+// What a constraint on a key may be.
+bool in_range(std::string_view key, int value) { return key == "zero" ? value >= 0 && value <= kMostZero : value >= 1; }
+// The lowest stage of ZeRO that the request allows, of those that are ever worth it.
+int first_zero(const LayoutConstraints& c) { return fixed_or(c, "zero", at_most(c, "zero", 1)); }
 // The least micro-batch that the request allows.
 int least_micro_batch(const Job& job, const LayoutConstraints& c) {
   return fixed_or(c, "mbs", std::max(1, job.micro_batch));
@@ -184,6 +188,16 @@ struct Search {
                      return fmt::format("target {} trains MoE layers with tp = {} only with sequence parallelism",
                                         target.name, tp);
                    }) &&
+           require(pp == 1 || first_zero(constraints) < 2,
+                   [&] {
+                     return fmt::format("zero = {} needs whole micro-batches: pp = 1, not {}", first_zero(constraints),
+                                        pp);
+                   }) &&
+           require(first_zero(constraints) <= target.most_zero,
+                   [&] {
+                     return fmt::format("target {} has no zero = {}, at most {}", target.name, first_zero(constraints),
+                                        target.most_zero);
+                   }) &&
            within_constraints(l, {"tp", "cp", "pp", "dp"}) &&
            require(
                ignore_batch || job.global_batch % (1LL * l.dp * mbs) == 0,
@@ -212,6 +226,7 @@ struct Search {
       return;
     Layout l = make_layout(world, tp, cp, pp, etp, ep);
     l.sequence_parallel = sequence_parallel(job, tp);
+    if (job.phase == Phase::train) l.zero = first_zero(constraints);
     if (!within_constraints(l, {"etp", "ep", "edp"})) return;
     found.push_back(l);
     if (l.ep == 1 || l.edp == 1 || !constraints.target.edp_inner) return;
@@ -297,8 +312,9 @@ void parse_into(std::map<std::string, int>& out, const std::vector<std::string>&
     }
     int value = 0;
     const auto [rest, error] = std::from_chars(number.data(), number.data() + number.size(), value);
-    if (error != std::errc() || rest != number.data() + number.size() || value < 1)
-      throw InvalidInput(flag, std::string(text), key + " must be a positive integer");
+    if (error != std::errc() || rest != number.data() + number.size() || !in_range(key, value))
+      throw InvalidInput(flag, std::string(text),
+                         key + (key == "zero" ? " must be 0, 1, 2 or 3" : " must be a positive integer"));
     if (const auto [it, fresh] = out.emplace(key, value); !fresh && it->second != value)
       throw InvalidInput(flag, std::string(text), fmt::format("{} was already given as {}", key, it->second));
   };
@@ -323,6 +339,7 @@ TargetLimits target_limits(std::string_view name) {
                                                .needs_sequence_parallel = true,
                                                .sharded_experts = false,
                                                .chunked = false,
+                                               .most_zero = 1,
                                                .transports = {"flat", "node_dedup", "gather"}},
                                               {.name = "deepspeed",
                                                .pipeline = false,
@@ -355,9 +372,11 @@ Expected<std::vector<Layout>, Infeasible> enumerate_layouts(int world, int gpus_
   check_request(job);
   for (const auto* given : {&constraints.fix, &constraints.max})
     for (const auto& [key, value] : *given)
-      if (value < 1 || std::find(kKeys.begin(), kKeys.end(), key) == kKeys.end())
+      if (std::find(kKeys.begin(), kKeys.end(), key) == kKeys.end() || !in_range(key, value))
         throw InvalidInput("constraint", fmt::format("{}={}", key, value),
                            fmt::format("must be a positive value of one of {}", fmt::join(kKeys, ", ")));
+  if (const auto zero = constraints.fix.find("zero"); zero != constraints.fix.end() && job.phase != Phase::train)
+    throw InvalidInput("constraint", fmt::format("zero={}", zero->second), "inference has nothing that ZeRO shards");
   if (const auto mbs = constraints.fix.find("mbs");
       mbs != constraints.fix.end() && job.micro_batch > 0 && mbs->second != job.micro_batch)
     throw InvalidInput("constraint", fmt::format("mbs={}", mbs->second),
@@ -385,11 +404,18 @@ std::vector<Variant> variants(const Layout& l, const Model& m, const Job& job, c
   if (c.fix.count("vpp") == 0 && l.pp > 1 && train && c.target.virtual_stages && m.layers % l.pp == 0)
     for (const int v : divisors(m.layers / l.pp))
       if (v > 1 && v <= at_most(c, "vpp", m.layers)) stages.push_back(v);
+  // Without a group of more than one rank there is nothing to shard.
+  std::vector<int> zeros{l.zero};
+  if (train && c.fix.count("zero") == 0 && l.pp == 1 && (l.dp * l.cp > 1 || l.edp > 1))
+    for (int z = l.zero + 1;
+         z <= std::min(c.max.count("zero") > 0 ? c.max.at("zero") : c.unasked_zero, c.target.most_zero); ++z)
+      zeros.push_back(z);
   std::vector<Variant> out;
   for (const int b : batches)
     for (const int v : stages)
       if (interleaves(m, job, l, v, b))
-        for (const Recompute r : recomputes) out.push_back({v, b, r});
+        for (const Recompute r : recomputes)
+          for (const int z : zeros) out.push_back({v, b, r, z});
   return out;
 }
 

@@ -108,13 +108,19 @@ double dispatch_buffer_bytes(const Model& m, const Job& job, const Layout& l, co
 void add_training(MemoryBreakdown& out, const Model& m, const Job& job, const Layout& l, const StageClass& c,
                   const RankParameters& p, const MemoryOptions& options) {
   // bf16: weights 2 B, fp32 gradients 4 B (Megatron accumulates in fp32), optimizer 12 B: fp32 master
-  // weight and two Adam moments. fp32: the weight is its own master. Gradients are not sharded.
+  // weight and two Adam moments. fp32: the weight is its own master.
   const bool half = job.dtype == DType::bf16;
-  const double parameters = p.dense() + p.routed, state = half ? 12 : 8;
-  out.weights = bytes(parameters * (half ? 2 : 4));
-  out.gradients = bytes(parameters * 4);
-  out.optimizer = bytes(options.shard_optimizer ? state * (p.dense() / (1.0 * l.dp * l.cp) + p.routed / l.edp)
-                                                : state * parameters);
+  const double all = p.dense() + p.routed, sharded = p.dense() / (1.0 * l.dp * l.cp) + p.routed / l.edp;
+  // What is in full at one time under ZeRO 2 and 3: a layer, or a table.
+  double whole = std::max(c.first ? embedding_parameters(m) : 0, c.last ? logits_parameters(m) : 0) / l.tp;
+  for (const StageClass& one : {StageClass{.moe = 1}, StageClass{.dense = 1}}) {
+    if (l.zero < 2 || (one.moe > 0 ? c.moe + (c.last ? m.mtp_layers : 0) : c.dense) == 0) continue;
+    const RankParameters layer = rank_parameters(m, l, one);
+    whole = std::max(whole, layer.dense() + layer.routed);
+  }
+  out.weights = bytes((half ? 2 : 4) * (l.zero < 3 ? all : std::min(all, sharded + 2 * whole)));
+  out.gradients = bytes(4 * (l.zero < 2 ? all : std::min(all, sharded + whole)));
+  out.optimizer = bytes((half ? 12 : 8) * (l.zero < 1 ? all : sharded));
   double layers = 0, largest = 0;
   const int mtp = c.last ? m.mtp_layers : 0;
   const auto add_layers = [&](double count, int kind) {

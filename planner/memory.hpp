@@ -3,7 +3,9 @@
 // Weights fall into three kinds: cut over TP (attention, shared experts, embeddings), replicated over TP
 // (router, MLA down-projections), routed (experts, over ETP*EP). Training in bf16 keeps 2 B weights, 4 B
 // gradients and 12 B of optimizer state a parameter. Activations assume flash attention (no s x s scores).
-// Ignored: fragmentation, the framework's own memory, CUDA graphs, offloading, gradient sharding (ZeRO 2, 3).
+// ZeRO (Layout::zero) shards over DP*CP what all of them hold and over EDP the experts: from 1 the optimizer, from 2
+// gradients (and holds one layer's in full until it is reduced), from 3 weights (and holds two layers', the one that
+// computes and the next). Ignored: fragmentation, the framework's own memory, CUDA graphs, offloading.
 #pragma once
 
 #include <span>
@@ -21,7 +23,6 @@ namespace topomoe {
 struct MemoryOptions {
   double skew = 1;              // routed tokens of the busiest rank over the mean, in the kind where it is largest
   double token_copies = 1;      // tp where each TP rank dispatches all tokens (`replicated`, ETP 1), 1 where sliced
-  bool shard_optimizer = true;  // Megatron's distributed optimizer, ZeRO 1
   Bytes comm_buffers = GiB(1);  // NCCL's and the like. Assumed: not measured here
 };
 

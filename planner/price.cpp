@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 
+#include "planner/gradient_slack.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -119,14 +120,21 @@ const GroupLoad& LayerPricer::load(const Schedule& s, const Step& step) {
     const double each = part * rows(s, view, me_, members[0] == me_ ? members[1] : members[0]);
     for (auto& c : out.classes) c.units *= each;
   } else {
-    // Ranks differ by the experts they hold, that is by their place in the EP group.
-    std::unordered_map<long, double> known;
-    out = traffic_.weighted(groups_, step.group, me_, [&](int rank, int peer) {
-      const long pair = static_cast<long>(groups_.index_in(Role::ep, rank)) << 32 |
-                        groups_.index_in(Role::ep, peer) << 16 | groups_.index_in(step.group, peer);
-      const auto it = known.find(pair);
-      return it != known.end() ? it->second : known.emplace(pair, part * rows(s, view, rank, peer)).first->second;
+    // Ranks differ by the experts they hold, that is by their place in the EP group. Rows grow with tokens, so that
+    // what a token puts on links serves micro-batches of any size.
+    const Layout& l = groups_.layout();
+    Fingerprint what = key;
+    for (const int of_layout :
+         {l.tp, l.etp, l.ep, l.edp, static_cast<int>(l.expert_order), l.sequence_parallel ? 1 : 0})
+      what.put(of_layout);
+    Buffer all = s.buffers[static_cast<std::size_t>(view.buffer)];
+    View v = view;
+    all.chunks = {0, 1};
+    if (v.chunks) v.chunks = Chunks{0, 1};
+    out = traffic_.weighted(groups_, step.group, me_, what.hash, [&](int rank, int peer) {
+      return rows_of(all, v, groups_, *counts_, rank, peer) / tokens_;
     });
+    for (auto& c : out.classes) c.units *= tokens_;
   }
   return loads_of_.emplace(key.hash, std::move(out)).first->second;
 }
@@ -424,11 +432,16 @@ LayerPricer::Times LayerPricer::times(const Schedule& s, bool backward, const Pa
   const auto& steps = backward ? s.backward : s.forward;
   bound_.assign(resources_.size(), 0.0);
   Times out;
+  std::vector<Interval> lane;
   double busy = 0;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     out.time_s = std::max(out.time_s, intervals[i].end_s);
     for (const Use& u : running_[i]->uses) bound_[static_cast<std::size_t>(u.resource)] += u.bound_s;
-    if (steps[i].lane == Lane::inter_node) busy += intervals[i].end_s - intervals[i].begin_s;
+    if (steps[i].lane == Lane::inter_node) {
+      busy += intervals[i].end_s - intervals[i].begin_s;
+      if (backward) lane.push_back(intervals[i]);
+    }
+    if (steps[i].kind == StepKind::expert_wgrad) out.wgrad_s = std::max(out.wgrad_s, intervals[i].end_s);
     if (steps[i].kind == StepKind::expert_forward || steps[i].kind == StepKind::expert_dgrad ||
         steps[i].kind == StepKind::expert_wgrad)
       out.experts_s += running_[i]->alone_s;
@@ -437,6 +450,7 @@ LayerPricer::Times LayerPricer::times(const Schedule& s, bool backward, const Pa
   for (std::size_t r = 0; r < bound_.size(); ++r)
     if (resources_[r] == "nic_out") out.network_s = bound_[r];
   out.inter_node_idle_s = std::max(0.0, out.time_s - busy);
+  if (backward) out.idle = idle_windows(lane, 0, out.time_s);
   return out;
 }
 

@@ -59,6 +59,9 @@ class LayerPricer {
     double experts_s = 0;          // alone
     double network_s = 0;          // that a NIC is busy, at its raw rate
     double inter_node_idle_s = 0;  // in which the inter-node lane has nothing to do
+    // Of a backward: when, and when the last weight gradient is there.
+    std::vector<Interval> idle;
+    double wgrad_s = 0;
   };
   Times times(const Schedule& schedule, bool backward, const PassShape& shape);
   // What no execution of this pass can beat.

@@ -90,6 +90,13 @@ const LayerCosts& Search::layer_costs(const Job& job, const Layout& l) {
   return at->second;
 }
 
+TimeBreakdown Search::time(const Layout& l, const StepCosts& costs, const Algorithm& a,
+                           const std::vector<Algorithm>& later) {
+  const auto [at, fresh] = curves_.try_emplace({l.tp, l.cp, l.pp, l.etp, l.ep, l.expert_order, l.zero == 0});
+  if (fresh) at->second = step_curves(l, machine, gpus_per_node());
+  return placed_step_time(request.model, l, costs, moe_times(a, later), at->second);
+}
+
 // "TP2 ... PP8, micro-batch 1, recompute full".
 std::string run_name(const Layout& l, const Job& job) {
   std::string text = name(l) + fmt::format(", micro-batch {}", job.micro_batch);
@@ -106,10 +113,30 @@ double bound_ms(const StepCosts& c, std::vector<MoeTimes> kinds) {
   for (std::size_t kind = 0; kind < kinds.size(); ++kind) {
     int least_layers = std::numeric_limits<int>::max();
     for (const StepCosts::Stage& stage : c.stages) least_layers = std::min(least_layers, stage.by_kind[kind]);
-    if (c.micro_batches * least_layers < c.reducing_layers[kind])
+    if (c.micro_batches * least_layers < c.gradient_passes * c.reducing_layers[kind])
       kinds[kind].idle_s = std::numeric_limits<double>::infinity();
   }
   return step_time(c, kinds).total_ms();
+}
+
+void place(Search& s, Candidate& c) {
+  if (!c.placed) c.time = s.time(c.layout, c.costs, c.algorithm, c.later), c.placed = true;
+}
+
+// Sorts by time, gradients placed in all that a plan tells of: the first ones, and those as fast as the first. Of the
+// others the time is a bound.
+void settle(Search& s, std::vector<Candidate>& priced) {
+  constexpr std::size_t kTold = 8;
+  for (bool again = true; again;) {
+    std::stable_sort(priced.begin(), priced.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.time.total_ms() < b.time.total_ms(); });
+    again = false;
+    for (std::size_t i = 0; i < priced.size(); ++i) {
+      if (i >= kTold && !as_fast(priced[i].time.total_ms(), priced[0].time.total_ms())) break;
+      again |= !priced[i].placed;
+      place(s, priced[i]);
+    }
+  }
 }
 
 // Routed experts at peak rate: no schedule computes less, nor faster.
@@ -184,7 +211,7 @@ Candidate least_traffic(Search& s, const Candidate& fastest) {
     const Algorithm& a = s.prices.refined(fastest.layout, tokens, i, forwards);
     const double GiB = in_GiB(s.memory(fastest.job, fastest.layout, a.split).total());
     if (GiB > s.limit_GiB) continue;
-    outcomes.push_back({a, step_time(fastest.costs, moe_times(a, fastest.later)).total_ms()});
+    outcomes.push_back({a, s.time(fastest.layout, fastest.costs, a, fastest.later).total_ms()});
     memory_GiB.push_back(GiB);
   }
   const std::size_t best = choose(outcomes);
@@ -200,7 +227,8 @@ Candidate least_traffic(Search& s, const Candidate& fastest) {
     least_traffic_later(s, out, fits);
     out.memory_GiB = candidate_GiB(s, out);
   }
-  out.time = step_time(out.costs, moe_times(out.algorithm, out.later));
+  out.placed = false;
+  place(s, out);
   return out;
 }
 
@@ -242,6 +270,57 @@ struct TooLarge {
   double bound_ms;
 };
 
+// All ways to run the layouts.
+struct Field {
+  std::vector<Open> open;  // in order of their bounds
+  std::vector<TooLarge> forbidden;
+  std::int64_t enumerated = 0, too_big = 0;
+};
+Field enter(Search& s, const std::vector<Layout>& layouts) {
+  Field field;
+  for (const Layout& layout : layouts) {
+    const StepCurves curves = step_curves(layout, s.machine, s.gpus_per_node());
+    std::vector<StageClass> stages;
+    int vpp = 0;
+    bool runs[2] = {false, false};  // by split: at a lower stage of ZeRO, all else alike
+    for (const Variant& v : variants(layout, s.request.model, s.request.job, s.constraints)) {
+      Open o;
+      Candidate& c = o.base;
+      c.layout = layout, c.layout.vpp = v.vpp, c.layout.zero = v.zero;
+      c.job = s.request.job, c.job.micro_batch = v.micro_batch, c.job.recompute = v.recompute;
+      if (v.vpp != vpp) stages = stage_classes(s.request.model, c.layout), vpp = v.vpp;
+      if (v.zero == layout.zero) runs[0] = runs[1] = false;
+      bool any = false;
+      int least = -1;  // the split that needs least
+      for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
+        if (!s.request.split.empty() && s.request.split != name(split)) continue;
+        if (split == TokenSplit::replicated && layout.tp == 1 && s.request.split.empty()) break;  // the same thing
+        const auto i = static_cast<std::size_t>(split);
+        if (runs[i]) continue;
+        o.memory_GiB[i] = in_GiB(s.memory(c.job, c.layout, split, stages).total());
+        o.fits[i] = runs[i] = o.memory_GiB[i] <= s.limit_GiB;
+        any |= o.fits[i];
+        if (least < 0 || o.memory_GiB[i] < o.memory_GiB[static_cast<std::size_t>(least)]) least = static_cast<int>(i);
+      }
+      if (least < 0) continue;
+      ++field.enumerated;
+      field.too_big += !any;
+      // What is far too large is not told of.
+      c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(least)];
+      if (!any && c.memory_GiB > 1.25 * s.limit_GiB) continue;
+      c.costs = step_costs(s.request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), curves, s.machine);
+      o.bound_ms = flops_bound_ms(s, c);
+      if (any)
+        field.open.push_back(std::move(o));
+      else
+        field.forbidden.push_back({c, static_cast<TokenSplit>(least), o.bound_ms});
+    }
+  }
+  std::stable_sort(field.open.begin(), field.open.end(),
+                   [](const Open& a, const Open& b) { return a.bound_ms < b.bound_ms; });
+  return field;
+}
+
 // Prices what may be the fastest, in order of the bounds; `pruned` is increased by those whose bound was enough.
 // In order of time.
 std::vector<Candidate> race(Search& s, std::span<const Open> open, std::int64_t& pruned) {
@@ -279,13 +358,14 @@ std::vector<Candidate> race(Search& s, std::span<const Open> open, std::int64_t&
       c.later = *fastest;
       c.time = step_time(c.costs, moe_times(c.algorithm, c.later));
       c.memory_GiB = c.later.empty() ? o.memory_GiB[split] : candidate_GiB(s, c);
+      // Hiding gradients in the sum of idle time is a bound too: where it is not enough, nothing need be placed.
+      if (!hopeless(c.time.total_ms())) place(s, c);
       mine_ms = std::min(mine_ms, c.time.total_ms()), best_ms = std::min(best_ms, mine_ms);
       priced.push_back(std::move(c));
     }
     pruned += !refined;
   }
-  std::stable_sort(priced.begin(), priced.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.time.total_ms() < b.time.total_ms(); });
+  settle(s, priced);
   return priced;
 }
 
@@ -324,60 +404,27 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
       enumerate_layouts(request.topology.gpu_count(), s.gpus_per_node(), request.model, request.job, s.constraints);
   if (!layouts) return layouts.error();
 
-  std::vector<Open> open;
-  std::int64_t enumerated = 0, too_big = 0;
-  std::vector<TooLarge> forbidden;
-  for (const Layout& layout : *layouts) {
-    const StepCurves curves = step_curves(layout, s.machine, s.gpus_per_node());
-    std::vector<StageClass> stages;
-    int vpp = 0;
-    for (const Variant& v : variants(layout, request.model, request.job, s.constraints)) {
-      Open o;
-      Candidate& c = o.base;
-      c.layout = layout, c.layout.vpp = v.vpp;
-      c.job = request.job, c.job.micro_batch = v.micro_batch, c.job.recompute = v.recompute;
-      if (v.vpp != vpp) stages = stage_classes(request.model, c.layout), vpp = v.vpp;
-      ++enumerated;
-      bool any = false;
-      int least = -1;  // the split that needs least
-      for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
-        if (!request.split.empty() && request.split != name(split)) continue;
-        if (split == TokenSplit::replicated && layout.tp == 1 && request.split.empty()) break;  // the same thing
-        const auto i = static_cast<std::size_t>(split);
-        o.memory_GiB[i] = in_GiB(s.memory(c.job, c.layout, split, stages).total());
-        o.fits[i] = o.memory_GiB[i] <= s.limit_GiB;
-        any |= o.fits[i];
-        if (least < 0 || o.memory_GiB[i] < o.memory_GiB[static_cast<std::size_t>(least)]) least = static_cast<int>(i);
-      }
-      too_big += !any;
-      // What is far too large is not told of.
-      c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(least)];
-      if (!any && c.memory_GiB > 1.25 * s.limit_GiB) continue;
-      c.costs = step_costs(request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), curves, s.machine);
-      o.bound_ms = flops_bound_ms(s, c);
-      if (any)
-        open.push_back(std::move(o));
-      else
-        forbidden.push_back({c, static_cast<TokenSplit>(least), o.bound_ms});
-    }
+  Field field = enter(s, *layouts);
+  if (field.open.empty() && s.options.train && s.constraints.fix.count("zero") + s.constraints.max.count("zero") == 0) {
+    s.constraints.unasked_zero = kMostZero;
+    field = enter(s, *layouts);
   }
-  if (open.empty()) return too_large(s, *layouts);
-  std::stable_sort(open.begin(), open.end(), [](const Open& a, const Open& b) { return a.bound_ms < b.bound_ms; });
+  if (field.open.empty()) return too_large(s, *layouts);
 
   std::int64_t pruned = 0;
-  std::vector<Candidate> priced = race(s, open, pruned);
+  std::vector<Candidate> priced = race(s, field.open, pruned);
   if (priced.empty())
     return Infeasible{"transport: none applies to any layout that fits", "leave --transport and --split free"};
   // Of the fastest layout, the algorithm: among equally fast ones, that which asks least of the network.
   const Candidate chosen = least_traffic(s, priced.front());
 
   Plan plan = describe(s, chosen);
-  plan.layouts_enumerated = enumerated;
-  plan.layouts_too_large = too_big;
+  plan.layouts_enumerated = field.enumerated;
+  plan.layouts_too_large = field.too_big;
   plan.layouts_pruned = pruned;
   // What memory forbids although it might be faster: the one that misses by least.
   const TooLarge* nearest = nullptr;
-  for (const TooLarge& f : forbidden) {
+  for (const TooLarge& f : field.forbidden) {
     if (f.bound_ms >= chosen.time.total_ms()) continue;
     if (nearest == nullptr || f.candidate.memory_GiB < nearest->candidate.memory_GiB) nearest = &f;
   }
@@ -408,7 +455,7 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   plan.schedules_priced = s.prices.timelines();
   for (const LayerPrices& kind : s.later_prices) plan.schedules_priced += kind.timelines();
   if (request.flips) {
-    plan.pareto = pareto_front(s, chosen, std::move(open));
+    plan.pareto = pareto_front(s, chosen, std::move(field.open));
     plan.sensitivity = find_sensitivity(s, chosen, priced), plan.flips = find_flips(s, chosen);
     for (Flip& flip : find_skew_flips(s, chosen)) plan.flips.push_back(std::move(flip));
     const std::string fewer = faster_on_fewer(s, plan);

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "planner/gradients.hpp"
 #include "planner/layer_prices.hpp"
 #include "planner/layout_space.hpp"
 #include "planner/memory.hpp"
@@ -26,7 +27,10 @@ struct Candidate {
   std::vector<Algorithm> later;  // of the kinds of MoE layers after the first
   TimeBreakdown time;
   double memory_GiB = 0;
+  bool placed = false;  // time: with gradients placed, not only bounded
 };
+
+inline MoeTimes moe_times(const Algorithm& a) { return {a.forward_s, a.backward_s, a.idle_s, a.idle, a.wgrad_s}; }
 
 struct PlanCache {
   ScheduleCache schedules;
@@ -56,10 +60,13 @@ struct Search {
   MemoryBreakdown memory(const Job& job, const Layout& l, TokenSplit split, std::span<const StageClass> stages);
   MemoryBreakdown memory(const Job& job, const Layout& l, TokenSplit split);
   const LayerCosts& layer_costs(const Job& job, const Layout& l);
+  // A step's time with gradients placed.
+  TimeBreakdown time(const Layout& l, const StepCosts& costs, const Algorithm& a, const std::vector<Algorithm>& later);
 
  private:
   std::map<std::tuple<int, int, int, bool>, LayerCosts> layers_;  // by tp, cp, micro-batch, sequence parallelism
-  std::map<std::pair<int, int>, double> skews_;                   // by ep and etp
+  std::map<std::tuple<int, int, int, int, int, ExpertOrder, bool>, StepCurves> curves_;  // of layouts timed so far
+  std::map<std::pair<int, int>, double> skews_;                                          // by ep and etp
 };
 
 // MoE layers that differ (later_kinds.cpp). Each kind has its own algorithm; a layer's time adds to the step whatever

@@ -95,7 +95,7 @@ std::vector<Sensitivity> find_sensitivity(const Search& s, const Candidate& chos
       with.algorithm = algorithm;
       for (std::size_t kind = 0; kind < c.later.size(); ++kind)
         with.later.push_back(there.later_prices[kind].best_of(c.layout, tokens, c.later[kind], costs.moe_forwards));
-      const double ms = step_time(costs, moe_times(with.algorithm, with.later)).total_ms();
+      const double ms = there.time(c.layout, costs, with.algorithm, with.later).total_ms();
       if (best == nullptr || ms < best_ms * (best == &chosen ? 0.99 : 1 - 1e-9))
         best = &c, best_there = with, best_ms = ms;
     }

@@ -13,6 +13,27 @@ double passes(const PassCost& c, const Job& job) {
                                                   : 0);
 }
 
+// What of a backward is not the MoE layer's schedule: recomputed forward, then backward.
+LayerBeside beside(const PassCost& c, const Job& job) {
+  return {job.recompute == Recompute::full        ? c.forward_s
+          : job.recompute == Recompute::selective ? c.again_s
+                                                  : 0,
+          c.backward_s};
+}
+LayerBeside operator+(const LayerBeside& a, const LayerBeside& b) {
+  return {a.before_s + b.before_s, a.after_s + b.after_s};
+}
+
+LayerParameters parameters_of(const Model& m, const Layout& l, const StageClass& one, const StepCurves& curves,
+                              double element_bytes) {
+  const RankParameters p = rank_parameters(m, l, one);
+  LayerParameters out{p.tensor_sharded + p.replicated, p.routed, 0};
+  out.gather_s = (curves.dense.gather.time_us(out.dense * element_bytes / curves.dense.ranks) +
+                  curves.experts.gather.time_us(out.routed * element_bytes / curves.experts.ranks)) *
+                 1e-6;
+  return out;
+}
+
 // In collectives, as passes(); none is in what selective recomputation does again.
 void add_links(LinkTimes& sum, const PassCost& c, double layers, const Job& job) {
   const bool train = job.phase == Phase::train;
@@ -30,8 +51,9 @@ StepCurves step_curves(const Layout& l, const Machine& machine, int gpus_per_nod
   };
   const auto reduction = [&](Role role) {
     const auto ranks = groups.members(role, 0);
-    return StepCurves::Reduction{curve(Collective::reduce_scatter, ranks), curve(Collective::all_gather, ranks),
-                                 static_cast<int>(ranks.size())};
+    const int size = static_cast<int>(ranks.size());
+    if (l.zero == 0) return StepCurves::Reduction{curve(Collective::all_reduce, ranks), {}, size};
+    return StepCurves::Reduction{curve(Collective::reduce_scatter, ranks), curve(Collective::all_gather, ranks), size};
   };
   StepCurves out{reduction(l.dp > 1 ? Role::dp : Role::cp), reduction(Role::edp), {}};
   const int neighbours[] = {0, l.world / std::max(2, l.pp)};  // the first ranks of two stages
@@ -49,7 +71,13 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
   const double attention = passes(layers.attention, job), dense = passes(layers.dense, job);
   const double logits = layers.logits.forward_s + (train ? layers.logits.backward_s : 0);
   RankParameters most;  // of the stage that reduces most
-  double hidden_by_forward_s = 0;
+  StageClass reducing;
+  if (train) {
+    for (int kind = 0; kind < moe_kind_count(m); ++kind)
+      c.beside_moe[static_cast<std::size_t>(kind)] =
+          beside(layers.attention, job) + beside(layers.shared_of(kind), job);
+    c.beside_dense = beside(layers.attention, job) + beside(layers.dense, job);
+  }
   for (const StageClass& stage : stages) {
     const int mtp = stage.last && train ? m.mtp_layers : 0, moe = stage.moe + mtp;
     KindLayers by_kind{};
@@ -70,10 +98,11 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     if (!train) continue;
     const RankParameters p = rank_parameters(m, l, stage);
     if (p.dense() + p.routed <= most.dense() + most.routed) continue;
-    most = p;
-    c.reducing_layers = by_kind;
-    c.hideable_s = (moe + stage.dense) * layers.attention.backward_s;
-    hidden_by_forward_s = (moe + stage.dense) * layers.attention.forward_s;
+    most = p, reducing = stage;
+    c.reducing_layers = by_kind, c.reducing_stage = stage.stage;
+    c.hideable_s = stage.dense * (c.beside_dense.before_s + c.beside_dense.after_s);
+    for (std::size_t kind = 0; kind < c.beside_moe.size(); ++kind)
+      c.hideable_s += by_kind[kind] * (c.beside_moe[kind].before_s + c.beside_moe[kind].after_s);
   }
   const double b = static_cast<double>(size_of(job.dtype));
   const double sent = tokens_per_micro_batch(job, l.cp) / (l.sequence_parallel ? l.tp : 1) * m.hidden * b;
@@ -88,9 +117,36 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     const double gather_s = (curves.dense.gather.time_us(most.dense() * b / curves.dense.ranks) +
                              curves.experts.gather.time_us(most.routed * b / curves.experts.ranks)) *
                             1e-6;
-    c.gather_s = std::max(0.0, gather_s - hidden_by_forward_s);
+    const auto over_kinds = [&](auto of_layer) {
+      double all = 0;
+      for (std::size_t kind = 0; kind < c.moe_layer.size(); ++kind)
+        if (c.reducing_layers[kind] > 0) all += c.reducing_layers[kind] * of_layer(kind);
+      return all;
+    };
+    const double moe = over_kinds([](std::size_t) { return 1.0; });
+    const double hides = layers.attention.forward_s;  // of one layer
+    c.gather_s = std::max(0.0, gather_s - (moe + reducing.dense) * hides);
+    for (int kind = 0; kind < moe_kind_count(m); ++kind) {
+      StageClass one{.moe = 1};
+      if (kind > 0) one.later[static_cast<std::size_t>(kind)] = 1;
+      c.moe_layer[static_cast<std::size_t>(kind)] = parameters_of(m, l, one, curves, b);
+    }
+    c.dense_layer = parameters_of(m, l, {.dense = 1}, curves, b);
+    c.mtp_layer = c.moe_layer[static_cast<std::size_t>(mtp_kind(m))];
+    c.mtp_layer.dense += 2.0 * m.hidden * m.hidden;
+    if (l.zero >= 2) c.gradient_passes = c.micro_batches;
+    if (l.zero == 3) {
+      const double tables = curves.dense.gather.time_us(most.embedding * b / curves.dense.ranks) * 1e-6;
+      const double ahead =
+          over_kinds([&](std::size_t kind) { return std::max(0.0, c.moe_layer[kind].gather_s - hides); }) +
+          reducing.dense * std::max(0.0, c.dense_layer.gather_s - hides) + tables;
+      c.gather_s = c.micro_batches * std::max(c.gather_s, ahead);
+      c.gather_again_s = over_kinds([&](std::size_t kind) { return c.moe_layer[kind].gather_s; }) +
+                         reducing.dense * c.dense_layer.gather_s;
+    }
     // Adam reads gradient, two moments and master weight and writes the last three and the weight: 30 B.
-    const double sharded = most.dense() / (l.dp * l.cp) + most.routed / l.edp;
+    const double sharded =
+        l.zero == 0 ? most.dense() + most.routed : most.dense() / (l.dp * l.cp) + most.routed / l.edp;
     c.optimizer_s = 30 * sharded / (machine.hbm.value * machine.efficiency.memory * machine.efficiency.in_step);
   }
   return c;
@@ -137,7 +193,8 @@ TimeBreakdown step_time(const StepCosts& c, std::span<const MoeTimes> moe) {
   t.attention_ms = 1e3 * c.micro_batches * slowest->rest_s;
   t.bubble_ms = 1e3 * (c.fill * (all - most) + c.between_stages_s);
   const double idle = sum(c.reducing_layers, moe, [](const MoeTimes& kind) { return kind.idle_s; });
-  t.gradients_ms = 1e3 * (std::max(0.0, c.gradients_s - c.hideable_s - idle) + c.gather_s);
+  const double exposed_s = std::max(0.0, c.gradients_s + c.gather_again_s - c.hideable_s - idle);
+  t.gradients_ms = 1e3 * (c.gradient_passes * exposed_s + c.gather_s);
   t.other_ms = 1e3 * c.optimizer_s;
   return t;
 }

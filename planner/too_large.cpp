@@ -1,5 +1,5 @@
 // When no layout fits into memory: what needs least, and the smallest change after which something fits, tried in
-// this order: recomputation, more GPUs, more memory.
+// this order: recomputation, ZeRO where the request bounds it, more GPUs, more memory.
 
 #include <algorithm>
 #include <cmath>
@@ -25,7 +25,7 @@ Least least(Search& s, const Job& asked, const std::vector<Layout>& layouts) {
   for (const Layout& layout : layouts)
     for (const Variant& v : variants(layout, s.request.model, asked, s.constraints)) {
       Layout l = layout;
-      l.vpp = v.vpp;
+      l.vpp = v.vpp, l.zero = v.zero;
       Job job = asked;
       job.micro_batch = v.micro_batch, job.recompute = v.recompute;
       const double GiB = in_GiB(s.memory(job, l, split).total());
@@ -50,6 +50,17 @@ Infeasible too_large(Search& s, const std::vector<Layout>& layouts) {
     job.recompute = Recompute::full;
     if (const Least l = least(s, job, layouts); l.GiB <= s.limit_GiB)
       return {constraint, fmt::format("--recompute full fits: {:.1f} GiB with {}", l.GiB, name(l.layout))};
+  }
+  LayoutConstraints& asked = s.constraints;
+  if (asked.fix.erase("zero") + asked.max.erase("zero") > 0) {
+    std::vector<Layout> free = layouts;
+    for (Layout& l : free) l.zero = 1;
+    asked.unasked_zero = kMostZero;
+    if (const Least l = least(s, r.job, free); l.GiB <= s.limit_GiB)
+      return {constraint, fmt::format("zero={} fits: {:.1f} GiB with {}", l.layout.zero, l.GiB, name(l.layout))};
+    asked = parse_constraints(r.fix, r.max);
+    asked.target = target_limits(r.target);
+    asked.unasked_zero = kMostZero;
   }
   for (int factor = 2; factor <= 1024 && r.topology.gpu_count() <= 10'000'000 / factor; factor *= 2) {
     const int world = r.topology.gpu_count() * factor;

@@ -1,6 +1,8 @@
 #include "planner/traffic.hpp"
 
 #include <algorithm>
+#include <array>
+#include <set>
 
 #include "topomoe/class_loads.hpp"
 
@@ -36,15 +38,84 @@ RankRange neighbourhood(const Topology& t, const RankGroups& groups, int rank) {
 
 }  // namespace
 
-GroupLoad TrafficModel::weighted(const RankGroups& groups, Role role, int rank, const PairWeight& weight) const {
-  const auto own = groups.members(role, rank);
+namespace {
+
+// Groups of one role repeat their pattern: the members' places tell it.
+std::vector<int> pattern_key(const RankGroups& groups, Role role, int rank) {
+  std::vector<int> key{static_cast<int>(role), rank, groups.layout().world};
+  for (const Role r : {role, Role::ep}) {
+    const auto members = groups.members(r, rank);
+    key.push_back(static_cast<int>(members.size()));
+    key.insert(key.end(), members.begin(), members.end());
+  }
+  return key;
+}
+
+}  // namespace
+
+const TrafficModel::Crossings& TrafficModel::crossings(const RankGroups& groups, Role role, int rank) {
+  const auto [at, fresh] = crossings_.try_emplace(pattern_key(groups, role, rank));
+  Crossings& out = at->second;
+  if (!fresh) return out;
+
+  std::map<std::array<int, 3>, int> known;  // places of rank and peer in the EP group, of the peer in its own
+  const auto pair_of = [&](int r, int peer) {
+    const std::array<int, 3> places{groups.index_in(Role::ep, r), groups.index_in(Role::ep, peer),
+                                    groups.index_in(role, peer)};
+    const auto [pair, first] = known.try_emplace(places, static_cast<int>(out.pairs.size()));
+    if (first) out.pairs.emplace_back(r, peer);
+    return pair->second;
+  };
+  std::map<int, std::map<int, int>> of_link;  // flows by link
+  LinkLoads loads(router_);                   // for the order of classes
+  const auto cross = [&](int r, int peer) {
+    loads.add(r, peer, 1);
+    const int pair = pair_of(r, peer);
+    for (const int link : router_.route(r, peer).links) ++of_link[link][pair];
+  };
+  const auto [first, end] = neighbourhood(router_.topology(), groups, rank);
+  for (int r = first; r < end; ++r)
+    for (const int peer : groups.members(role, r)) {
+      if (peer == r) continue;
+      cross(r, peer);
+      if (peer < first || peer >= end) cross(peer, r);
+    }
+  for (const ClassLoad& c : loads.by_class()) out.classes.push_back(c.klass);
+  std::set<std::pair<std::pair<int, double>, std::vector<std::pair<int, int>>>> alike;
+  for (auto& [link, flows] : of_link) {
+    const LinkInfo info = router_.link(link);
+    const auto klass = std::find(out.classes.begin(), out.classes.end(), info.klass) - out.classes.begin();
+    Crossings::Link row{static_cast<int>(klass), link, info.GBps_per_direction, {flows.begin(), flows.end()}};
+    if (alike.insert({{row.klass, row.GBps}, row.flows}).second) out.links.push_back(std::move(row));
+  }
+  return out;
+}
+
+const GroupLoad& TrafficModel::weighted(const RankGroups& groups, Role role, int rank, std::uint64_t what,
+                                        const PairWeight& weight) {
+  const auto [at, fresh] = weighted_.try_emplace({pattern_key(groups, role, rank), what});
+  const int peers = static_cast<int>(groups.members(role, rank).size()) - 1;
+  if (fresh && peers > 0) at->second = load_of(crossings(groups, role, rank), peers, weight);
+  return at->second;
+}
+
+GroupLoad TrafficModel::load_of(const Crossings& c, int peers, const PairWeight& weight) const {
   GroupLoad out;
-  out.peers = static_cast<int>(own.size()) - 1;
-  if (out.peers == 0) return out;
-  LinkLoads loads(router_);
-  add(loads, groups, role, rank, weight);
-  for (const ClassLoad& c : loads.by_class())
-    out.classes.push_back({c.klass, c.name, c.max_bytes, c.GBps_per_direction});
+  out.peers = peers;
+  std::vector<double> of_pair;
+  for (const auto& [r, peer] : c.pairs) of_pair.push_back(weight(r, peer));
+  std::vector<const Crossings::Link*> worst(c.classes.size());
+  std::vector<double> most(c.classes.size());
+  for (const Crossings::Link& link : c.links) {
+    double units = 0;
+    for (const auto& [pair, count] : link.flows) units += count * of_pair[static_cast<std::size_t>(pair)];
+    const auto k = static_cast<std::size_t>(link.klass);
+    if (units <= 0 || (worst[k] != nullptr && units / link.GBps <= most[k] / worst[k]->GBps)) continue;
+    worst[k] = &link, most[k] = units;
+  }
+  for (std::size_t k = 0; k < worst.size(); ++k)
+    if (worst[k] != nullptr)
+      out.classes.push_back({c.classes[k], router_.link(worst[k]->link).name, most[k], worst[k]->GBps});
   return out;
 }
 
@@ -86,7 +157,7 @@ const GroupLoad& TrafficModel::equal(const RankGroups& groups, Role role, int ra
   const RankPattern pattern =
       world > 512 && own.size() > 1 && t.uniform() ? pattern_of(own, world, t.gpus_per_host()) : RankPattern{};
   if (pattern.ranks == 0)
-    return known_.emplace(std::move(key), weighted(groups, role, rank, [](int, int) { return 1.0; })).first->second;
+    return known_.emplace(std::move(key), weighted(groups, role, rank, 0, [](int, int) { return 1.0; })).first->second;
   GroupLoad out;
   out.peers = static_cast<int>(own.size()) - 1;
   for (const ClassLoad& c : all_to_all_loads(router_, 1, pattern).by_class())

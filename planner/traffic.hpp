@@ -7,6 +7,7 @@
 // leaves with the rank's EP group, on the assumption that all groups look alike.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
@@ -28,7 +29,8 @@ struct GroupLoad {
   int peers = 0;  // of a rank, itself not counted
 };
 
-// What one rank sends to one peer.
+// What one rank sends to one peer. In a GroupLoad it may depend on the ranks' places in the EP group and on the peer's
+// in its own, on nothing else.
 using PairWeight = std::function<double(int rank, int peer)>;
 
 // Loads by the pattern of the group; equal ones are kept, since many layouts share patterns. Rank r is GPU r.
@@ -36,14 +38,32 @@ class TrafficModel {
  public:
   explicit TrafficModel(const Router& router) : router_(router) {}
   const GroupLoad& equal(const RankGroups& groups, Role role, int rank);
-  GroupLoad weighted(const RankGroups& groups, Role role, int rank, const PairWeight& weight) const;
+  // what: tells such weights apart; equal ones of one layout's groups are worked out once.
+  const GroupLoad& weighted(const RankGroups& groups, Role role, int rank, std::uint64_t what,
+                            const PairWeight& weight);
   // The same flows onto loads that others share.
   void add(LinkLoads& loads, const RankGroups& groups, Role role, int rank, const PairWeight& weight) const;
   const Router& router() const { return router_; }
 
  private:
+  // Which pairs cross which link, pairs of equal places as one and links crossed by the same pairs as one.
+  struct Crossings {
+    struct Link {
+      int klass = 0, link = 0;  // the lowest of those alike
+      double GBps = 0;
+      std::vector<std::pair<int, int>> flows;  // pair, how often
+    };
+    std::vector<std::pair<int, int>> pairs;  // an example of each: a rank and its peer
+    std::vector<std::string> classes;
+    std::vector<Link> links;
+  };
+  const Crossings& crossings(const RankGroups& groups, Role role, int rank);
+  GroupLoad load_of(const Crossings& crossings, int peers, const PairWeight& weight) const;
+
   Router router_;
   std::map<std::vector<int>, GroupLoad> known_;
+  std::map<std::pair<std::vector<int>, std::uint64_t>, GroupLoad> weighted_;
+  std::map<std::vector<int>, Crossings> crossings_;
 };
 
 }  // namespace topomoe

@@ -34,6 +34,8 @@ struct Layout {
   int etp = 1, ep = 1, edp = 1;
   ExpertOrder expert_order = ExpertOrder::ep_inner;
   bool sequence_parallel = false;  // activations outside attention and FFN are cut over TP
+  // What data-parallel ranks share out in training (ZeRO): 0 nothing, 1 optimizer, 2 gradients too, 3 weights too.
+  int zero = 1;
 
   bool operator==(const Layout&) const = default;
 };
@@ -41,7 +43,8 @@ struct Layout {
 // Derives dp and edp. Throws InvalidInput when they are not whole.
 Layout make_layout(int world, int tp, int cp, int pp, int etp, int ep, ExpertOrder order = ExpertOrder::ep_inner);
 
-// Throws InvalidInput that names what is off and the nearest valid choice: sizes positive, both products
+// Throws InvalidInput that names what is off and the nearest valid choice: ZeRO 0 to 3, above 1 only without pipeline
+// stages (whose micro-batches accumulate whole gradients; DeepSpeed refuses it too), sizes positive, both products
 // equal to world, experts % ep == 0, etp is 1 or tp (any where ep == 1: MoEShard), sequence parallel only with tp > 1.
 void check(const Layout&, int experts, std::string_view where = "layout");
 
@@ -69,7 +72,8 @@ int nodes_spanned(const Layout&, int rank, int gpus_per_node);
 // first ones longer by one layer. MTP layers, not listed, are on the last stage.
 std::vector<int> layers_of_stage(const Layout&, int layers, int stage);
 
-// "TP8 CP1 DP2 PP1 | ETP8 EP2 EDP1"; " VPP4" after PP and ", EDP inner", ", SP" at the end where they apply.
+// "TP8 CP1 DP2 PP1 | ETP8 EP2 EDP1"; " VPP4", " ZeRO3" (unless 1) after PP and ", EDP inner", ", SP" at the end where
+// they apply.
 std::string name(const Layout&);
 
 }  // namespace topomoe

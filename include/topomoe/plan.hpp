@@ -76,6 +76,31 @@ struct RateSource {
   double error = 0;
 };
 
+// A reduction of gradients in the idle time of the inter-node lane.
+struct GradientOperation {
+  Role group = Role::dp;            // dp or cp: dense gradients; edp: those of experts
+  double begin_us = 0, end_us = 0;  // from the begin of the backward of the layer in which it begins
+  double bytes = 0;                 // of fp32 gradients, before they are reduced
+  bool operator==(const GradientOperation&) const = default;
+};
+// Consecutive layers, in order of the backward, beside which the same is reduced.
+struct GradientLayers {
+  int first = 0;           // of the model, MTP layers after the last one
+  int layers = 1;          // how many, each the one before the last in the backward's order
+  double backward_us = 0;  // of one, with what is computed again
+  std::vector<GradientOperation> operations;
+};
+// Gradients of one backward of a micro-batch that reduces, on the stage that reduces most.
+struct PredictedGradients {
+  int stage = 0;
+  double backward_us = 0;  // of all layers of the stage
+  int windows = 0;         // idle spans that something was put into
+  double hidden_bytes = 0, exposed_bytes = 0;
+  double exposed_us = 0;  // after the backward; under ZeRO 3 with weights that no idle span hides
+  std::vector<GradientLayers> layers;
+  std::vector<std::pair<Role, double>> exposed;  // bytes, one operation each
+};
+
 // Another candidate and why it lost.
 struct Rejected {
   std::string layout, algorithm;
@@ -130,6 +155,7 @@ struct Plan {
   PredictedPass forward, backward;
   std::vector<PlannedKind> later_kinds;  // of the others; empty where all MoE layers are alike
   TimeBreakdown time;
+  PredictedGradients gradients;      // of training
   double tokens_per_rank = 0;        // T of DESIGN 5: tokens that a TP group holds in one micro-batch
   double model_TFLOPps_per_gpu = 0;  // Megatron's convention
   double peak_TFLOPps_per_gpu = 0;   // dense, of the job's dtype; MFU is the one over the other

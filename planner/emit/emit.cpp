@@ -1,5 +1,7 @@
 #include "planner/emit/emit.hpp"
 
+#include <algorithm>
+
 namespace topomoe {
 namespace {
 
@@ -15,6 +17,13 @@ constexpr Emitter kEmitters[] = {
 }  // namespace
 
 std::span<const Emitter> emitters() { return kEmitters; }
+
+long long gradient_bucket(const Plan& p) {
+  double most = 0;
+  for (const GradientLayers& l : p.gradients.layers)
+    for (const GradientOperation& op : l.operations) most = std::max(most, op.bytes);
+  return static_cast<long long>(most / 4);  // fp32
+}
 
 const Emitter& find_emitter(std::string_view name) {
   std::string known;

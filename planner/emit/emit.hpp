@@ -48,6 +48,10 @@ std::vector<int> socket_of_gpus(const Topology&);
 // Throws InvalidInput that lists the known names.
 const Emitter& find_emitter(std::string_view name);
 
+// Elements of the largest reduction of gradients beside the backward, which is what stacks that reduce in buckets of a
+// fixed size come nearest with; 0 where the plan hides none.
+long long gradient_bucket(const Plan&);
+
 // Why Megatron-LM cannot run a layout; empty where it can. A search for it asks the same question.
 std::vector<Infeasible> megatron_refuses(const Model&, const Job&, const Layout&);
 

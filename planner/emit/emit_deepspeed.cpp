@@ -74,12 +74,19 @@ Expected<Emitted, Refused> emit_deepspeed(const Plan& p, const EmitOptions&) {
       {"train_micro_batch_size_per_gpu", p.job.micro_batch},
       {"gradient_accumulation_steps", micro_batches(p.job, l.dp)},
       {"bf16", {{"enabled", p.job.dtype == DType::bf16}}},
-      {"zero_optimization", {{"stage", 1}}},  // optimizer sharded over DP, as priced
+      {"zero_optimization", {{"stage", l.zero}, {"overlap_comm", true}}},
       {"tensor_parallel", {{"autotp_size", l.tp}}},
       {"expert_parallel", expert},
       // D + E: an EP group is strided over the data-parallel ranks; E + D: it is packed.
       {"use_data_before_expert_parallelism", l.expert_order == ExpertOrder::edp_inner && l.ep > 1 && l.edp > 1}};
   if (l.tp == 1) config.erase("tensor_parallel");
+  if (const long long bucket = gradient_bucket(p); bucket > 0) {
+    config["zero_optimization"]["reduce_bucket_size"] = bucket;
+    out.not_expressed.push_back(fmt::format(
+        "gradients in idle spans of the inter-node lane: a bucket is reduced as soon as it is full, beside whatever "
+        "runs; reduce_bucket_size is that of the largest operation planned; priced with {:.1f} ms exposed",
+        p.time.gradients_ms));
+  }
   out.text = config.dump(2) + "\n";
 
   const Schedule& s = p.schedule;
@@ -97,6 +104,9 @@ Expected<Emitted, Refused> emit_deepspeed(const Plan& p, const EmitOptions&) {
   if (p.job.recompute != Recompute::none)
     out.not_expressed.push_back(
         fmt::format("recompute {}: activation checkpointing is called by model code", to_string(p.job.recompute)));
+  if (l.zero == 3)
+    out.not_expressed.push_back(
+        "ZeRO 3 with deepspeed.moe.layer.MoE, which has none (DeepSpeed#1392): AutoEP, or --max zero=2");
   out.not_expressed.push_back(
       fmt::format("model code that uses deepspeed.moe.layer.MoE instead of AutoEP: ep_size={}, k={}{}, "
                   "drop_tokens=False, use_rts=False; the config has no section for it",

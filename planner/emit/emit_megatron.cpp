@@ -126,9 +126,10 @@ void parallel_arguments(Arguments& a, const Plan& p) {
   a.add("expert-model-parallel-size", l.ep);
   a.add("expert-tensor-parallel-size", l.etp);
   if (l.sequence_parallel) a.flag("sequence-parallel");
-  a.flag("use-distributed-optimizer");
+  if (l.zero == 1) a.flag("use-distributed-optimizer");
   a.flag("overlap-grad-reduce");
-  a.flag("overlap-param-gather");
+  if (const long long bucket = gradient_bucket(p); bucket > 0) a.add("ddp-bucket-size", bucket);
+  if (l.zero == 1) a.flag("overlap-param-gather");  // of the distributed optimizer
 }
 
 void job_arguments(Arguments& a, const Plan& p) {
@@ -160,6 +161,11 @@ std::vector<std::string> not_expressed(const Plan& p, const Dispatcher& d) {
     notes.push_back("the node_dedup transport: DeepEP is its nearest kin (a token once a node); " + priced);
   if (s.intake == Intake::tp_gather)
     notes.push_back("the replicated token split: under sequence parallelism each token is sent once; " + priced);
+  if (!p.gradients.layers.empty())
+    notes.push_back(fmt::format(
+        "gradients in idle spans of the inter-node lane: a bucket is reduced as soon as it is full, beside whatever "
+        "runs; --ddp-bucket-size is that of the largest operation planned; priced with {:.1f} ms exposed",
+        p.time.gradients_ms));
   if (p.job.recompute == Recompute::selective && p.model.dense_ffn > 0)
     notes.push_back("selective recompute of the activations of dense layers: moe_act covers experts only");
   if (p.job.dtype == DType::f32) notes.push_back("grouped GEMM: Megatron-LM has it for bf16 only");

@@ -28,6 +28,9 @@ std::vector<Infeasible> megatron_refuses(const Model& m, const Job& job, const L
   if (l.tp > 1 && !l.sequence_parallel)
     no(fmt::format("TP = {} without sequence parallelism, which Megatron-LM demands of MoE layers", l.tp),
        "plan with --sequence-parallel on");
+  if (l.zero > 1)
+    no(fmt::format("ZeRO {}: Megatron-LM's distributed optimizer shards the optimizer only", l.zero),
+       "plan with --max zero=1");
   divides("heads", m.heads, "tp", l.tp);
   if (!is_mla(m)) divides("kv_heads", m.kv_heads, "tp", l.tp);
   if (m.dense_ffn > 0) divides("dense FFN width", m.dense_ffn, "tp", l.tp);

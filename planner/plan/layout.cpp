@@ -109,6 +109,9 @@ void check(const Layout& l, int experts, std::string_view where) {
     if (value <= 0) fail(field, std::to_string(value), "must be positive");
     if (value > kMaxRanks) fail(field, std::to_string(value), "must be at most " + std::to_string(kMaxRanks));
   }
+  if (l.zero < 0 || l.zero > 3) fail("zero", std::to_string(l.zero), "must be 0, 1, 2 or 3");
+  if (l.zero > 1 && l.pp > 1)
+    fail("zero", std::to_string(l.zero), "must be at most 1 with pp = " + std::to_string(l.pp));
   // In doubles: exact up to 2^53 and without overflow beyond.
   const double attention = 1.0 * l.tp * l.cp * l.dp * l.pp, expert = 1.0 * l.etp * l.ep * l.edp * l.pp;
   const auto mend = [&](const char* field, double product, int now) {
@@ -212,9 +215,10 @@ std::vector<int> layers_of_stage(const Layout& l, int layers, int stage) {
 }
 
 std::string name(const Layout& l) {
-  return fmt::format("TP{} CP{} DP{} PP{}{} | ETP{} EP{} EDP{}{}{}", l.tp, l.cp, l.dp, l.pp,
-                     l.vpp > 1 ? fmt::format(" VPP{}", l.vpp) : "", l.etp, l.ep, l.edp,
-                     l.expert_order == ExpertOrder::edp_inner ? ", EDP inner" : "", l.sequence_parallel ? ", SP" : "");
+  return fmt::format("TP{} CP{} DP{} PP{}{}{} | ETP{} EP{} EDP{}{}{}", l.tp, l.cp, l.dp, l.pp,
+                     l.vpp > 1 ? fmt::format(" VPP{}", l.vpp) : "", l.zero != 1 ? fmt::format(" ZeRO{}", l.zero) : "",
+                     l.etp, l.ep, l.edp, l.expert_order == ExpertOrder::edp_inner ? ", EDP inner" : "",
+                     l.sequence_parallel ? ", SP" : "");
 }
 
 ordered_json to_json(const Layout& l) {
@@ -228,7 +232,8 @@ ordered_json to_json(const Layout& l) {
           {"ep", l.ep},
           {"edp", l.edp},
           {"expert_order", to_string(l.expert_order)},
-          {"sequence_parallel", l.sequence_parallel}};
+          {"sequence_parallel", l.sequence_parallel},
+          {"zero", l.zero}};
 }
 
 Layout layout_from_json(const ordered_json& json, const std::string& where) {
@@ -240,6 +245,7 @@ Layout layout_from_json(const ordered_json& json, const std::string& where) {
   for (const auto& [key, value] : sizes) *value = in.integer(key, 1, kMaxRanks);
   l.expert_order = expert_order_from(in.text("expert_order"), in.field("expert_order"));
   l.sequence_parallel = in.boolean("sequence_parallel");
+  l.zero = in.integer("zero", 0, 3);
   in.finish();
   check(l, l.ep, where);  // products; whether EP divides the experts is checked beside the model
   return l;

@@ -65,6 +65,28 @@ ordered_json time_json(const Plan& p) {
            })}};
 }
 
+// An operation is [group, begin_us, end_us, bytes], so that a run of layers stays one line.
+ordered_json json_of(const PredictedGradients& g) {
+  return {{"stage", g.stage},
+          {"backward_us", g.backward_us},
+          {"windows", g.windows},
+          {"hidden_bytes", g.hidden_bytes},
+          {"exposed_bytes", g.exposed_bytes},
+          {"exposed_us", g.exposed_us},
+          {"exposed", list(g.exposed,
+                           [](const auto& e) -> ordered_json {
+                             return {{"group", to_string(e.first)}, {"bytes", e.second}};
+                           })},
+          {"layers", list(g.layers, [](const GradientLayers& l) -> ordered_json {
+             return {{"first", l.first},
+                     {"layers", l.layers},
+                     {"backward_us", l.backward_us},
+                     {"operations", list(l.operations, [](const GradientOperation& op) {
+                        return ordered_json::array({to_string(op.group), op.begin_us, op.end_us, op.bytes});
+                      })}};
+           })}};
+}
+
 ordered_json memory_json(const Plan& p) {
   ordered_json buckets = ordered_json::object();
   for (const auto& [bucket, GiB] : p.memory_GiB) {
@@ -116,6 +138,7 @@ ordered_json plan_json(const Plan& p) {
   j["routing"] = to_json(p.routing);
   j["layout"] = to_json(p.layout);
   j["time"] = time_json(p);
+  j["gradients"] = json_of(p.gradients);
   j["memory"] = memory_json(p);
   j["loads"] = loads_json(p.loads);
   j["predicted_forward"] = json_of(p.forward);

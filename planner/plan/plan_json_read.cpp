@@ -66,6 +66,54 @@ void time_from(ObjectReader in, Plan& p) {
   in.finish();
 }
 
+GradientOperation gradient_operation_from(const ordered_json& j, const std::string& at) {
+  if (!j.is_array() || j.size() != 4) throw InvalidInput(at, preview(j), "must be [group, begin_us, end_us, bytes]");
+  const auto number = [&](std::size_t i) {
+    if (!j[i].is_number() || !(j[i].get<double>() >= 0 && j[i].get<double>() <= kMostAmount))
+      throw InvalidInput(at, preview(j[i]), "must be [group, begin_us, end_us, bytes], none of them negative");
+    return j[i].get<double>();
+  };
+  GradientOperation op{role_from(text_of(j[0], at), at), number(1), number(2), number(3)};
+  if (op.end_us < op.begin_us) throw InvalidInput(at, preview(j[2]), "ends before it begins");
+  return op;
+}
+
+PredictedGradients gradients_from(ObjectReader in, const Layout& layout) {
+  PredictedGradients g;
+  g.stage = in.integer("stage", 0, layout.pp - 1);
+  g.backward_us = amount(in, "backward_us");
+  g.windows = in.integer("windows", 0, kMaxTokens);
+  g.hidden_bytes = amount(in, "hidden_bytes");
+  g.exposed_bytes = amount(in, "exposed_bytes");
+  g.exposed_us = amount(in, "exposed_us");
+  double hidden = 0, exposed = 0;
+  each(in, "exposed", [&](const ordered_json& j, const std::string& at) {
+    ObjectReader e(j, at);
+    g.exposed.emplace_back(role_from(e.text("group"), e.field("group")), amount(e, "bytes"));
+    exposed += g.exposed.back().second;
+    e.finish();
+  });
+  each(in, "layers", [&](const ordered_json& j, const std::string& at) {
+    ObjectReader l(j, at);
+    GradientLayers run{
+        l.integer("first", 0, kMaxLayers), l.integer("layers", 1, kMaxLayers), amount(l, "backward_us"), {}};
+    each(l, "operations", [&](const ordered_json& o, const std::string& place) {
+      run.operations.push_back(gradient_operation_from(o, place));
+      hidden += run.layers * run.operations.back().bytes;
+    });
+    l.finish();
+    g.layers.push_back(std::move(run));
+  });
+  const auto same = [&](const char* key, double told, double sum) {
+    if (std::abs(told - sum) > 1e-9 * (told + sum))
+      throw InvalidInput(in.field(key), fmt::format("{}", told), fmt::format("the operations sum up to {}", sum));
+  };
+  same("hidden_bytes", g.hidden_bytes, hidden);
+  same("exposed_bytes", g.exposed_bytes, exposed);
+  in.finish();
+  return g;
+}
+
 void memory_from(ObjectReader in, Plan& p) {
   p.memory_limit_GiB = amount(in, "limit_GiB");
   p.memory_stage = in.integer("stage", 0, p.layout.pp - 1);
@@ -256,6 +304,7 @@ Plan read_plan(const std::string& text, const std::string& where) {
   p.routing = routing_from_json(in.at("routing"), in.field("routing"));
   p.layout = layout_from_json(in.at("layout"), in.field("layout"));
   time_from(part("time"), p);
+  p.gradients = gradients_from(part("gradients"), p.layout);
   memory_from(part("memory"), p);
   each(in, "loads", [&](const ordered_json& j, const std::string& at) { p.loads.push_back(load_from({j, at})); });
   p.forward = pass_from(part("predicted_forward"));

@@ -147,6 +147,23 @@ TEST(EmitMegatron, WhatItCannotSay_IsListedWithItsPrice) {
   EXPECT_FALSE(says(notes(plan_for("mixtral-8x7b", make_layout(16, 2, 1, 1, 1, 8))), "chunks"));
 }
 
+TEST(EmitMegatron, Gradients_GoInBucketsOfTheLargestOperationPlanned) {
+  Plan plan = plan_for("mixtral-8x7b", make_layout(16, 2, 1, 1, 1, 8));
+  EXPECT_EQ(megatron_arguments(plan).integer("ddp-bucket-size"), 25'000'000);  // 1e8 B of fp32 in the sample
+  EXPECT_TRUE(says(*emit_megatron(plan, {}), "gradients in idle spans"));
+  plan.gradients = {};
+  EXPECT_FALSE(megatron_arguments(plan).has("ddp-bucket-size"));
+  EXPECT_FALSE(says(*emit_megatron(plan, {}), "gradients in idle spans"));
+}
+
+TEST(EmitMegatron, Zero_IsTheDistributedOptimizerOrNone) {
+  Plan plan = plan_for("mixtral-8x7b", make_layout(16, 2, 1, 1, 1, 8));
+  plan.layout.zero = 0;
+  EXPECT_FALSE(megatron_arguments(plan).has("use-distributed-optimizer"));
+  plan.layout.zero = 2;
+  EXPECT_HAS(reasons(emit_megatron(plan, {})), "ZeRO 2: Megatron-LM's distributed optimizer");
+}
+
 TEST(EmitMegatron, CapacityFactor_DropsByPositionAndWithAlltoallOnly) {
   Plan plan = plan_for("mixtral-8x7b", make_layout(16, 2, 1, 1, 1, 8));
   plan.job.capacity_factor = 1.25;
@@ -264,6 +281,17 @@ TEST(EmitDeepspeed, Config_IsJsonWithBatchesAndExperts) {
   EXPECT_TRUE(says(*emitted, "optimizer"));
   plan.model.model_type = "olmoe";
   EXPECT_TRUE(says(*emit_deepspeed(plan, {}), "moe_layer_pattern"));
+}
+
+TEST(EmitDeepspeed, Zero_IsTheStageWithTheBucketPlanned) {
+  Plan plan = plan_for("mixtral-8x7b", make_layout(16, 2, 1, 1, 1, 8));
+  for (const int zero : {0, 1, 2, 3}) {
+    plan.layout.zero = zero;
+    const auto config = nlohmann::json::parse(emit_deepspeed(plan, {})->text)["zero_optimization"];
+    EXPECT_EQ(config["stage"], zero);
+    EXPECT_EQ(config["reduce_bucket_size"], 25'000'000);
+    EXPECT_EQ(says(*emit_deepspeed(plan, {}), "which has none"), zero == 3);
+  }
 }
 
 TEST(EmitDeepspeed, StridedExpertGroups_AreDataBeforeExpert) {

@@ -146,6 +146,29 @@ TEST(GradientSlack, NoScheduleHidesMore_SmallCases) {
   EXPECT_GT(beats_greedy, 10);  // moving operations together is seen at work
 }
 
+TEST(GradientSlack, BytesInASpan_AreTheMostToTheByte) {
+  std::mt19937 random(23);
+  const auto draw = [&](double low, double high) { return std::uniform_real_distribution<double>(low, high)(random); };
+  for (int i = 0; i < 2000; ++i) {
+    // Bends at 2 to 6 sizes, flat parts among them, as measured curves do.
+    std::vector<std::pair<double, double>> knots{{1, draw(1, 20)}};
+    for (int k = i % 5; k >= 0; --k)
+      knots.emplace_back(knots.back().first * draw(2, 1000),
+                         knots.back().second * (draw(0, 1) < 0.2 ? 1 : draw(1, 300)));
+    const auto time_s = [&](double bytes) {
+      if (bytes <= 0) return 0.0;
+      std::size_t k = 1;
+      while (k + 1 < knots.size() && bytes > knots[k].first) ++k;
+      const auto &a = knots[k - 1], &b = knots[k];
+      return a.second + std::max(0.0, bytes - a.first) / (b.first - a.first) * (b.second - a.second);
+    };
+    const double most = std::floor(draw(1, 2 * knots.back().first)), seconds = draw(0, 1.2 * time_s(most));
+    const double bytes = bytes_in(seconds, most, time_s);
+    EXPECT_LE(time_s(bytes), seconds);
+    EXPECT_TRUE(bytes == most || time_s(bytes + 1) > seconds) << i;
+  }
+}
+
 TEST(GradientSlack, RejectsByName) {
   const std::vector<GradientPiece> piece{{1, 0}};
   const std::vector<Interval> overlap{{0, 2}, {1, 3}}, fine{{0, 2}};

@@ -137,6 +137,49 @@ TEST(LayoutSpace, Variants_ByHand) {
   EXPECT_HAS(layouts.error().message(), "vpp = 5 does not interleave");
 }
 
+TEST(LayoutSpace, Zero_IsEscalatedWithoutAPipelineOnly) {
+  const Model m = shipped("mixtral-8x7b");
+  const auto stages = [&](const Layout& l, const LayoutConstraints& c) {
+    std::vector<int> zeros;
+    for (const Variant& v : variants(l, m, Job{}, c)) zeros.push_back(v.zero);
+    return zeros;
+  };
+  const Layout one = make_layout(16, 1, 1, 1, 1, 8);
+  EXPECT_EQ(stages(one, {}), std::vector<int>{1});
+  LayoutConstraints nothing_fits;
+  nothing_fits.unasked_zero = kMostZero;
+  EXPECT_EQ(stages(one, nothing_fits), (std::vector<int>{1, 2, 3}));
+  EXPECT_EQ(stages(one, constrain({}, {"zero=2"})), (std::vector<int>{1, 2}));
+  EXPECT_EQ(stages(make_layout(16, 1, 1, 2, 1, 8), constrain({"vpp=1"})), std::vector<int>{1});
+  EXPECT_EQ(stages(make_layout(8, 8, 1, 1, 8, 1), {}), std::vector<int>{1});  // nothing to share out
+  LayoutConstraints c;
+  c.target = target_limits("megatron");
+  EXPECT_EQ(stages(one, c), std::vector<int>{1});
+  for (const int zero : {0, 1, 2, 3}) {
+    const auto layouts = enumerate_layouts(16, 8, m, Job{}, constrain({"zero=" + std::to_string(zero)}));
+    ASSERT_TRUE(layouts);
+    for (const Layout& l : *layouts) {
+      EXPECT_EQ(l.zero, zero);
+      EXPECT_TRUE(zero < 2 || l.pp == 1);
+      for (const int z : stages(l, constrain({"zero=" + std::to_string(zero)}))) EXPECT_EQ(z, zero);
+    }
+  }
+}
+
+TEST(LayoutSpace, Zero_IsRefusedByName) {
+  const Model m = shipped("mixtral-8x7b");
+  const auto why = [&](const LayoutConstraints& c) { return enumerate_layouts(16, 8, m, Job{}, c).error().message(); };
+  EXPECT_HAS(why(constrain({"zero=2", "pp=2"})), "zero = 2 needs whole micro-batches: pp = 1, not 2; pp=1 would fit");
+  LayoutConstraints c = constrain({"zero=2"});
+  c.target = target_limits("megatron");
+  EXPECT_HAS(why(c), "target megatron has no zero = 2, at most 1; it would fit without target megatron");
+  EXPECT_HAS(message_of([] { constrain({"zero=4"}); }), "--fix: zero=4: zero must be 0, 1, 2 or 3");
+  EXPECT_HAS(message_of([] { constrain({"zero=-1"}); }), "zero must be 0, 1, 2 or 3");
+  Job decode;
+  decode.phase = Phase::decode;
+  EXPECT_HAS(message_of([&] { enumerate_layouts(16, 8, m, decode, constrain({"zero=1"})); }), "zero=1: inference has");
+}
+
 TEST(LayoutSpace, Megatron_TakesOnlyWhatItCanRun) {
   // 4 KV heads: TP 8 would hold each twice, which Megatron refuses; MoE with TP trains only with SP.
   const Model m = shipped("qwen3-30b-a3b");

@@ -124,6 +124,14 @@ TEST(Layout, Check_NamesWhatIsOffAndTheNearest) {
   l = make_layout(16, 1, 1, 1, 1, 2);
   l.sequence_parallel = true;
   EXPECT_HAS(message_of([&] { check(l, 8); }), "sequence_parallel");
+  l = make_layout(16, 1, 1, 2, 1, 2);
+  l.zero = 2;
+  EXPECT_HAS(message_of([&] { check(l, 8); }), "zero: 2: must be at most 1 with pp = 2");
+  l.pp = 1, l.dp = 16, l.edp = 8;
+  EXPECT_EQ(message_of([&] { check(l, 8); }), "no error");
+  EXPECT_EQ(name(l), "TP1 CP1 DP16 PP1 ZeRO2 | ETP1 EP2 EDP8");
+  l.zero = 4;
+  EXPECT_HAS(message_of([&] { check(l, 8); }), "zero: 4: must be 0, 1, 2 or 3");
   EXPECT_HAS(message_of([] { make_layout(16, 3, 1, 1, 1, 1); }), "layout: dp: 16/3: tp*cp*pp must divide world = 16");
   EXPECT_HAS(message_of([] { make_layout(16, 1, 1, 1, 0, 1); }), "layout: etp: 0");
 }

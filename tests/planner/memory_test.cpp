@@ -122,6 +122,36 @@ TEST(Memory, TinyTraining_EveryBucketByHand) {
   EXPECT_EQ(estimate_memory(m, job, l, options).activations, b.activations);
 }
 
+// The tiny model with 4 layers and four data-parallel copies: 4 * (144 + 32 + 144) + 80 = 1360 parameters a rank, all
+// of them shared by 4 (DP = EDP = 4): 340. In full at one time: a layer, 320.
+TEST(Memory, ZeroStages_ByHand) {
+  Model m;
+  m.name = "tiny";
+  m.hidden = 8, m.layers = 4, m.heads = 4, m.kv_heads = 2, m.head_dim = 2, m.vocab = 10;
+  m.experts = 4, m.top_k = 2, m.expert_ffn = 3, m.shared_ffn = 4, m.is_moe = {1, 1, 1, 1};
+  Job job;
+  job.sequence = 16, job.global_batch = 4;
+  Layout l = make_layout(8, 2, 1, 1, 1, 2);
+  l.sequence_parallel = true;
+  const auto stage = [&](int zero) {
+    l.zero = zero;
+    return estimate_memory(m, job, l);
+  };
+  const MemoryBreakdown none = stage(0), one = stage(1), two = stage(2), three = stage(3);
+  EXPECT_EQ(none.optimizer.value, 12 * 1360);
+  EXPECT_EQ(one.optimizer.value, 12 * 340);
+  EXPECT_EQ(one.weights.value, 2 * 1360);
+  EXPECT_EQ(one.gradients.value, 4 * 1360);
+  EXPECT_EQ(two.gradients.value, 4 * (340 + 320));
+  EXPECT_EQ(two.weights.value, one.weights.value);
+  EXPECT_EQ(three.weights.value, 2 * (340 + 2 * 320));
+  EXPECT_EQ(three.gradients.value, two.gradients.value);
+  EXPECT_EQ(three.optimizer.value, one.optimizer.value);
+  EXPECT_EQ(three.activations.value, none.activations.value);
+  m.layers = 1, m.is_moe = {1};  // of a single layer there is never more than all of it
+  EXPECT_EQ(stage(3).weights.value, stage(1).weights.value);
+}
+
 TEST(Memory, Decode_KvCacheByHand) {
   Job job;
   job.phase = Phase::decode, job.sequence = 1000, job.micro_batch = 8, job.global_batch = 64;

@@ -43,6 +43,9 @@ TEST(PlanJson, Read_GivesEqualValues) {
   EXPECT_EQ(q.routing, p.routing);
   EXPECT_EQ(q.layout, p.layout);
   EXPECT_EQ(q.expert_owners, p.expert_owners);
+  EXPECT_EQ(q.gradients.layers[1].operations, p.gradients.layers[1].operations);
+  EXPECT_EQ(q.gradients.exposed, p.gradients.exposed);
+  EXPECT_EQ(q.gradients.exposed_us, p.gradients.exposed_us);
   EXPECT_EQ(q.memory_GiB, p.memory_GiB);
   EXPECT_EQ(q.topology.warnings, p.topology.warnings);
   EXPECT_EQ(q.ranks[6].bus_id, "0000:1b:00.0");
@@ -180,6 +183,12 @@ TEST(PlanJson, Inconsistent_IsNamed) {
              "plan.json: routing.histogram: 2 counts: must have one for each of the 8 experts");
   EXPECT_HAS(message_after([](auto& j) { j["schedule"]["forward"][6]["after"] = ordered_json::array(); }),
              "plan.json: schedule: forward step 6 (");
+  EXPECT_HAS(message_after([](auto& j) { j["gradients"]["hidden_bytes"] = 1; }),
+             "plan.json: gradients.hidden_bytes: 1: the operations sum up to 341");
+  EXPECT_HAS(message_after([](auto& j) { j["gradients"]["layers"][1]["operations"][0][2] = 1; }),
+             "plan.json: gradients.layers[1].operations[0]: 1: ends before it begins");
+  EXPECT_HAS(message_after([](auto& j) { j["gradients"]["stage"] = 1; }), "plan.json: gradients.stage: 1: must be an");
+  EXPECT_HAS(message_after([](auto& j) { j["layout"]["zero"] = 4; }), "plan.json: layout.zero: 4: must be an integer");
   EXPECT_HAS(message_after([](auto& j) { j["comment"] = 1; }), "plan.json: comment: 1: unknown key; known: ");
 }
 

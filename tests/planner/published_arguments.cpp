@@ -28,6 +28,7 @@ const std::vector<Argument>& megatron() {
       {"use-distributed-optimizer", Type::flag, {}},
       {"overlap-grad-reduce", Type::flag, {}},
       {"overlap-param-gather", Type::flag, {}},
+      {"ddp-bucket-size", Type::integer, {}},
       {"micro-batch-size", Type::integer, {}},
       {"global-batch-size", Type::integer, {}},
       {"bf16", Type::flag, {}},

@@ -49,6 +49,15 @@ inline Plan sample_plan(int n, int world = 16) {
   p.memory_limit_GiB = 80;
   p.low_ms = 100.1, p.high_ms = 150;
   p.rates = {{"exchange between nodes", "datasheet, efficiencies assumed", 0.3}};
+  p.gradients = {0,
+                 9e5,
+                 2,
+                 3.5e9,
+                 2e8,
+                 4100.0 / 3,
+                 {{31, 1, 3000, {}}, {30, 31, 2900, {{Role::edp, 100.0 / 3, 900, 1e8}, {Role::dp, 1000, 1100, 1e7}}}},
+                 {{Role::dp, 5e7}, {Role::edp, 1.5e8}}};
+  p.gradients.hidden_bytes = 31 * 1.1e8;
   p.layouts_enumerated = 120, p.layouts_too_large = 40, p.schedules_priced = 900, p.layouts_pruned = 7;
   p.rejected = {{"TP4 CP1 DP4 PP1 | ETP4 EP4 EDP1", "sliced flat n=2", 150.5, 70, true, "slower by 20 %"}};
   p.pareto = {{"TP8 CP1 DP2 PP1 | ETP8 EP2 EDP1", "sliced flat n=2", 126.5, 60.75}};

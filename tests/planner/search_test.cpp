@@ -179,6 +179,43 @@ TEST(Planner, Pruning_NeverChangesTheChoice) {
   EXPECT_GT(pruned, 6);
 }
 
+// Mixtral-8x7B whole on every GPU: 46.7e9 parameters, 280 GB of weights and gradients under ZeRO 1, 93 GB of weights
+// alone under ZeRO 2; of 18 bytes a parameter over 16 GPUs 53 GB under ZeRO 3.
+TEST(Planner, ZeroIsRaised_WhereLessDoesNotFit) {
+  auto request = shipped("h100-2x8", "mixtral-8x7b");
+  request.fix = {"tp=1", "pp=1", "cp=1", "ep=1", "etp=1"};
+  request.job.recompute = Recompute::full;
+  request.flips = false;
+  const auto plan = make_plan(request);
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->layout.zero, 3);
+  request.max = {"zero=2"};
+  const auto less = make_plan(request);
+  ASSERT_FALSE(less);
+  EXPECT_NE(less.error().constraint.find("memory"), std::string::npos);
+  EXPECT_EQ(less.error().nearest_fix.rfind("zero=3 fits", 0), 0U) << less.error().nearest_fix;
+}
+
+// What is tried only where the stage before does not fit is never faster where it does.
+TEST(Planner, HigherZero_NeverWinsTimeWhereALowerFits) {
+  auto request = shipped("h100-2x8", "qwen3-30b-a3b");
+  request.flips = false;
+  request.fix = {"tp=1", "pp=1", "cp=1", "ep=8"};
+  request.job.recompute = Recompute::full;
+  const auto free = make_plan(request);
+  ASSERT_TRUE(free) << free.error().message();
+  EXPECT_EQ(free->layout.zero, 1);
+  double before = 0;
+  for (const char* zero : {"zero=1", "zero=2", "zero=3"}) {
+    auto fixed = request;
+    fixed.fix.push_back(zero);
+    const auto plan = make_plan(fixed);
+    ASSERT_TRUE(plan) << plan.error().message();
+    EXPECT_GE(plan->time.total_ms(), before * 0.99) << zero;  // within 1% less traffic wins
+    before = plan->time.total_ms();
+  }
+}
+
 TEST(Planner, OpenJob_IsDecidedAndNoSlowerThanAnyFixedOne) {
   auto request = shipped("h100-16x8", "mixtral-8x22b");
   request.job.micro_batch = 0, request.job.recompute = Recompute::automatic;

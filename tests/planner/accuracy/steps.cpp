@@ -7,9 +7,9 @@
 #include <fstream>
 #include <sstream>
 
+#include "planner/gradients.hpp"
 #include "planner/hf_config.hpp"
 #include "planner/rates/builtin.hpp"
-#include "planner/step_time.hpp"
 #include "tests/planner/accuracy/tables.hpp"
 #include "topomoe/planner.hpp"
 
@@ -56,7 +56,9 @@ double dense_TFLOPps(const DenseStep& s) {
   const int node = topology.gpus_per_node();
   const StepCosts costs = step_costs(m, job, l, stage_classes(m, l), layer_costs(m, job, l, machine, node),
                                      step_curves(l, machine, node), machine);
-  const double seconds = step_time(costs, MoeTimes{}).total_ms() * 1e-3;
+  const MoeTimes none;
+  const double seconds =
+      placed_step_time(m, l, costs, {&none, 1}, step_curves(l, machine, node)).total_ms() * 1e-3;
   return model_flops_per_token(m, job.sequence) * job.global_batch * job.sequence / seconds / s.gpus * 1e-12;
 }
 
