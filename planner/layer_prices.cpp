@@ -46,6 +46,7 @@ LayerPrices::Entry& LayerPrices::entry(const Layout& layout, double tokens) {
     a.backward_bound_s = std::max(a.backward_bound_s, back.time_s);
     a.idle_bound_s = a.backward_bound_s - back.inter_node_s;
   }
+  e.pricer.forget_bounds();
   return e;
 }
 

@@ -78,6 +78,7 @@ class LayerPricer {
     double inter_node_s = 0;  // that the inter-node lane is busy
   };
   LaneBound lane_bound(const Schedule& schedule, bool backward, const PassShape& shape);
+  void forget_bounds() { bounding_costs_ = {}; }  // memory that only lane_bound used
   // Seconds of link time by class that the last priced pass put on the busiest link, added up over steps.
   const std::vector<LinkClassLoad>& last_loads() const { return loads_; }
 

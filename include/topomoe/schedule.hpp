@@ -23,6 +23,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "topomoe/device.hpp"
@@ -166,8 +167,9 @@ struct Step {
 };
 
 struct Schedule {
-  std::string name;              // for people: "sliced flat n=4"
-  std::string split, transport;  // labels of the algorithm that built it: for people and emitters; no execution reads them
+  std::string name;  // for people: "sliced flat n=4"
+  std::string split,
+      transport;  // labels of the algorithm that built it: for people and emitters; no execution reads them
   Intake intake = Intake::as_held;
   int chunks = 1;  // by which tokens are counted: a multiple of the n of either pass
   int pieces = 1;  // r of the forward, divides n
@@ -197,7 +199,7 @@ class RankGroups {
  private:
   Layout layout_;
   int gpus_per_node_;
-  mutable std::vector<std::vector<std::vector<int>>> cache_;  // [role][rank]
+  mutable std::vector<std::unordered_map<int, std::vector<int>>> known_;  // [role], by rank: those asked for
 };
 
 // Where counts come from. `index` is an expert for pairs, a rank for rank_tokens (it stands for its place in its

@@ -13,17 +13,15 @@ RankGroups::RankGroups(const Layout& layout, int gpus_per_node) : layout_(layout
 
 std::span<const int> RankGroups::members(Role role, int rank) const {
   const auto r = static_cast<std::size_t>(role);
-  const auto k = static_cast<std::size_t>(rank);
-  if (cache_.size() <= r) cache_.resize(r + 1);
-  if (cache_[r].size() <= k) cache_[r].resize(k + 1);
-  auto& entry = cache_[r][k];
-  if (entry.empty()) entry = topomoe::members(layout_, role, rank, gpus_per_node_);
-  return entry;
+  if (known_.size() <= r) known_.resize(r + 1);
+  const auto [at, fresh] = known_[r].try_emplace(rank);
+  if (fresh) at->second = topomoe::members(layout_, role, rank, gpus_per_node_);
+  return at->second;
 }
 
 int RankGroups::index_in(Role role, int rank) const {
-  const auto group = members(role, rank);
-  return static_cast<int>(std::find(group.begin(), group.end(), rank) - group.begin());
+  const auto group = members(role, rank);  // ascending
+  return static_cast<int>(std::lower_bound(group.begin(), group.end(), rank) - group.begin());
 }
 
 int RankGroups::size(Role role) const { return static_cast<int>(members(role, 0).size()); }
