@@ -2,22 +2,12 @@
 
 #include <algorithm>
 
-#include "kernels/gather_rows.hpp"
-#include "kernels/grouped_ffn.hpp"
-#include "kernels/ordered_sum.hpp"
-#include "kernels/router.hpp"
-#include "kernels/sum_rows.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-template <class T>
-T* as(std::byte* p) {
-  return reinterpret_cast<T*>(p);
-}
 
 }  // namespace
 
@@ -37,7 +27,8 @@ DType Executor::dtype(const Buffer& b) const { return b.element == Element::payl
 std::byte* Executor::memory_of(int id) {
   const int root = root_of(c_.schedule, id);
   const Buffer& b = c_.schedule.buffers[static_cast<std::size_t>(root)];
-  if (b.storage == Storage::caller) return state_.caller.at(root);
+  if (const auto bound = state_.bound.find(root); bound != state_.bound.end()) return bound->second;
+  TOPOMOE_ASSERT(b.storage != Storage::caller);
   DeviceMemory& memory = state_.memory[root];
   if (!memory) {
     View all;
@@ -57,7 +48,9 @@ Executor::Span Executor::at(const View& view, int peer) {
           static_cast<std::int64_t>(range.rows), bytes};
 }
 
-void Executor::run(const std::vector<Step>& steps, bool backward) {
+void Executor::run(bool backward, std::span<const std::uint8_t> part) {
+  const std::vector<Step>& steps = backward ? c_.schedule.backward : c_.schedule.forward;
+  const auto left_out = [&](std::size_t i) { return !part.empty() && part[i] == 0; };
   trace_.clear();
   // Host kernels drive our transfers while they compute, for as long as this pass runs.
   c_.device.set_progress({[](void* c) { static_cast<Communicator*>(c)->progress(); }, &c_.communicator});
@@ -76,6 +69,10 @@ void Executor::run(const std::vector<Step>& steps, bool backward) {
   try {
     for (std::size_t i = 0; i < steps.size(); ++i) {
       const Step& s = steps[i];
+      if (left_out(i)) {
+        trace_.emplace_back();
+        continue;
+      }
       for (const int before : s.after) {
         const EventPtr& event = events[static_cast<std::size_t>(before)];
         // Steps that read on the host wait on the host, with a deadline; the others let their lane wait.
@@ -98,6 +95,8 @@ void Executor::run(const std::vector<Step>& steps, bool backward) {
       }
     c_.device.synchronize();
     temporaries_.clear();
+    std::size_t step = 0;
+    std::erase_if(trace_, [&](const StepTrace&) { return left_out(step++); });
   } catch (const std::exception& e) {
     c_.communicator.abort(e.what());
     throw;
@@ -105,280 +104,6 @@ void Executor::run(const std::vector<Step>& steps, bool backward) {
   std::erase_if(state_.memory, [&](const auto& entry) {
     return c_.schedule.buffers[static_cast<std::size_t>(entry.first)].storage == Storage::pass;
   });
-}
-
-void Executor::issue(const Step& s, StepTrace& trace, EventPtr& event) {
-  switch (s.kind) {
-    case StepKind::route: route(s); break;
-    case StepKind::counts_exchange: counts_exchange(s, trace); return;
-    case StepKind::index: index(s); break;
-    case StepKind::pack: pack(s); break;
-    case StepKind::repack: repack(s); break;
-    case StepKind::exchange:
-    case StepKind::all_gather: event = exchange(s, trace); return;
-    case StepKind::ordered_sum: ordered_sum(s); break;
-    case StepKind::expert_forward:
-    case StepKind::expert_dgrad:
-    case StepKind::expert_wgrad: experts(s); break;
-    case StepKind::partial_combine:
-    case StepKind::combine: combine(s); break;
-    case StepKind::weight_grad: weight_grad(s); break;
-    case StepKind::route_backward: route_backward(s); break;
-    case StepKind::copy: {
-      const Span to = at(s.out[0]);
-      c_.device.copy(s.lane, to.data, at(s.in[0]).data, to.bytes());
-      break;
-    }
-  }
-  event = c_.device.record(s.lane);
-}
-
-void Executor::route(const Step& s) {
-  const Span tokens = at(s.in[0]), ids = at(s.out[0]);
-  c_.device.router(s.lane, {.tokens = tokens.data,
-                            .weight = weights_.router,
-                            .probabilities = as<float>(at(s.out[2]).data),
-                            .ids = as<std::int32_t>(ids.data),
-                            .weights = as<float>(at(s.out[1]).data),
-                            .rows = tokens.rows,
-                            .hidden = c_.shape.hidden,
-                            .experts = c_.shape.experts,
-                            .k = c_.shape.top_k,
-                            .renormalize = c_.shape.renormalize,
-                            .dtype = c_.shape.dtype});
-  std::vector<std::int32_t> host(static_cast<std::size_t>(tokens.rows * c_.shape.top_k));
-  c_.device.to_host(s.lane, host.data(), ids.data, ids.bytes());
-  state_.counts.set_routing(host, c_.shape.top_k);
-}
-
-void Executor::counts_exchange(const Step& s, StepTrace& trace) {
-  const auto members = c_.groups.members(s.group, c_.rank);
-  auto& sent = counts_under_way_.emplace_back(members.size());
-  auto& received = counts_under_way_.emplace_back(members.size());
-  std::vector<Outgoing> sends;
-  std::vector<Incoming> receives;
-  for (std::size_t i = 0; i < members.size(); ++i) {
-    const int peer = members[i];
-    if (peer == c_.rank) continue;
-    std::size_t expected = 0;
-    for (const CountSlice& slice : s.slices) {
-      state_.counts.read(slice, c_.rank, peer, sent[i]);
-      expected += state_.counts.size_of(slice, peer, c_.rank);
-    }
-    received[i].resize(expected);
-    sends.push_back({static_cast<int>(i), sent[i].data(), sent[i].size() * sizeof(std::int32_t)});
-    receives.push_back({static_cast<int>(i), received[i].data(), expected * sizeof(std::int32_t)});
-    trace.metadata_bytes += static_cast<double>(sends.back().bytes);
-  }
-  // Everything after this is sized by it, so the host waits here.
-  c_.communicator
-      .exchange(c_.channels.at(s.group), sends, receives, {.step = s.name, .lane = s.lane, .metadata = true})
-      ->wait(deadline());
-  for (std::size_t i = 0; i < members.size(); ++i) {
-    std::span<const std::int32_t> rest = received[i];
-    if (members[i] == c_.rank) continue;
-    for (const CountSlice& slice : s.slices) rest = rest.subspan(state_.counts.write(slice, members[i], c_.rank, rest));
-  }
-}
-
-void Executor::index(const Step& s) {
-  const IndexMap& map = c_.schedule.maps[static_cast<std::size_t>(s.map)];
-  std::vector<std::int32_t> ids;
-  if (map.ids.buffer >= 0) {
-    const Span from = at(map.ids);
-    ids.resize(from.bytes() / sizeof(std::int32_t));
-    c_.device.to_host(s.lane, ids.data(), from.data, from.bytes());
-  }
-  DeviceMap& m = state_.maps[s.map];
-  m.host = build_map(c_.schedule, map, c_.groups, state_.counts, c_.rank, ids, c_.shape.top_k);
-  const auto upload = [&](const std::vector<std::int32_t>& host) {
-    DeviceMemory memory = c_.device.allocate(std::max<std::size_t>(1, host.size() * sizeof(std::int32_t)));
-    c_.device.to_device(s.lane, memory.get(), host.data(), host.size() * sizeof(std::int32_t));
-    return memory;
-  };
-  m.position = upload(m.host.position);
-  m.source_row = upload(m.host.source_row);
-  m.source_factor = upload(m.host.source_factor);
-}
-
-void Executor::pack(const Step& s) {
-  const Span in = at(s.in[0]), out = at(s.out[0]);
-  const DeviceMap& m = state_.maps.at(s.map);
-  const Buffer& b = buffer(s.out[0]);
-  DeviceMemory factors;
-  if (s.weights.buffer >= 0) {
-    factors = temporaries_.emplace_back(
-        c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(out.rows) * sizeof(float))));
-    c_.device.gather_rows(s.lane, {.out = factors.get(),
-                                   .in = at(s.weights).data,
-                                   .source_row = as<std::int32_t>(m.source_factor.get()),
-                                   .rows = out.rows,
-                                   .columns = 1,
-                                   .dtype = DType::f32});
-  }
-  c_.device.gather_rows(s.lane, {.out = out.data,
-                                 .in = in.data,
-                                 .source_row = as<std::int32_t>(m.source_row.get()),
-                                 .scale = factors ? as<float>(factors.get()) : nullptr,
-                                 .rows = out.rows,
-                                 .columns = columns(b),
-                                 .dtype = dtype(b)});
-}
-
-void Executor::repack(const Step& s) {
-  const Span in = at(s.in[0]), out = at(s.out[0]);
-  const DeviceMap& m = state_.maps.at(s.map);
-  c_.device.gather_rows(s.lane, {.out = out.data,
-                                 .in = in.data,
-                                 .source_row = as<std::int32_t>((s.transpose ? m.position : m.source_row).get()),
-                                 .rows = out.rows,
-                                 .columns = columns(buffer(s.out[0])),
-                                 .dtype = dtype(buffer(s.out[0]))});
-}
-
-EventPtr Executor::exchange(const Step& s, StepTrace& trace) {
-  const auto members = c_.groups.members(s.group, c_.rank);
-  std::vector<Outgoing> sends;
-  std::vector<Incoming> receives;
-  for (std::size_t i = 0; i < members.size(); ++i) {
-    const Span out = at(s.in[0], members[i]), in = at(s.out[0], members[i]);
-    if (members[i] == c_.rank) {
-      TOPOMOE_ASSERT(in.bytes() == out.bytes());
-      if (in.data != out.data && in.bytes() > 0) c_.device.copy(s.lane, in.data, out.data, in.bytes());
-      continue;
-    }
-    sends.push_back({static_cast<int>(i), out.data, out.bytes()});
-    receives.push_back({static_cast<int>(i), in.data, in.bytes()});
-    (s.metadata ? trace.metadata_bytes : trace.payload_bytes) += static_cast<double>(out.bytes());
-  }
-  return c_.communicator.exchange(
-      c_.channels.at(s.group), sends, receives,
-      {.step = s.name, .lane = s.lane, .metadata = s.metadata, .memory = c_.device.memory_space()});
-}
-
-void Executor::ordered_sum(const Step& s) {
-  const Span out = at(s.out[0]);
-  c_.device.ordered_sum(s.lane, {.out = out.data,
-                                 .in = at(s.in[0]).data,
-                                 .rows = out.rows,
-                                 .columns = columns(buffer(s.out[0])),
-                                 .blocks = c_.groups.size(s.group),
-                                 .dtype = dtype(buffer(s.out[0]))});
-}
-
-// First row of each local expert, and the end.
-std::vector<std::int64_t> Executor::expert_offsets(const View& rows) {
-  const int parts = c_.groups.size(Role::ep), index = c_.groups.index_in(Role::ep, c_.rank);
-  const auto first = part_begin(c_.shape.experts, parts, index), end = part_begin(c_.shape.experts, parts, index + 1);
-  std::vector<std::int64_t> offsets(static_cast<std::size_t>(end - first) + 1, 0);
-  const Chunks chunks = rows.chunks.value_or(buffer(rows).chunks);
-  for (const Segment& s : segments_of(buffer(rows), c_.groups, state_.counts, c_.rank))
-    if (chunks.begin <= s.chunk && s.chunk < chunks.end)
-      offsets[static_cast<std::size_t>(s.expert - first) + 1] += static_cast<std::int64_t>(s.rows);
-  for (std::size_t e = 1; e < offsets.size(); ++e) offsets[e] += offsets[e - 1];
-  return offsets;
-}
-
-void Executor::experts(const Step& s) {
-  const auto offsets = expert_offsets(s.in[0]);
-  std::vector<std::byte*> in, out;
-  for (const View& v : s.in) in.push_back(at(v).data);
-  for (const View& v : s.out) out.push_back(at(v).data);
-  const std::int64_t hidden = c_.shape.hidden, ffn = c_.shape.ffn / c_.groups.layout().etp;
-  if (s.kind == StepKind::expert_forward) {
-    c_.device.grouped_ffn(s.lane, {.in = in[0],
-                                   .out = out[0],
-                                   .gate = out[1],
-                                   .up = out[2],
-                                   .act = out[3],
-                                   .w_gate = weights_.gate,
-                                   .w_up = weights_.up,
-                                   .w_down = weights_.down,
-                                   .offsets = offsets,
-                                   .hidden = hidden,
-                                   .ffn = ffn,
-                                   .dtype = c_.shape.dtype});
-  } else if (s.kind == StepKind::expert_dgrad) {
-    c_.device.grouped_ffn_dgrad(s.lane, {.out_grad = in[0],
-                                         .in_grad = out[0],
-                                         .gate = in[1],
-                                         .up = in[2],
-                                         .gate_grad = out[2],
-                                         .up_grad = out[3],
-                                         .act = out[1],
-                                         .w_gate = weights_.gate,
-                                         .w_up = weights_.up,
-                                         .w_down = weights_.down,
-                                         .offsets = offsets,
-                                         .hidden = hidden,
-                                         .ffn = ffn,
-                                         .dtype = c_.shape.dtype});
-  } else if (gradients_ != nullptr && gradients_->gate != nullptr) {
-    const float scale = s.shared_by_tp ? 1.0F / static_cast<float>(c_.groups.layout().tp) : 1.0F;
-    c_.device.grouped_ffn_wgrad(s.lane, {.in = in[0],
-                                         .out_grad = in[1],
-                                         .act = in[2],
-                                         .gate_grad = in[3],
-                                         .up_grad = in[4],
-                                         .w_gate_grad = gradients_->gate,
-                                         .w_up_grad = gradients_->up,
-                                         .w_down_grad = gradients_->down,
-                                         .scale = scale,
-                                         .offsets = offsets,
-                                         .hidden = hidden,
-                                         .ffn = ffn,
-                                         .dtype = c_.shape.dtype});
-  }
-}
-
-void Executor::combine(const Step& s) {
-  const Span in = at(s.in[0]), out = at(s.out[0]);
-  const DeviceMap& m = state_.maps.at(s.map);
-  const float* weight = s.weights.buffer >= 0 ? as<float>(at(s.weights).data) : nullptr;
-  c_.device.sum_rows(s.lane, {.out = out.data,
-                              .in = in.data,
-                              .position = as<std::int32_t>(m.position.get()),
-                              .weight = weight,
-                              .rows = out.rows,
-                              .columns = columns(buffer(s.out[0])),
-                              .k = m.host.slots,
-                              .dtype = dtype(buffer(s.out[0]))});
-}
-
-void Executor::weight_grad(const Step& s) {
-  const Span a = at(s.in[0]), b = at(s.in[1]), out = at(s.out[0]);
-  const DeviceMap& m = state_.maps.at(s.map);
-  c_.device.row_dots(s.lane, {.out = as<float>(out.data),
-                              .a = a.data,
-                              .b = b.data,
-                              .position = as<std::int32_t>(m.position.get()),
-                              .rows = out.rows,
-                              .columns = c_.shape.hidden,
-                              .k = m.host.slots,
-                              .dtype = c_.shape.dtype});
-}
-
-void Executor::route_backward(const Step& s) {
-  const Span tokens = at(s.in[0]);
-  const auto experts = static_cast<std::size_t>(c_.shape.experts);
-  const DeviceMemory scratch = temporaries_.emplace_back(
-      c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(tokens.rows) * experts * sizeof(float))));
-  c_.device.router_backward(
-      s.lane, {.tokens = tokens.data,
-               .weight = weights_.router,
-               .probabilities = as<float>(at(s.in[3]).data),
-               .ids = as<std::int32_t>(at(s.in[2]).data),
-               .weight_grads = as<float>(at(s.in[1]).data),
-               .logit_grads = as<float>(scratch.get()),
-               .token_grads = at(s.out[0]).data,
-               .weight_grad = gradients_ ? gradients_->router : nullptr,
-               .weight_grad_scale = s.shared_by_tp ? 1.0F / static_cast<float>(c_.groups.layout().tp) : 1.0F,
-               .rows = tokens.rows,
-               .hidden = c_.shape.hidden,
-               .experts = c_.shape.experts,
-               .k = c_.shape.top_k,
-               .renormalize = c_.shape.renormalize,
-               .dtype = c_.shape.dtype});
 }
 
 }  // namespace topomoe

@@ -11,11 +11,13 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "runtime/counts.hpp"
+#include "runtime/group_channels.hpp"
 #include "runtime/index_map.hpp"
-#include "topomoe/moe_layer.hpp"
+#include "topomoe/layer_shape.hpp"
 
 namespace topomoe {
 
@@ -24,7 +26,7 @@ struct ExecutorContext {
   const Schedule& schedule;
   const RankGroups& groups;
   const LayerShape& shape;
-  const std::map<Role, ChannelId>& channels;
+  const GroupChannels& channels;
   Communicator& communicator;
   Device& device;
   std::chrono::milliseconds deadline;
@@ -43,7 +45,7 @@ struct PassState {
       : counts(context.schedule, context.groups, context.rank, context.shape.experts) {}
   RankCounts counts;
   std::map<int, DeviceMemory> memory;  // by buffer that is not an alias
-  std::map<int, std::byte*> caller;    // the caller's tensors
+  std::map<int, std::byte*> bound;     // memory of others: the caller's tensors, and what stands in for steps left out
   std::map<int, DeviceMap> maps;       // by map
 };
 
@@ -52,8 +54,9 @@ class Executor {
   Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
            const LayerGradients* gradients);
 
-  // Runs one pass to its end; buffers of Storage::pass are freed. Throws after aborting the communicator.
-  void run(const std::vector<Step>& steps, bool backward);
+  // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp); buffers of
+  // Storage::pass are freed. Throws after aborting the communicator.
+  void run(bool backward, std::span<const std::uint8_t> part = {});
   std::vector<StepTrace> take_trace() { return std::move(trace_); }
 
  private:

@@ -20,7 +20,7 @@ struct MoeLayer::Impl {
   Schedule schedule;
   LayerShape shape;
   RankGroups groups;
-  std::map<Role, ChannelId> channels;
+  GroupChannels channels;
   ExecutorContext context;
   std::vector<StepTrace> trace;
 
@@ -29,6 +29,7 @@ struct MoeLayer::Impl {
       : schedule(std::move(s)),
         shape(layer_shape),
         groups(layout, gpus_per_node),
+        channels(communicator, groups),
         context{schedule, groups, shape, channels, communicator, device, deadline, communicator.rank()} {}
 
   // The caller's tensor is the buffer of that name which is not an alias.
@@ -83,18 +84,7 @@ MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerSha
     throw InvalidInput("shape.top_k", std::to_string(shape.top_k), "1 to " + std::to_string(most_k));
   require_fit(schedule, layout);
   impl_ = std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, shape, communicator, device, deadline);
-  for (const auto* steps : {&impl_->schedule.forward, &impl_->schedule.backward})
-    for (const Step& s : *steps) {
-      const bool communicates =
-          s.kind == StepKind::exchange || s.kind == StepKind::all_gather || s.kind == StepKind::counts_exchange;
-      if (communicates && (s.group == Role::node || s.group == Role::rail) && !even_nodes(layout, gpus_per_node))
-        throw InvalidInput(
-            "gpus_per_node", std::to_string(gpus_per_node),
-            impl_->schedule.name +
-                " needs equally many ranks of an EP group on each of its nodes: plan again for this node size");
-      if (communicates && !impl_->channels.contains(s.group))
-        impl_->channels[s.group] = communicator.open_channel(impl_->groups.members(s.group, communicator.rank()));
-    }
+  impl_->channels.open(roles_of(impl_->schedule));
 }
 MoeLayer::~MoeLayer() = default;
 MoeLayer::MoeLayer(MoeLayer&&) noexcept = default;
@@ -104,15 +94,15 @@ MoeLayer::Handle MoeLayer::forward(const void* tokens, std::int64_t rows, void* 
   Handle handle(std::make_unique<Handle::State>(Handle::State{PassState(impl_->context)}));
   PassState& pass = handle.state_->pass;
   // Read only: no schedule writes the caller's tokens.
-  pass.caller[impl_->boundary("x")] = static_cast<std::byte*>(const_cast<void*>(tokens));
-  pass.caller[impl_->boundary("y")] = static_cast<std::byte*>(output);
+  pass.bound[impl_->boundary("x")] = static_cast<std::byte*>(const_cast<void*>(tokens));
+  pass.bound[impl_->boundary("y")] = static_cast<std::byte*>(output);
   if (impl_->schedule.intake == Intake::tp_slice) {
     for (const int member : impl_->groups.members(Role::tp, impl_->context.rank)) pass.counts.set_held(member, rows);
   } else {
     pass.counts.set_held(impl_->context.rank, rows);
   }
   Executor executor(impl_->context, pass, weights, nullptr);
-  executor.run(impl_->schedule.forward, false);
+  executor.run(false);
   impl_->trace = executor.take_trace();
   return handle;
 }
@@ -120,10 +110,10 @@ MoeLayer::Handle MoeLayer::forward(const void* tokens, std::int64_t rows, void* 
 void MoeLayer::backward(Handle& handle, const void* output_gradients, void* token_gradients,
                         const LayerWeights& weights, const LayerGradients& gradients) {
   PassState& pass = handle.state_->pass;
-  pass.caller[impl_->boundary("dy")] = static_cast<std::byte*>(const_cast<void*>(output_gradients));
-  pass.caller[impl_->boundary("dx")] = static_cast<std::byte*>(token_gradients);
+  pass.bound[impl_->boundary("dy")] = static_cast<std::byte*>(const_cast<void*>(output_gradients));
+  pass.bound[impl_->boundary("dx")] = static_cast<std::byte*>(token_gradients);
   Executor executor(impl_->context, pass, weights, &gradients);
-  executor.run(impl_->schedule.backward, true);
+  executor.run(true);
   impl_->trace = executor.take_trace();
 }
 

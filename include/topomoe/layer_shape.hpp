@@ -1,0 +1,45 @@
+// What a MoE layer is to whoever executes it: sizes, weights, gradients, and what a step did.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "topomoe/device.hpp"
+#include "topomoe/schedule.hpp"
+
+namespace topomoe {
+
+struct LayerShape {
+  std::int64_t hidden = 0;
+  std::int64_t ffn = 0;  // of one expert, all shards
+  int experts = 0, top_k = 1;
+  bool renormalize = true;  // weights of the chosen experts sum to 1
+  DType dtype = DType::f32;
+};
+
+inline RowWidths row_widths(const LayerShape& s, int etp) {
+  return {static_cast<double>(s.hidden), static_cast<double>(s.ffn / etp), static_cast<double>(s.top_k),
+          static_cast<double>(s.experts), static_cast<double>(size_of(s.dtype))};
+}
+
+// Device pointers. `local experts` are [E ep_index / EP, E (ep_index+1) / EP), `shard` is ffn / ETP.
+struct LayerWeights {
+  const float* router = nullptr;                               // [experts, hidden], on every rank
+  const void *gate = nullptr, *up = nullptr, *down = nullptr;  // [local experts][shard, hidden], .., [hidden, shard]
+};
+struct LayerGradients {
+  float *router = nullptr, *gate = nullptr, *up = nullptr, *down = nullptr;  // fp32, same shapes, added to
+};
+
+// What one step did: seconds since the pass began, and bytes that this rank sent to others.
+struct StepTrace {
+  std::string name;
+  StepKind kind = StepKind::copy;
+  Lane lane = Lane::compute;
+  bool backward = false;
+  int chunk = -1;
+  double begin_s = 0, end_s = 0;
+  double payload_bytes = 0, metadata_bytes = 0;
+};
+
+}  // namespace topomoe

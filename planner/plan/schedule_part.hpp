@@ -1,0 +1,24 @@
+// Parts of a forward: what runs where somebody else routes or computes, or where only the exchange is wanted.
+//
+// A part is a choice among the steps of the one schedule, never another schedule: steps left out count as over, and
+// whoever runs a part stands in for what they would have written.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "topomoe/schedule.hpp"
+
+namespace topomoe {
+
+enum class Part : std::uint8_t {
+  whole,
+  dispatch,  // all that does not wait for experts
+  combine,   // all that waits for experts, but they
+  exchange,  // of dispatch: payload on its way from packed rows to the experts' ranks, with what lies between two hops
+};
+
+// One flag a step of `schedule.forward`.
+std::vector<std::uint8_t> steps_of(const Schedule& schedule, Part part);
+
+}  // namespace topomoe
