@@ -1,6 +1,7 @@
 #include "planner/fewer_gpus.hpp"
 
 #include <bit>
+#include <optional>
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -28,12 +29,13 @@ std::string faster_on_fewer(const Search& s, const Plan& plan) {
   PlanRequest there = s.request;
   there.cache = s.cache;
   there.flips = there.exhaustive = false;
+  std::optional<Plan> other;
   try {
     there.topology = resize_hosts(there.topology, static_cast<int>(fewer), nullptr);
+    if (auto made = make_plan(there)) other = std::move(*made);
   } catch (const InvalidInput&) {
-    return "";  // a fabric of another shape: there is nothing to compare with
+    return "";  // a fabric of another shape, or half a rack: there is nothing to compare with
   }
-  const auto other = make_plan(there);
   if (!other || other->time.total_ms() >= plan.time.total_ms()) return "";
   std::vector<std::string> parts;
   const Model& m = plan.model;

@@ -71,6 +71,7 @@ namespace {
 // Where experts live and how tokens get there; everything else of a plan may differ.
 struct Kind {
   int ep = 0, etp = 0;  // 0: nothing fits
+  ExpertOrder order = ExpertOrder::ep_inner;
   std::string split, transport;
   bool operator==(const Kind&) const = default;
 };
@@ -96,7 +97,8 @@ Skewed choice_at(const Search& s, const Candidate& chosen, int skew) {
   there.fix.push_back(fmt::format("tp={},cp={}", chosen.layout.tp, chosen.layout.cp));
   const auto plan = make_plan(there);
   if (!plan) return {Kind{}, "none: " + plan.error().constraint};
-  return {Kind{plan->layout.ep, plan->layout.etp, plan->schedule.split, plan->schedule.transport},
+  return {Kind{plan->layout.ep, plan->layout.etp, plan->layout.expert_order, plan->schedule.split,
+               plan->schedule.transport},
           run_name(plan->layout, plan->job) + " | " + algorithms_name(*plan)};
 }
 
@@ -114,7 +116,8 @@ std::vector<Flip> find_skew_flips(const Search& s, const Candidate& chosen) {
   // The next multiple below; there the plan's own choice is taken to hold.
   int low = static_cast<int>(std::floor(own.zipf_s * kGrid + 1e-9));
   const int first = low;
-  Kind now{chosen.layout.ep, chosen.layout.etp, std::string(name(chosen.algorithm.split)), chosen.algorithm.transport};
+  Kind now{chosen.layout.ep, chosen.layout.etp, chosen.layout.expert_order, std::string(name(chosen.algorithm.split)),
+           chosen.algorithm.transport};
   std::vector<Flip> flips;
   for (const int above : kLadder) {
     const int high = std::min(first + above, static_cast<int>(kMostZipf) * kGrid);

@@ -17,8 +17,8 @@ std::string algorithms_name(const Candidate& c) {
 }
 
 std::vector<MoeTimes> moe_times(const Algorithm& first, const std::vector<Algorithm>& later) {
-  std::vector<MoeTimes> out{{first.forward_s, first.backward_s, first.idle_s}};
-  for (const Algorithm& a : later) out.push_back({a.forward_s, a.backward_s, a.idle_s});
+  std::vector<MoeTimes> out{moe_times(first)};
+  for (const Algorithm& a : later) out.push_back(moe_times(a));
   return out;
 }
 

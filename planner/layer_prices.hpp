@@ -41,6 +41,8 @@ class LayerPrices {
   struct Entry {
     // What one algorithm's pricing works out serves the others.
     Entry(LayerPrices& all, const Layout& layout, double tokens);
+    Entry(const Entry&) = delete;  // the pricer refers to the groups
+    Entry& operator=(const Entry&) = delete;
     RankGroups groups;
     LayerPricer pricer;
     std::vector<Algorithm> one;

@@ -113,10 +113,16 @@ void add_training(MemoryBreakdown& out, const Model& m, const Job& job, const La
   const double all = p.dense() + p.routed, sharded = p.dense() / (1.0 * l.dp * l.cp) + p.routed / l.edp;
   // What is in full at one time under ZeRO 2 and 3: a layer, or a table.
   double whole = std::max(c.first ? embedding_parameters(m) : 0, c.last ? logits_parameters(m) : 0) / l.tp;
-  for (const StageClass& one : {StageClass{.moe = 1}, StageClass{.dense = 1}}) {
-    if (l.zero < 2 || (one.moe > 0 ? c.moe + (c.last ? m.mtp_layers : 0) : c.dense) == 0) continue;
+  const auto in_full = [&](const StageClass& one) {
     const RankParameters layer = rank_parameters(m, l, one);
     whole = std::max(whole, layer.dense() + layer.routed);
+  };
+  if (l.zero >= 2 && c.dense > 0) in_full({.dense = 1});
+  for (int kind = 0; l.zero >= 2 && kind < moe_kind_count(m); ++kind) {
+    if (moe_layers(m, c, kind, c.last ? m.mtp_layers : 0) == 0) continue;
+    StageClass one{.moe = 1};
+    if (kind > 0) one.later[static_cast<std::size_t>(kind)] = 1;
+    in_full(one);
   }
   out.weights = bytes((half ? 2 : 4) * (l.zero < 3 ? all : std::min(all, sharded + 2 * whole)));
   out.gradients = bytes(4 * (l.zero < 2 ? all : std::min(all, sharded + whole)));

@@ -22,6 +22,8 @@ double chunk_fraction(const Schedule& s, const Buffer& b, const View& v) {
   return static_cast<double>(c.end - c.begin) / s.chunks;
 }
 
+// A timeline lets a flow end with 1e-9 of its work left (fluid.cpp), and adds up in another order than a bound.
+constexpr double kOfRounding = 1 - 1e-8;
 constexpr int kMostChunks = kChunkCounts[std::size(kChunkCounts) - 1];
 
 // The least of n t(1/n): what a step takes at best, cut as it may be.
@@ -43,6 +45,15 @@ struct Fingerprint {
     put(-7);
   }
 };
+
+}  // namespace
+
+namespace {
+
+double injected_tokens(const Schedule& s, const Layout& layout, double of_tp_group) {
+  if (s.intake == Intake::tp_slice) return of_tp_group / layout.tp;
+  return s.intake == Intake::as_held && layout.sequence_parallel ? of_tp_group / layout.tp : of_tp_group;
+}
 
 }  // namespace
 
@@ -127,13 +138,15 @@ const GroupLoad& LayerPricer::load(const Schedule& s, const Step& step) {
     for (const int of_layout :
          {l.tp, l.etp, l.ep, l.edp, static_cast<int>(l.expert_order), l.sequence_parallel ? 1 : 0})
       what.put(of_layout);
+    what.put(odds_.experts()), what.put(odds_.top_k());  // kinds of MoE layers differ in these
     Buffer all = s.buffers[static_cast<std::size_t>(view.buffer)];
     View v = view;
     all.chunks = {0, 1};
     if (v.chunks) v.chunks = Chunks{0, 1};
-    out = traffic_.weighted(groups_, step.group, me_, what.hash, [&](int rank, int peer) {
-      return rows_of(all, v, groups_, *counts_, rank, peer) / tokens_;
-    });
+    // Of one token, so that the last bit does not depend on which micro-batch asked first.
+    const ExpectedCounts one(groups_, odds_, l.sequence_parallel ? 1.0 / l.tp : 1, injected_tokens(s, l, 1));
+    out = traffic_.weighted(groups_, step.group, me_, what.hash,
+                            [&](int rank, int peer) { return rows_of(all, v, groups_, one, rank, peer); });
     for (auto& c : out.classes) c.units *= tokens_;
   }
   return loads_of_.emplace(key.hash, std::move(out)).first->second;
@@ -328,15 +341,6 @@ LayerPricer::Cost LayerPricer::cost_of(const Schedule& s, const Step& step) {
   }
 }
 
-namespace {
-
-double injected_tokens(const Schedule& s, const Layout& layout, double of_tp_group) {
-  if (s.intake == Intake::tp_slice) return of_tp_group / layout.tp;
-  return s.intake == Intake::as_held && layout.sequence_parallel ? of_tp_group / layout.tp : of_tp_group;
-}
-
-}  // namespace
-
 void LayerPricer::expect(const Schedule& s) {
   const Layout& layout = groups_.layout();
   const double held = layout.sequence_parallel ? tokens_ / layout.tp : tokens_;
@@ -411,6 +415,7 @@ LayerPricer::LaneBound LayerPricer::lane_bound(const Schedule& s, bool backward,
   LaneBound bound{0, lanes[static_cast<std::size_t>(Lane::inter_node)].busy_s};
   for (const OfLane& lane : lanes)
     if (lane.busy_s > 0) bound.time_s = std::max(bound.time_s, lane.before_s + lane.busy_s + lane.after_s);
+  bound.time_s *= kOfRounding, bound.inter_node_s *= kOfRounding;
   return bound;
 }
 

@@ -388,6 +388,7 @@ std::vector<ParetoPoint> pareto_front(Search& s, const Candidate& chosen, std::v
     std::int64_t pruned = 0;
     const std::vector<Candidate> leaner = race(s, open, pruned);
     if (leaner.empty()) break;
+    if (front.size() == 1 && leaner.front().time.total_ms() < chosen.time.total_ms()) front.clear();
     add(leaner.front());
   }
   return front;

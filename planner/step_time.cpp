@@ -133,7 +133,9 @@ StepCosts step_costs(const Model& m, const Job& job, const Layout& l, std::span<
     }
     c.dense_layer = parameters_of(m, l, {.dense = 1}, curves, b);
     c.mtp_layer = c.moe_layer[static_cast<std::size_t>(mtp_kind(m))];
-    c.mtp_layer.dense += 2.0 * m.hidden * m.hidden;
+    const double projection = 2.0 * m.hidden * m.hidden;
+    c.mtp_layer.dense += projection;
+    c.mtp_layer.gather_s += curves.dense.gather.time_us(projection * b / curves.dense.ranks) * 1e-6;
     if (l.zero >= 2) c.gradient_passes = c.micro_batches;
     if (l.zero == 3) {
       const double tables = curves.dense.gather.time_us(most.embedding * b / curves.dense.ranks) * 1e-6;

@@ -38,7 +38,8 @@ class TrafficModel {
  public:
   explicit TrafficModel(const Router& router) : router_(router) {}
   const GroupLoad& equal(const RankGroups& groups, Role role, int rank);
-  // what: tells such weights apart; equal ones of one layout's groups are worked out once.
+  // what: of everything that the weights depend on apart from where the groups lie (layout, routing, what travels);
+  // weights of equal `what` are worked out once.
   const GroupLoad& weighted(const RankGroups& groups, Role role, int rank, std::uint64_t what,
                             const PairWeight& weight);
   // The same flows onto loads that others share.

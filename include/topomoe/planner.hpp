@@ -28,13 +28,13 @@ struct PlanRequest {
   Job job;  // micro_batch 0 and recompute automatic are chosen
   RoutingProfile routing;
   std::vector<Calibration> calibrations;  // what was measured, of this machine or others; may be empty
-  std::vector<std::string> fix, max;      // "tp=8", as on the command line; also vpp and mbs
+  std::vector<std::string> fix, max;      // "tp=8", as on the command line; also vpp, mbs and zero
   std::string target = "any";             // only what this training stack can run: megatron, deepspeed
   double memory_GiB = 0;                  // of a GPU; 0: what the topology says
   // Restrict the algorithm; empty: all. "sliced" or "replicated"; a name of transports(); 0: any n.
   std::string split, transport;
   int chunks = 0;
-  bool flips = true;                 // fill Plan::flips and Plan::sensitivity: some of the best candidates priced again
+  bool flips = true;                 // fill flips, sensitivity and the front of time and memory, and say where fewer GPUs are faster: more searches
   std::shared_ptr<PlanCache> cache;  // may be null
   bool exhaustive = false;           // prices everything; the choice is the same
 };

@@ -85,7 +85,7 @@ Expected<Emitted, Refused> emit_deepspeed(const Plan& p, const EmitOptions&) {
     out.not_expressed.push_back(fmt::format(
         "gradients in idle spans of the inter-node lane: a bucket is reduced as soon as it is full, beside whatever "
         "runs; reduce_bucket_size is that of the largest operation planned; priced with {:.1f} ms exposed",
-        p.time.gradients_ms));
+        p.gradients.exposed_us * 1e-3));
   }
   out.text = config.dump(2) + "\n";
 

@@ -164,8 +164,9 @@ std::vector<std::string> not_expressed(const Plan& p, const Dispatcher& d) {
   if (!p.gradients.layers.empty())
     notes.push_back(fmt::format(
         "gradients in idle spans of the inter-node lane: a bucket is reduced as soon as it is full, beside whatever "
-        "runs; --ddp-bucket-size is that of the largest operation planned; priced with {:.1f} ms exposed",
-        p.time.gradients_ms));
+        "runs{}; priced with {:.1f} ms exposed",
+        gradient_bucket(p) > 0 ? "; --ddp-bucket-size is that of the largest operation planned" : "",
+        p.gradients.exposed_us * 1e-3));
   if (p.job.recompute == Recompute::selective && p.model.dense_ffn > 0)
     notes.push_back("selective recompute of the activations of dense layers: moe_act covers experts only");
   if (p.job.dtype == DType::f32) notes.push_back("grouped GEMM: Megatron-LM has it for bf16 only");

@@ -33,12 +33,12 @@ constexpr double kStreaming = 0.85;
 // Runs of one GPU differ by that, and between two measured m the model's shape is taken. planner_accuracy prints what
 // leaving out one m leaves.
 constexpr double kMeasuredGemmError = 0.05;
-// Bands where no measurement of this GPU stands behind them. Assumed, wide: the only check of scaled figures so far
-// is MoEShard's GEMM-bound layers on A100 from H100, 14 to 19% too long (planner_accuracy).
 // Grouped GEMMs over single ones: DeepGEMM's published pairs lie within 7%; balanced rows. Assumed.
 constexpr double kGroupedError = 0.10;
 // Converting weights inside the kernel is taken as free. Assumed.
 constexpr double kConvertedError = 0.20;
+// Bands where no measurement of this GPU stands behind them. Assumed, wide: the only check of scaled figures so far
+// is MoEShard's GEMM-bound layers on A100 from H100, 14 to 19% too long (planner_accuracy).
 constexpr double kScaledError = 0.30, kDatasheetError = 0.60;
 
 double need(const GpuSpec& gpu, double value, const char* name) {

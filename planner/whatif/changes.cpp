@@ -13,7 +13,8 @@ namespace {
 std::string layout_of(const Plan& p) {
   const Layout& l = p.layout;
   return fmt::format(
-      "TP{} CP{} PP{} ETP{} EP{}{}", l.tp, l.cp, l.pp, l.etp, l.ep,
+      "TP{} CP{} PP{}{} ETP{} EP{}{}{}", l.tp, l.cp, l.pp, l.zero == 1 ? "" : fmt::format(" ZeRO{}", l.zero), l.etp,
+      l.ep, l.ep > 1 && l.expert_order == ExpertOrder::edp_inner ? " EDP inner" : "",
       p.job.recompute == Recompute::none ? "" : fmt::format(", recompute {}", to_string(p.job.recompute)));
 }
 

@@ -159,6 +159,13 @@ TEST(Gradients, InAPlan_AddUpAndAreExplained) {
   EXPECT_EQ(layers, 16);
   EXPECT_LT(g.layers.size(), 12u) << "equal layers are one";
   EXPECT_GE(plan->time.gradients_ms, g.exposed_us * 1e-3 * (1 - 1e-9));
+  // The exchanges of EP 4 stay inside a node: gradients go beside the experts too, not only beside attention.
+  bool beside_experts = false;
+  for (const GradientLayers& run : g.layers)
+    for (const auto& op : run.operations)
+      beside_experts |=
+          op.end_us > plan->forward.time_us && op.begin_us < plan->forward.time_us + plan->backward.time_us;
+  EXPECT_TRUE(beside_experts);
   EXPECT_HAS(explain_text(*plan), "gradients  ");
   EXPECT_HAS(explain_text(*plan), "idle spans of the inter-node lane");
   const std::string text = write_plan(*plan);

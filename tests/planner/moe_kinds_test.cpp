@@ -104,6 +104,27 @@ TEST(MoeKinds, AllKindsEqual_PlanIsTheSameToTheByte) {
   EXPECT_EQ(write_plan(*plain).find("kinds\": {"), std::string::npos);
 }
 
+// A kind's traffic is its own, whatever kinds it stands beside.
+TEST(MoeKinds, SkewedTrafficOfAKind_IsThatOfTheModelWithThatKindAlone) {
+  auto request = pyramid();
+  request.fix = {"tp=1", "cp=1", "pp=1", "ep=16", "mbs=1"};
+  request.transport = "flat", request.chunks = 1, request.flips = false;
+  request.routing = {RoutingProfile::Kind::zipf, 0.8, {}, "zipf"};
+  const auto mixed = make_plan(request);
+  request.model = only(request.model, 1);
+  const auto alone = make_plan(request);
+  ASSERT_TRUE(mixed && alone);
+  ASSERT_EQ(mixed->later_kinds.size(), 1u);
+  const auto &here = mixed->later_kinds[0].loads, &there = alone->loads;
+  ASSERT_EQ(here.size(), there.size());
+  for (std::size_t i = 0; i < here.size(); ++i) {
+    EXPECT_EQ(here[i].link_class, there[i].link_class);
+    EXPECT_NEAR(here[i].bytes / there[i].bytes, 1, 1e-9) << here[i].link_class;
+    EXPECT_GT(std::abs(here[i].bytes / mixed->loads[i].bytes - 1), 0.01)
+        << "the kinds differ in " << here[i].link_class;
+  }
+}
+
 TEST(MoeKinds, SearchWithAndWithoutBounds_ChoosesTheSame) {
   for (int i = 0; i < 4; ++i) {
     auto request = pyramid(i % 2 ? "h100-2x8" : "a800-2x8");
