@@ -44,7 +44,9 @@ void add_topo_command(CLI::App& app, Context& context) {
   command->add_option("file", o->file, "topomoe.cluster/1 JSON, or an NCCL topology XML")->option_text("FILE");
   command->add_flag("--live", o->live, "This machine, through hwloc and, where there are GPUs, NCCL");
   command->add_option("--set", o->set, "A figure for all: nic.GBps=25, hosts=64")->option_text("KEY=N");
-  command->add_option("--degrade", o->degrade, "Rates of one thing times a factor: leaf3=0.5, host4.nic1=0.25")
+  command
+      ->add_option("--degrade", o->degrade,
+                   "Links of one thing times a factor: leaf3=0.5, host4.nic1=0.25 (a GPU: its links, not its clock)")
       ->option_text("NAME=X");
   command->add_option("--remove", o->remove, "Without one thing: host17.gpu3, host17, leaf3, leaf3->spine5")
       ->option_text("NAME");

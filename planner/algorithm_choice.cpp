@@ -43,9 +43,10 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
   std::vector<Algorithm> out;
   for (const Transport& t : transports()) {
     if (!options.transport.empty() && options.transport != t.name) continue;
-    if (!options.transports.empty() &&
-        std::find(options.transports.begin(), options.transports.end(), t.name) == options.transports.end())
-      continue;
+    if (!options.transports.empty()) {
+      const auto allowed = options.transports.find(std::string(t.name));
+      if (allowed == options.transports.end() || layout.ep > allowed->second) continue;
+    }
     // Where nothing travels all transports are the same thing.
     if (layout.ep * layout.etp == 1 && !out.empty()) break;
     for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {

@@ -17,10 +17,10 @@
 namespace topomoe {
 
 struct AlgorithmOptions {
-  std::string split, transport;         // restrict; empty: all
-  int chunks = 0;                       // 0: any
-  std::vector<std::string> transports;  // only these; empty: all
-  bool train = true;                    // backward too
+  std::string split, transport;           // restrict; empty: all
+  int chunks = 0;                         // 0: any
+  std::map<std::string, int> transports;  // only these, up to that EP; empty: all
+  bool train = true;                      // backward too
 };
 
 struct Algorithm {

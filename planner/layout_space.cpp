@@ -330,25 +330,27 @@ void parse_into(std::map<std::string, int>& out, const std::vector<std::string>&
 }  // namespace
 
 TargetLimits target_limits(std::string_view name) {
+  constexpr int kAnyEp = std::numeric_limits<int>::max();
   // Megatron builds expert groups with EP inside EDP. DeepSpeed's MoE has both orders
   // (use_data_before_expert_parallelism); that it has neither PP nor CP beside MoE is assumed.
-  const std::array<TargetLimits, 3> table = {{{},
-                                              {.name = "megatron",
-                                               .edp_inner = false,
-                                               .kv_heads_divide = true,
-                                               .needs_sequence_parallel = true,
-                                               .sharded_experts = false,
-                                               .chunked = false,
-                                               .most_zero = 1,
-                                               .transports = {"flat", "node_dedup", "gather"}},
-                                              {.name = "deepspeed",
-                                               .pipeline = false,
-                                               .context_parallel = false,
-                                               .virtual_stages = false,
-                                               .sharded_experts = false,
-                                               .expert_tensor = false,
-                                               .chunked = false,
-                                               .transports = {"flat"}}}};
+  const std::array<TargetLimits, 3> table = {
+      {{},
+       {.name = "megatron",
+        .edp_inner = false,
+        .kv_heads_divide = true,
+        .needs_sequence_parallel = true,
+        .sharded_experts = false,
+        .chunked = false,
+        .most_zero = 1,
+        .transports = {{"flat", kAnyEp}, {"node_dedup", kMostDeepEpRanks}, {"gather", kAnyEp}}},
+       {.name = "deepspeed",
+        .pipeline = false,
+        .context_parallel = false,
+        .virtual_stages = false,
+        .sharded_experts = false,
+        .expert_tensor = false,
+        .chunked = false,
+        .transports = {{"flat", kAnyEp}}}}};
   std::string known;
   for (const TargetLimits& target : table) {
     if (target.name == name) return target;

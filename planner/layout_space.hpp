@@ -23,17 +23,17 @@ namespace topomoe {
 // What the training stack that shall run the plan can express.
 struct TargetLimits {
   std::string name = "any";
-  bool edp_inner = true;                 // EP groups strided over nodes
-  bool pipeline = true;                  // pp > 1
-  bool context_parallel = true;          // cp > 1
-  bool virtual_stages = true;            // vpp > 1
-  bool kv_heads_divide = false;          // kv_heads % tp == 0, no head held twice
-  bool needs_sequence_parallel = false;  // in training, for MoE with tp > 1
-  bool sharded_experts = true;           // MoEShard: etp > tp
-  bool expert_tensor = true;             // etp > 1
-  bool chunked = true;                   // token movement in chunks beside the experts
-  int most_zero = 3;                     // of ZeRO's stages; Megatron-LM has a distributed optimizer, or none
-  std::vector<std::string> transports;   // of which it has an equivalent; empty: all
+  bool edp_inner = true;                  // EP groups strided over nodes
+  bool pipeline = true;                   // pp > 1
+  bool context_parallel = true;           // cp > 1
+  bool virtual_stages = true;             // vpp > 1
+  bool kv_heads_divide = false;           // kv_heads % tp == 0, no head held twice
+  bool needs_sequence_parallel = false;   // in training, for MoE with tp > 1
+  bool sharded_experts = true;            // MoEShard: etp > tp
+  bool expert_tensor = true;              // etp > 1
+  bool chunked = true;                    // token movement in chunks beside the experts
+  int most_zero = 3;                      // of ZeRO's stages; Megatron-LM has a distributed optimizer, or none
+  std::map<std::string, int> transports;  // of which it has an equivalent, up to that EP; empty: all
 };
 TargetLimits target_limits(std::string_view name);  // throws InvalidInput listing the known ones
 
@@ -46,6 +46,8 @@ struct LayoutConstraints {
   int unasked_zero = 1;
   TargetLimits target;
 };
+// DeepEP's Buffer::get_dispatch_config knows no more ranks; Megatron-LM sizes its buffers by it.
+constexpr int kMostDeepEpRanks = 160;
 constexpr int kMostZero = 3;  // stages of ZeRO
 // Each text is "tp=8" or "tp=8,pp=2". Throws InvalidInput("--fix", ...) naming the key and the known ones.
 LayoutConstraints parse_constraints(const std::vector<std::string>& fix, const std::vector<std::string>& max);

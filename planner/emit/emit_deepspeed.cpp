@@ -30,6 +30,9 @@ std::vector<Infeasible> refuses(const Plan& p) {
                                "it was priced",
                                l.cp),
                    "plan with --fix cp=1"});
+  if (l.zero == 3 && l.tp > 1)
+    why.push_back({"ZeRO 3 beside tensor parallelism: DeepSpeed's autotp takes stages up to 2",
+                   "plan with --fix tp=1, or --max zero=2"});
   if (l.etp > 1)
     why.push_back(
         {fmt::format("ETP = {}: AutoEP takes expert_tensor_parallel_size 1 only", l.etp), "plan with --fix etp=1"});

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "planner/emit/hosts.hpp"
+#include "planner/layout_space.hpp"
 
 namespace topomoe {
 namespace {
@@ -188,6 +189,9 @@ Expected<Emitted, Refused> emit_megatron(const Plan& p, const EmitOptions&) {
   else if (p.job.capacity_factor > 0 && d->type != "alltoall")
     no.why.push_back({fmt::format("a capacity factor works with the alltoall dispatcher only, not with {}", d->type),
                       "plan with the transport flat, or without --capacity-factor"});
+  if (d != nullptr && d->backend == "deepep" && p.layout.ep > kMostDeepEpRanks)
+    no.why.push_back({fmt::format("EP = {}: DeepEP takes at most {} ranks", p.layout.ep, kMostDeepEpRanks),
+                      "plan with --target megatron, or with the transport flat"});
   for (std::size_t e = 0; e < p.expert_owners.size(); ++e)
     if (p.expert_owners[e] != static_cast<int>(e) * p.layout.ep / p.model.experts) {
       no.why.push_back(

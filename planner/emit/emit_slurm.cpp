@@ -38,7 +38,11 @@ Expected<Emitted, Refused> emit_slurm(const Plan& p, const EmitOptions& options)
   if (!hosts.device_order.empty())
     out.text += fmt::format("export CUDA_VISIBLE_DEVICES={}  # the plan's ranks are not in order of bus id\n",
                             fmt::join(hosts.device_order, ","));
-  out.text += fmt::format("srun --ntasks={} --distribution=arbitrary \"$@\"\n", p.ranks.size());
+  out.text += "# Slurm's names of a rank as torch.distributed and Megatron-LM read them.\n";
+  out.text += fmt::format(
+      "srun --ntasks={} --distribution=arbitrary bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID "
+      "WORLD_SIZE=$SLURM_NTASKS exec \"$@\"' rank \"$@\"\n",
+      p.ranks.size());
   return out;
 }
 

@@ -7,30 +7,50 @@
 
 namespace topomoe {
 
+namespace {
+
+// NVLink or xGMI of one GPU, and whether it goes to a switch.
+double scale_up_GBps(const HostTemplate& host, int gpu, bool& over_switch) {
+  double sum = 0;
+  for (const Link& link : host.links) {
+    if (link.src != gpu && !(link.both_ways && link.dst == gpu)) continue;
+    if (link.kind != LinkKind::nvlink && link.kind != LinkKind::xgmi) continue;
+    const int other = link.src == gpu ? link.dst : link.src;
+    sum += link.GBps_per_direction;
+    over_switch = over_switch || host.devices[static_cast<std::size_t>(other)].kind == DeviceKind::nvswitch;
+  }
+  return sum;
+}
+
+void keep_least(double& least, double figure) {
+  if (figure > 0 && (least == 0 || figure < least)) least = figure;
+}
+
+}  // namespace
+
 CalibrationMachine machine_figures(const Topology& topology) {
   CalibrationMachine m;
   if (topology.gpu_count() == 0) return m;
-  const HostTemplate& host = topology.host_template(topology.host_of(0));
+  const HostTemplate& first = topology.host_template(topology.host_of(0));
   m.gpu = topology.gpu_spec(0);
   m.gpus_per_node = topology.gpus_per_node();
-  const int gpu = host.gpus.front();
+  const int gpu = first.gpus.front();
+  for (const Link& link : first.links)
+    if (link.kind == LinkKind::pcie && (link.src == gpu || (link.both_ways && link.dst == gpu)))
+      m.pcie_GBps = std::max(m.pcie_GBps, link.GBps_per_direction);
   bool over_switch = false;
-  for (const Link& link : host.links) {
-    if (link.src != gpu && !(link.both_ways && link.dst == gpu)) continue;
-    const int other = link.src == gpu ? link.dst : link.src;
-    if (link.kind == LinkKind::nvlink || link.kind == LinkKind::xgmi) {
-      m.nvlink_GBps += link.GBps_per_direction;
-      over_switch = over_switch || host.devices[static_cast<std::size_t>(other)].kind == DeviceKind::nvswitch;
-    }
-    if (link.kind == LinkKind::pcie) m.pcie_GBps = std::max(m.pcie_GBps, link.GBps_per_direction);
+  for (const HostGroup& group : topology.groups) {
+    const HostTemplate& host = topology.templates[static_cast<std::size_t>(group.template_index)];
+    if (host.gpus.empty()) continue;
+    for (const int each : host.gpus) keep_least(m.nvlink_GBps, scale_up_GBps(host, each, over_switch));
+    double ports = 0;
+    for (const Nic& nic : host.nics) ports += nic.port.GBps_per_direction;
+    keep_least(m.nic_GBps, ports / static_cast<double>(host.gpus.size()));
   }
   if (m.nvlink_GBps > 0)
     m.interconnect = over_switch ? "nvswitch" : "nvlink";
-  else if (host.nvlink == Presence::absent)
+  else if (first.nvlink == Presence::absent)
     m.interconnect = "pcie";
-  double ports = 0;
-  for (const Nic& nic : host.nics) ports += nic.port.GBps_per_direction;
-  m.nic_GBps = ports / static_cast<double>(host.gpus.size());
   return m;
 }
 

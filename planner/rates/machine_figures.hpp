@@ -5,7 +5,8 @@
 
 namespace topomoe {
 
-// Of the first host: raw rates per GPU and direction; a figure that the topology does not know is 0.
+// Of the first host, but links of the slowest: a collective over all hosts goes at its pace. Raw rates per GPU and
+// direction; a figure that the topology does not know is 0.
 CalibrationMachine machine_figures(const Topology&);
 
 // From `from` to `to`: how much longer small operations take, how much faster large ones go.

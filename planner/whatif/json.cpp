@@ -209,7 +209,7 @@ std::string what_if_json(const WhatIf& w, const std::vector<WhatIfOutcome>& outc
 std::string what_if_text(const WhatIf& w, const std::vector<WhatIfOutcome>& outcomes) {
   std::vector<std::string> titles = titles_of(w);
   const std::size_t own = titles.size();
-  for (const char* title : {"step ms", "from", "to", "TFLOP/s", "GPU-s/Mtoken", "GiB", "bottleneck"})
+  for (const char* title : {"step ms", "from", "to", "TFLOP/s", "GPU-s/Mtoken", "GiB", "busiest link"})
     titles.emplace_back(title);
   std::vector<std::vector<std::string>> rows;
   std::vector<std::string> ends;  // what comes after the columns: the plan, or why there is none

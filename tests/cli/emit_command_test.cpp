@@ -45,7 +45,9 @@ TEST_F(Command, EmitSlurm_WritesOneHostLineARank) {
   write("srun", "#!/bin/bash\necho \"$@\"\ncat \"$SLURM_HOSTFILE\"\n");
   const Said said = shell("chmod +x scontrol srun && PATH=$PWD:$PATH SLURM_JOB_ID=7 bash job.sh program");
   ASSERT_EQ(said.code, 0) << said.err;
-  std::string expected = "--ntasks=16 --distribution=arbitrary program\n";
+  std::string expected =
+      "--ntasks=16 --distribution=arbitrary bash -c RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID "
+      "WORLD_SIZE=$SLURM_NTASKS exec \"$@\" rank program\n";
   for (int rank = 0; rank < 16; ++rank) expected += rank < 8 ? "n9\n" : "n1\n";
   EXPECT_EQ(said.out, expected);
 }

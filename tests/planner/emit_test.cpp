@@ -284,7 +284,7 @@ TEST(EmitDeepspeed, Config_IsJsonWithBatchesAndExperts) {
 }
 
 TEST(EmitDeepspeed, Zero_IsTheStageWithTheBucketPlanned) {
-  Plan plan = plan_for("mixtral-8x7b", make_layout(16, 2, 1, 1, 1, 8));
+  Plan plan = plan_for("mixtral-8x7b", make_layout(16, 1, 1, 1, 1, 8));
   for (const int zero : {0, 1, 2, 3}) {
     plan.layout.zero = zero;
     const auto config = nlohmann::json::parse(emit_deepspeed(plan, {})->text)["zero_optimization"];
@@ -304,6 +304,9 @@ TEST(EmitDeepspeed, WhatNoConfigCanSay_IsRefusedByName) {
   EXPECT_HAS(refused(make_layout(16, 1, 1, 2, 1, 8)), "PP = 2");
   EXPECT_HAS(refused(make_layout(16, 1, 2, 1, 1, 8)), "CP = 2");
   EXPECT_HAS(refused(make_layout(16, 2, 1, 1, 2, 8)), "ETP = 2");
+  Layout whole = make_layout(16, 2, 1, 1, 1, 8);
+  whole.zero = 3;
+  EXPECT_HAS(refused(whole), "ZeRO 3 beside tensor parallelism");
 }
 
 TEST(EmitNcclEnv, Variables_HaveAReasonEach) {

@@ -27,7 +27,7 @@ function draw_point() {
        `${figure(1e6 * p.gpu_seconds_per_token_low)} to ${figure(1e6 * p.gpu_seconds_per_token_high)}`);
   tile("memory of a GPU", GiB_text(p.memory_GiB), "GiB", `of ${GiB_text(p.memory_limit_GiB)} GiB, on stage ${p.memory_stage}`);
   tile("layout", p.layout, "", p.algorithm, true);
-  tile("bottleneck link", p.bottleneck ?? "none", "",
+  tile("busiest link", p.bottleneck ?? "none", "",
        busiest ? `${busiest.link_class}, busy ${figure(busiest.busy_us)} of ${figure(layer_us)} us of a layer` : "no link is used", true);
   stack($("parts"), parts.map(([key, name]) => [name, p.time[key]]), "ms");
   if (p.note) make($("parts"), "div", {class: "note"}, p.note);

@@ -9,7 +9,7 @@ const columns = [
   {name: "TFLOP/s a GPU", of: p => p.model_TFLOPps_per_gpu, text: p => figure(p.model_TFLOPps_per_gpu)},
   {name: "GPU-s a Mtoken", of: p => p.gpu_seconds_per_token, text: p => figure(1e6 * p.gpu_seconds_per_token)},
   {name: "GiB", of: p => p.memory_GiB, text: p => GiB_text(p.memory_GiB)},
-  {name: "bottleneck", of: p => p.bottleneck, text: p => p.bottleneck ?? "none", left: true},
+  {name: "busiest link", of: p => p.bottleneck, text: p => p.bottleneck ?? "none", left: true},
   {name: "plan", of: p => p.layout, text: p => `${p.layout} | ${p.algorithm}`, left: true, plan: true},
 ];
 const own_columns = 1 + varied.length;

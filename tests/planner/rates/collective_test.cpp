@@ -257,5 +257,18 @@ TEST(Collectives, ManyThreads_GetTheSameAnswer) {
   for (const double sum : sums) EXPECT_EQ(sum, sums[0]);
 }
 
+// All ranks wait for the slowest, wherever its host stands.
+TEST(MachineFigures, LinksAreTheSlowestHosts) {
+  const Topology whole = cluster("h100-16x8");
+  const double nic = machine_figures(whole).nic_GBps, nvlink = machine_figures(whole).nvlink_GBps;
+  for (const char* host : {"host0", "host9"}) {
+    std::vector<Edit> slower;
+    for (int i = 0; i < 8; ++i) slower.push_back(parse_degrade(host + (".nic" + std::to_string(i)) + "=0.5"));
+    const CalibrationMachine m = machine_figures(edit(whole, slower));
+    EXPECT_NEAR(m.nic_GBps, nic / 2, 1e-9) << host;
+    EXPECT_NEAR(m.nvlink_GBps, nvlink, 1e-9) << host;
+  }
+}
+
 }  // namespace
 }  // namespace topomoe
