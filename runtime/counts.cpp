@@ -24,9 +24,16 @@ int RankCounts::owner(int expert) const {
   return owners_[static_cast<std::size_t>(expert)];
 }
 
+void RankCounts::reset() {
+  for (auto& [source, rows] : held_) rows = -1;
+  for (auto& [source, table] : tables_)
+    for (const Symbol s : {Symbol::pairs, Symbol::rank_tokens, Symbol::node_tokens})
+      std::fill(of(table, s).begin(), of(table, s).end(), -1);
+}
+
 std::int64_t RankCounts::held(int source) const {
   const auto it = held_.find(source);
-  if (it == held_.end())
+  if (it == held_.end() || it->second < 0)
     throw std::logic_error("topomoe bug: rank " + std::to_string(me_) + " does not know the tokens of rank " +
                            std::to_string(source));
   return it->second;
@@ -134,8 +141,9 @@ void RankCounts::each(const CountSlice& slice, int me, int peer, Visit visit) co
           visit(c, source, dest);
           continue;
         }
-        for (int e = 0; e < experts_; ++e)
-          if (groups_.index_in(Role::ep, owner(e)) == groups_.index_in(Role::ep, dest)) visit(c, source, e);
+        const int parts = groups_.size(Role::ep), index = groups_.index_in(Role::ep, dest);
+        const auto end = static_cast<int>(part_begin(experts_, parts, index + 1));
+        for (auto e = static_cast<int>(part_begin(experts_, parts, index)); e < end; ++e) visit(c, source, e);
       }
   }
 }
