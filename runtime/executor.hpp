@@ -41,7 +41,7 @@ struct PassState;
 // a time uses it; handles may come back to it from any thread, and after the layer is gone.
 struct LayerMemory {
   explicit LayerMemory(const ExecutorContext& c)
-      : rows(c.schedule, c.groups, c.rank, c.shape.experts), arenas(c.schedule, c.device) {}
+      : rows(c.schedule, c.groups, c.rank, c.shape.experts), maps(rows), arenas(c.schedule, c.device) {}
   ~LayerMemory();
 
   // A state that some handle gave back, or a new one.
@@ -49,6 +49,7 @@ struct LayerMemory {
   static void give(std::unique_ptr<PassState> state) noexcept;
 
   RowTable rows;
+  MapBuilder maps;
   LayerArenas arenas;
   std::vector<std::byte*> found;  // by slot: where this pass has it
   std::vector<EventPtr> events;   // by step

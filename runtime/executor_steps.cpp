@@ -104,7 +104,7 @@ void Executor::index(const Step& s) {
     c_.device.to_host(s.lane, m_.ids.data(), from.data, from.bytes());
   }
   HostMap& host = state_.maps[static_cast<std::size_t>(s.map)];
-  host = build_map(c_.schedule, map, c_.groups, state_.counts, c_.rank, m_.ids, c_.shape.top_k);
+  m_.maps.build(host, map, state_.counts, state_.offsets, m_.ids, c_.shape.top_k);
   for (const auto& [part, rows] : {std::pair{Slots::position, &host.position},
                                    {Slots::source_row, &host.source_row},
                                    {Slots::source_factor, &host.source_factor}})
