@@ -104,7 +104,7 @@ void RankCounts::set_routing(std::span<const std::int32_t> ids, int top_k) {
   Table& t = table(me_);
   for (const Symbol s : {Symbol::pairs, Symbol::rank_tokens, Symbol::node_tokens})
     std::fill(of(t, s).begin(), of(t, s).end(), 0);
-  std::vector<std::size_t> ranks, nodes;
+  std::vector<std::size_t>&ranks = ranks_, &nodes = nodes_of_;
   std::size_t row = 0;
   for (int c = 0; c < schedule_.chunks; ++c) {
     const auto chunk = static_cast<std::size_t>(c);
@@ -125,18 +125,30 @@ void RankCounts::set_routing(std::span<const std::int32_t> ids, int top_k) {
   }
 }
 
+// As RankGroups::expand, in vectors that are kept.
+void RankCounts::expand(const RankSet& set, int me, int peer, std::vector<int>& out) const {
+  out.assign(1, set.base == Who::me ? me : peer);
+  for (const Role role : set.spread) {
+    wider_.clear();
+    for (const int rank : out) {
+      const auto group = groups_.members(role, rank);
+      wider_.insert(wider_.end(), group.begin(), group.end());
+    }
+    std::swap(out, wider_);
+  }
+}
+
 template <class Visit>
 void RankCounts::each(const CountSlice& slice, int me, int peer, Visit visit) const {
-  std::vector<int> sources, dests;
-  groups_.expand(slice.sources, me, peer, sources);
-  if (slice.symbol != Symbol::held) groups_.expand(slice.dests, me, peer, dests);
-  for (const int source : sources) {
+  expand(slice.sources, me, peer, sources_);
+  if (slice.symbol != Symbol::held) expand(slice.dests, me, peer, dests_);
+  for (const int source : sources_) {
     if (slice.symbol == Symbol::held) {
       visit(0, source, 0);
       continue;
     }
     for (int c = 0; c < schedule_.chunks; ++c)
-      for (const int dest : dests) {
+      for (const int dest : dests_) {
         if (slice.symbol != Symbol::pairs) {
           visit(c, source, dest);
           continue;

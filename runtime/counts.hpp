@@ -43,6 +43,7 @@ class RankCounts final : public CountSource {
   std::size_t width(Symbol symbol) const;
   std::size_t column(Symbol symbol, int index) const;
   static std::vector<std::int64_t>& of(Table& t, Symbol symbol);
+  void expand(const RankSet& set, int me, int peer, std::vector<int>& out) const;
   template <class Visit>
   void each(const CountSlice& slice, int me, int peer, Visit visit) const;
 
@@ -52,6 +53,9 @@ class RankCounts final : public CountSource {
   std::vector<int> owners_;                     // by expert
   std::unordered_map<int, std::int64_t> held_;  // -1: unknown
   std::unordered_map<int, Table> tables_;
+  // Kept so that no step allocates them: of each(), and of one token's places.
+  mutable std::vector<int> sources_, dests_, wider_;
+  std::vector<std::size_t> ranks_, nodes_of_;
 };
 
 }  // namespace topomoe
