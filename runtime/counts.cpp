@@ -24,9 +24,16 @@ int RankCounts::owner(int expert) const {
   return owners_[static_cast<std::size_t>(expert)];
 }
 
+void RankCounts::reset() {
+  for (auto& [source, rows] : held_) rows = -1;
+  for (auto& [source, table] : tables_)
+    for (const Symbol s : {Symbol::pairs, Symbol::rank_tokens, Symbol::node_tokens})
+      std::fill(of(table, s).begin(), of(table, s).end(), -1);
+}
+
 std::int64_t RankCounts::held(int source) const {
   const auto it = held_.find(source);
-  if (it == held_.end())
+  if (it == held_.end() || it->second < 0)
     throw std::logic_error("topomoe bug: rank " + std::to_string(me_) + " does not know the tokens of rank " +
                            std::to_string(source));
   return it->second;
@@ -97,7 +104,7 @@ void RankCounts::set_routing(std::span<const std::int32_t> ids, int top_k) {
   Table& t = table(me_);
   for (const Symbol s : {Symbol::pairs, Symbol::rank_tokens, Symbol::node_tokens})
     std::fill(of(t, s).begin(), of(t, s).end(), 0);
-  std::vector<std::size_t> ranks, nodes;
+  std::vector<std::size_t>&ranks = ranks_, &nodes = nodes_of_;
   std::size_t row = 0;
   for (int c = 0; c < schedule_.chunks; ++c) {
     const auto chunk = static_cast<std::size_t>(c);
@@ -118,24 +125,37 @@ void RankCounts::set_routing(std::span<const std::int32_t> ids, int top_k) {
   }
 }
 
+// As RankGroups::expand, in vectors that are kept.
+void RankCounts::expand(const RankSet& set, int me, int peer, std::vector<int>& out) const {
+  out.assign(1, set.base == Who::me ? me : peer);
+  for (const Role role : set.spread) {
+    wider_.clear();
+    for (const int rank : out) {
+      const auto group = groups_.members(role, rank);
+      wider_.insert(wider_.end(), group.begin(), group.end());
+    }
+    std::swap(out, wider_);
+  }
+}
+
 template <class Visit>
 void RankCounts::each(const CountSlice& slice, int me, int peer, Visit visit) const {
-  std::vector<int> sources, dests;
-  groups_.expand(slice.sources, me, peer, sources);
-  if (slice.symbol != Symbol::held) groups_.expand(slice.dests, me, peer, dests);
-  for (const int source : sources) {
+  expand(slice.sources, me, peer, sources_);
+  if (slice.symbol != Symbol::held) expand(slice.dests, me, peer, dests_);
+  for (const int source : sources_) {
     if (slice.symbol == Symbol::held) {
       visit(0, source, 0);
       continue;
     }
     for (int c = 0; c < schedule_.chunks; ++c)
-      for (const int dest : dests) {
+      for (const int dest : dests_) {
         if (slice.symbol != Symbol::pairs) {
           visit(c, source, dest);
           continue;
         }
-        for (int e = 0; e < experts_; ++e)
-          if (groups_.index_in(Role::ep, owner(e)) == groups_.index_in(Role::ep, dest)) visit(c, source, e);
+        const int parts = groups_.size(Role::ep), index = groups_.index_in(Role::ep, dest);
+        const auto end = static_cast<int>(part_begin(experts_, parts, index + 1));
+        for (auto e = static_cast<int>(part_begin(experts_, parts, index)); e < end; ++e) visit(c, source, e);
       }
   }
 }

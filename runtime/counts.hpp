@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "topomoe/schedule.hpp"
@@ -18,6 +18,8 @@ class RankCounts final : public CountSource {
   double count(Symbol symbol, int chunk, int source, int index) const override;
   int experts() const override { return experts_; }
 
+  // Forgets all counts.
+  void reset();
   void set_held(int source, std::int64_t rows) { held_[source] = rows; }
   // Counts what my router chose. ids: [rows of tokens that I inject, top_k].
   void set_routing(std::span<const std::int32_t> ids, int top_k);
@@ -41,15 +43,19 @@ class RankCounts final : public CountSource {
   std::size_t width(Symbol symbol) const;
   std::size_t column(Symbol symbol, int index) const;
   static std::vector<std::int64_t>& of(Table& t, Symbol symbol);
+  void expand(const RankSet& set, int me, int peer, std::vector<int>& out) const;
   template <class Visit>
   void each(const CountSlice& slice, int me, int peer, Visit visit) const;
 
   const Schedule& schedule_;
   const RankGroups& groups_;
   int me_, experts_, nodes_;
-  std::vector<int> owners_;  // by expert
-  std::map<int, std::int64_t> held_;
-  std::map<int, Table> tables_;
+  std::vector<int> owners_;                     // by expert
+  std::unordered_map<int, std::int64_t> held_;  // -1: unknown
+  std::unordered_map<int, Table> tables_;
+  // Kept so that no step allocates them: of each(), and of one token's places.
+  mutable std::vector<int> sources_, dests_, wider_;
+  std::vector<std::size_t> ranks_, nodes_of_;
 };
 
 }  // namespace topomoe

@@ -1,6 +1,7 @@
 #include "runtime/executor.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "topomoe/error.hpp"
 
@@ -11,99 +12,154 @@ using Clock = std::chrono::steady_clock;
 
 }  // namespace
 
+LayerMemory::~LayerMemory() = default;
+
+std::unique_ptr<PassState> LayerMemory::take(const std::shared_ptr<LayerMemory>& layer,
+                                             const ExecutorContext& context) {
+  std::unique_ptr<PassState> state;
+  {
+    const std::lock_guard lock(layer->mutex_);
+    if (layer->given_back_.empty()) {
+      layer->given_back_.reserve(++layer->made_);  // so that giving back needs no memory
+    } else {
+      state = std::move(layer->given_back_.back());
+      layer->given_back_.pop_back();
+    }
+  }
+  if (!state) return std::make_unique<PassState>(context, layer);
+  state->layer = layer;
+  state->counts.reset();
+  state->offsets.clear();
+  for (auto& [buffer, data] : state->bound) data = nullptr;
+  return state;
+}
+
+void LayerMemory::give(std::unique_ptr<PassState> state) noexcept {
+  const std::shared_ptr<LayerMemory> layer = std::move(state->layer);  // else they would keep each other alive
+  state->memory.forget();
+  const std::lock_guard lock(layer->mutex_);
+  layer->given_back_.push_back(std::move(state));
+}
+
 Executor::Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
                    const LayerGradients* gradients)
     : c_(context),
       widths_(row_widths(context.shape, context.groups.layout().etp)),
       state_(state),
       weights_(weights),
-      gradients_(gradients) {}
+      gradients_(gradients),
+      m_(*state.layer) {}
 
 std::int64_t Executor::columns(const Buffer& b) const { return static_cast<std::int64_t>(columns_of(b, widths_)); }
 
 // Ids are moved as four opaque bytes.
 DType Executor::dtype(const Buffer& b) const { return b.element == Element::payload ? c_.shape.dtype : DType::f32; }
 
+std::byte* Executor::slot(std::size_t slot, std::int64_t elements, std::size_t element_bytes) {
+  std::byte*& data = m_.found[slot];
+  if (data == nullptr)
+    data = m_.arenas.get(backward_, slot, static_cast<std::size_t>(elements) * element_bytes, state_.memory);
+  return data;
+}
+
 std::byte* Executor::memory_of(int id) {
   const int root = root_of(c_.schedule, id);
   const Buffer& b = c_.schedule.buffers[static_cast<std::size_t>(root)];
-  if (const auto bound = state_.bound.find(root); bound != state_.bound.end()) return bound->second;
+  if (const auto bound = state_.bound.find(root);
+      bound != state_.bound.end() && (bound->second != nullptr || b.storage == Storage::caller))
+    return bound->second;
   TOPOMOE_ASSERT(b.storage != Storage::caller);
-  DeviceMemory& memory = state_.memory[root];
-  if (!memory) {
-    View all;
-    all.buffer = root;
-    const auto rows =
-        static_cast<std::size_t>(resolve(c_.schedule, all, c_.groups, state_.counts, c_.rank, c_.rank).rows);
-    memory = c_.device.allocate(std::max<std::size_t>(1, rows * bytes_of_row(b)));
-  }
-  return memory.get();
+  const std::size_t of = m_.arenas.slots().of_buffer(root);
+  if (std::byte* const data = m_.found[of]) return data;
+  return slot(of, static_cast<std::int64_t>(state_.offsets.rows(m_.rows, state_.counts, root)), bytes_of_row(b));
+}
+
+std::int32_t* Executor::map_part(int map, Slots::MapPart part, const std::vector<std::int32_t>& host) {
+  return reinterpret_cast<std::int32_t*>(
+      slot(m_.arenas.slots().of_map(map, part), static_cast<std::int64_t>(host.size()), sizeof(std::int32_t)));
 }
 
 Executor::Span Executor::at(const View& view, int peer) {
   const Buffer& b = buffer(view);
-  const RowRange range = resolve(c_.schedule, view, c_.groups, state_.counts, c_.rank, peer < 0 ? c_.rank : peer);
+  const RowRange range = state_.offsets.resolve(m_.rows, state_.counts, view, peer < 0 ? c_.rank : peer);
   const std::size_t bytes = bytes_of_row(b);
   return {memory_of(view.buffer) + static_cast<std::size_t>(range.offset) * bytes,
           static_cast<std::int64_t>(range.rows), bytes};
 }
 
+// Steps that are left out are over when those before them are.
+void Executor::wait_behind(int before, std::size_t step, const Step& s, std::span<const Step> steps,
+                           std::span<const std::uint8_t> part) {
+  const auto b = static_cast<std::size_t>(before);
+  if (!part.empty() && part[b] == 0) {
+    if (std::exchange(m_.seen[b], step + 1) == step + 1) return;
+    for (const int further : steps[b].after) wait_behind(further, step, s, steps, part);
+    return;
+  }
+  const EventPtr& event = m_.events[b];
+  // Steps that read on the host wait on the host, with a deadline; the others let their lane wait.
+  if (event && (s.kind == StepKind::index || s.kind == StepKind::route))
+    event->wait(deadline());
+  else
+    c_.device.wait(s.lane, event, deadline());
+}
+
 void Executor::run(bool backward, std::span<const std::uint8_t> part) {
   const std::vector<Step>& steps = backward ? c_.schedule.backward : c_.schedule.forward;
   const auto left_out = [&](std::size_t i) { return !part.empty() && part[i] == 0; };
-  trace_.clear();
+  backward_ = m_.last_backward = backward;
+  std::vector<StepTrace>& trace = m_.trace[backward];
+  std::vector<EventPtr>& events = m_.events;
   // Host kernels drive our transfers while they compute, for as long as this pass runs.
   c_.device.set_progress({[](void* c) { static_cast<Communicator*>(c)->progress(); }, &c_.communicator});
   struct Unhook {
     Device& device;
     ~Unhook() { device.set_progress({}); }
   } unhook{c_.device};
-  std::vector<EventPtr> events(steps.size());
   const auto begin = Clock::now();
   const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
   // A transfer's end is when somebody first sees that it is over.
+  std::size_t first_open = 0;
   const auto look = [&](std::size_t until) {
-    for (std::size_t i = 0; i < until; ++i)
-      if (events[i] && trace_[i].end_s == 0 && events[i]->poll()) trace_[i].end_s = now();
+    while (first_open < until && (!events[first_open] || trace[first_open].end_s > 0)) ++first_open;
+    for (std::size_t i = first_open; i < until; ++i)
+      if (events[i] && trace[i].end_s == 0 && events[i]->poll()) trace[i].end_s = now();
   };
   try {
+    trace.resize(steps.size());
+    events.assign(steps.size(), nullptr);
+    m_.seen.assign(steps.size(), 0);
+    m_.found.assign(m_.arenas.slots().size(), nullptr);
+    if (!backward) state_.offsets.clear();
+    m_.arenas.begin(backward, state_.memory);
     for (std::size_t i = 0; i < steps.size(); ++i) {
       const Step& s = steps[i];
-      if (left_out(i)) {
-        trace_.emplace_back();
-        continue;
-      }
-      for (const int before : s.after) {
-        const EventPtr& event = events[static_cast<std::size_t>(before)];
-        // Steps that read on the host wait on the host, with a deadline; the others let their lane wait.
-        if (event && (s.kind == StepKind::index || s.kind == StepKind::route))
-          event->wait(deadline());
-        else
-          c_.device.wait(s.lane, event, deadline());
-      }
+      if (left_out(i)) continue;
+      for (const int before : s.after) wait_behind(before, i, s, steps, part);
       look(i);
-      StepTrace t{.name = s.name, .kind = s.kind, .lane = s.lane, .backward = backward, .chunk = s.chunk};
+      StepTrace& t = trace[i];
+      t.name = s.name;
+      t.kind = s.kind, t.lane = s.lane, t.backward = backward, t.chunk = s.chunk;
       t.begin_s = now();
-      issue(s, t, events[i]);
+      t.end_s = t.payload_bytes = t.metadata_bytes = 0;
+      issue(s, i, t, events[i]);
       if (!events[i]) t.end_s = now();
-      trace_.push_back(std::move(t));
     }
     for (std::size_t i = 0; i < steps.size(); ++i)
       if (events[i]) {
         events[i]->wait(deadline());
-        if (trace_[i].end_s == 0) trace_[i].end_s = now();
+        if (trace[i].end_s == 0) trace[i].end_s = now();
       }
     c_.device.synchronize();
-    temporaries_.clear();
+    events.clear();
     std::size_t step = 0;
-    std::erase_if(trace_, [&](const StepTrace&) { return left_out(step++); });
+    if (!part.empty()) std::erase_if(trace, [&](const StepTrace&) { return left_out(step++); });
   } catch (const std::exception& e) {
     c_.communicator.abort(e.what());
+    events.clear();
     throw;
   }
-  std::erase_if(state_.memory, [&](const auto& entry) {
-    return c_.schedule.buffers[static_cast<std::size_t>(entry.first)].storage == Storage::pass;
-  });
+  m_.arenas.end(backward, state_.memory);
 }
 
 }  // namespace topomoe

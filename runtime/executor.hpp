@@ -1,22 +1,24 @@
 // Executes a Schedule on one rank: walks the issue order, waits for what each step waits for, resolves
 // its views to memory, and hands it to the device or the communicator. It has one function a step kind
-// and knows no algorithm. Sizes come from RankCounts, places from resolve(): nothing is stored in
-// between, so what was priced is what is run.
+// and knows no algorithm. Sizes come from RankCounts, places by the rule of resolve() (row_table.hpp), memory
+// from arenas that the layer keeps: what was priced is what is run, and a steady step allocates no tensor.
 //
 // On a CPU device lanes are program order and only communication overlaps; on CUDA lanes are streams.
 #pragma once
 
+#include <array>
 #include <chrono>
-#include <deque>
 #include <map>
 #include <memory>
-#include <optional>
+#include <mutex>
 #include <span>
 #include <vector>
 
 #include "runtime/counts.hpp"
 #include "runtime/group_channels.hpp"
 #include "runtime/index_map.hpp"
+#include "runtime/layer_memory.hpp"
+#include "runtime/row_table.hpp"
 #include "topomoe/layer_shape.hpp"
 
 namespace topomoe {
@@ -33,20 +35,54 @@ struct ExecutorContext {
   int rank;
 };
 
-// A map on the device.
-struct DeviceMap {
-  HostMap host;
-  DeviceMemory position, source_row, source_factor;
+struct PassState;
+
+// What all passes of a layer share: memory, tables, and vectors that keep their capacity from step to step. One pass at
+// a time uses it; handles may come back to it from any thread, and after the layer is gone.
+struct LayerMemory {
+  explicit LayerMemory(const ExecutorContext& c)
+      : rows(c.schedule, c.groups, c.rank, c.shape.experts), maps(rows), arenas(c.schedule, c.device) {}
+  ~LayerMemory();
+
+  // A state that some handle gave back, or a new one.
+  static std::unique_ptr<PassState> take(const std::shared_ptr<LayerMemory>& layer, const ExecutorContext& context);
+  static void give(std::unique_ptr<PassState> state) noexcept;
+
+  RowTable rows;
+  MapBuilder maps;
+  LayerArenas arenas;
+  std::vector<std::byte*> found;  // by slot: where this pass has it
+  std::vector<EventPtr> events;   // by step
+  std::array<std::vector<StepTrace>, 2> trace;
+  bool last_backward = false;
+  std::vector<std::size_t> seen;  // by step: the last one that looked behind it
+  std::vector<Outgoing> sends;
+  std::vector<Incoming> receives;
+  std::vector<std::byte*> in, out;
+  std::vector<std::int64_t> expert_offsets;
+  std::vector<std::int32_t> ids;
+  // What a peer may still read or write when this rank gives up: it must outlive the abort.
+  std::vector<std::vector<std::int32_t>> sent, received;
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<PassState>> given_back_;
+  std::size_t made_ = 0;
 };
 
 // Memory and counts of one forward, and of its backward.
 struct PassState {
-  PassState(const ExecutorContext& context)
-      : counts(context.schedule, context.groups, context.rank, context.shape.experts) {}
+  // Without a layer's memory it has its own.
+  explicit PassState(const ExecutorContext& context, std::shared_ptr<LayerMemory> of_layer = nullptr)
+      : layer(of_layer ? std::move(of_layer) : std::make_shared<LayerMemory>(context)),
+        counts(context.schedule, context.groups, context.rank, context.shape.experts),
+        maps(context.schedule.maps.size()) {}
+  std::shared_ptr<LayerMemory> layer;
   RankCounts counts;
-  std::map<int, DeviceMemory> memory;  // by buffer that is not an alias
-  std::map<int, std::byte*> bound;     // memory of others: the caller's tensors, and what stands in for steps left out
-  std::map<int, DeviceMap> maps;       // by map
+  RowOffsets offsets;
+  SlotMemory memory;
+  std::map<int, std::byte*> bound;  // memory of others: the caller's tensors, and what stands in for steps left out
+  std::vector<HostMap> maps;        // by map
 };
 
 class Executor {
@@ -54,10 +90,12 @@ class Executor {
   Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
            const LayerGradients* gradients);
 
-  // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp); buffers of
-  // Storage::pass are freed. Throws after aborting the communicator.
+  // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp); what buffers of
+  // Storage::pass hold is lost. Throws after aborting the communicator.
   void run(bool backward, std::span<const std::uint8_t> part = {});
-  std::vector<StepTrace> take_trace() { return std::move(trace_); }
+  // Of the last pass of the layer, until its next.
+  const std::vector<StepTrace>& trace() const { return m_.trace[m_.last_backward]; }
+  std::vector<StepTrace> take_trace() { return std::move(m_.trace[m_.last_backward]); }
 
  private:
   struct Span {  // a resolved view
@@ -69,35 +107,37 @@ class Executor {
 
   Span at(const View& view, int peer = -1);
   std::byte* memory_of(int buffer);
+  std::byte* slot(std::size_t slot, std::int64_t elements, std::size_t element_bytes);
+  std::int32_t* map_part(int map, Slots::MapPart part, const std::vector<std::int32_t>& host);
+  void wait_behind(int before, std::size_t step, const Step& s, std::span<const Step> steps,
+                   std::span<const std::uint8_t> part);
   std::int64_t columns(const Buffer& b) const;
   DType dtype(const Buffer& b) const;
   std::size_t bytes_of_row(const Buffer& b) const { return static_cast<std::size_t>(row_bytes(b, widths_)); }
   const Buffer& buffer(const View& v) const { return c_.schedule.buffers[static_cast<std::size_t>(v.buffer)]; }
-  std::vector<std::int64_t> expert_offsets(const View& rows);
+  std::span<const std::int64_t> expert_offsets(const View& rows);
   std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
 
-  void issue(const Step& s, StepTrace& trace, EventPtr& event);
+  void issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr& event);
   void route(const Step& s);
   void counts_exchange(const Step& s, StepTrace& trace);
   void index(const Step& s);
-  void pack(const Step& s);
+  void pack(const Step& s, std::size_t step);
   void repack(const Step& s);
   EventPtr exchange(const Step& s, StepTrace& trace);
   void ordered_sum(const Step& s);
   void experts(const Step& s);
   void combine(const Step& s);
   void weight_grad(const Step& s);
-  void route_backward(const Step& s);
+  void route_backward(const Step& s, std::size_t step);
 
   const ExecutorContext& c_;
   const RowWidths widths_;
   PassState& state_;
   const LayerWeights& weights_;
   const LayerGradients* gradients_;
-  std::vector<StepTrace> trace_;
-  std::vector<DeviceMemory> temporaries_;  // freed when the pass is over: freeing may stall a whole GPU
-  // What a peer may still read or write when this rank gives up: it must outlive the abort.
-  std::deque<std::vector<std::vector<std::int32_t>>> counts_under_way_;
+  LayerMemory& m_;
+  bool backward_ = false;
 };
 
 }  // namespace topomoe

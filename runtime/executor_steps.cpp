@@ -19,12 +19,12 @@ T* as(std::byte* p) {
 
 }  // namespace
 
-void Executor::issue(const Step& s, StepTrace& trace, EventPtr& event) {
+void Executor::issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr& event) {
   switch (s.kind) {
     case StepKind::route: route(s); break;
     case StepKind::counts_exchange: counts_exchange(s, trace); return;
     case StepKind::index: index(s); break;
-    case StepKind::pack: pack(s); break;
+    case StepKind::pack: pack(s, step); break;
     case StepKind::repack: repack(s); break;
     case StepKind::exchange:
     case StepKind::all_gather: event = exchange(s, trace); return;
@@ -35,7 +35,7 @@ void Executor::issue(const Step& s, StepTrace& trace, EventPtr& event) {
     case StepKind::partial_combine:
     case StepKind::combine: combine(s); break;
     case StepKind::weight_grad: weight_grad(s); break;
-    case StepKind::route_backward: route_backward(s); break;
+    case StepKind::route_backward: route_backward(s, step); break;
     case StepKind::copy: {
       const Span to = at(s.out[0]);
       c_.device.copy(s.lane, to.data, at(s.in[0]).data, to.bytes());
@@ -58,33 +58,35 @@ void Executor::route(const Step& s) {
                             .k = c_.shape.top_k,
                             .renormalize = c_.shape.renormalize,
                             .dtype = c_.shape.dtype});
-  std::vector<std::int32_t> host(static_cast<std::size_t>(tokens.rows * c_.shape.top_k));
-  c_.device.to_host(s.lane, host.data(), ids.data, ids.bytes());
-  state_.counts.set_routing(host, c_.shape.top_k);
+  m_.ids.resize(static_cast<std::size_t>(tokens.rows * c_.shape.top_k));
+  c_.device.to_host(s.lane, m_.ids.data(), ids.data, ids.bytes());
+  state_.counts.set_routing(m_.ids, c_.shape.top_k);
 }
 
 void Executor::counts_exchange(const Step& s, StepTrace& trace) {
   const auto members = c_.groups.members(s.group, c_.rank);
-  auto& sent = counts_under_way_.emplace_back(members.size());
-  auto& received = counts_under_way_.emplace_back(members.size());
-  std::vector<Outgoing> sends;
-  std::vector<Incoming> receives;
+  auto &sent = m_.sent, &received = m_.received;
+  sent.resize(std::max(sent.size(), members.size()));
+  received.resize(sent.size());
+  m_.sends.clear();
+  m_.receives.clear();
   for (std::size_t i = 0; i < members.size(); ++i) {
     const int peer = members[i];
     if (peer == c_.rank) continue;
     std::size_t expected = 0;
+    sent[i].clear();
     for (const CountSlice& slice : s.slices) {
       state_.counts.read(slice, c_.rank, peer, sent[i]);
       expected += state_.counts.size_of(slice, peer, c_.rank);
     }
     received[i].resize(expected);
-    sends.push_back({static_cast<int>(i), sent[i].data(), sent[i].size() * sizeof(std::int32_t)});
-    receives.push_back({static_cast<int>(i), received[i].data(), expected * sizeof(std::int32_t)});
-    trace.metadata_bytes += static_cast<double>(sends.back().bytes);
+    m_.sends.push_back({static_cast<int>(i), sent[i].data(), sent[i].size() * sizeof(std::int32_t)});
+    m_.receives.push_back({static_cast<int>(i), received[i].data(), expected * sizeof(std::int32_t)});
+    trace.metadata_bytes += static_cast<double>(m_.sends.back().bytes);
   }
   // Everything after this is sized by it, so the host waits here.
   c_.communicator
-      .exchange(c_.channels.of(s.group), sends, receives, {.step = s.name, .lane = s.lane, .metadata = true})
+      .exchange(c_.channels.of(s.group), m_.sends, m_.receives, {.step = s.name, .lane = s.lane, .metadata = true})
       ->wait(deadline());
   for (std::size_t i = 0; i < members.size(); ++i) {
     std::span<const std::int32_t> rest = received[i];
@@ -95,43 +97,38 @@ void Executor::counts_exchange(const Step& s, StepTrace& trace) {
 
 void Executor::index(const Step& s) {
   const IndexMap& map = c_.schedule.maps[static_cast<std::size_t>(s.map)];
-  std::vector<std::int32_t> ids;
+  m_.ids.clear();
   if (map.ids.buffer >= 0) {
     const Span from = at(map.ids);
-    ids.resize(from.bytes() / sizeof(std::int32_t));
-    c_.device.to_host(s.lane, ids.data(), from.data, from.bytes());
+    m_.ids.resize(from.bytes() / sizeof(std::int32_t));
+    c_.device.to_host(s.lane, m_.ids.data(), from.data, from.bytes());
   }
-  DeviceMap& m = state_.maps[s.map];
-  m.host = build_map(c_.schedule, map, c_.groups, state_.counts, c_.rank, ids, c_.shape.top_k);
-  const auto upload = [&](const std::vector<std::int32_t>& host) {
-    DeviceMemory memory = c_.device.allocate(std::max<std::size_t>(1, host.size() * sizeof(std::int32_t)));
-    c_.device.to_device(s.lane, memory.get(), host.data(), host.size() * sizeof(std::int32_t));
-    return memory;
-  };
-  m.position = upload(m.host.position);
-  m.source_row = upload(m.host.source_row);
-  m.source_factor = upload(m.host.source_factor);
+  HostMap& host = state_.maps[static_cast<std::size_t>(s.map)];
+  m_.maps.build(host, map, state_.counts, state_.offsets, m_.ids, c_.shape.top_k);
+  for (const auto& [part, rows] : {std::pair{Slots::position, &host.position},
+                                   {Slots::source_row, &host.source_row},
+                                   {Slots::source_factor, &host.source_factor}})
+    c_.device.to_device(s.lane, map_part(s.map, part, *rows), rows->data(), rows->size() * sizeof(std::int32_t));
 }
 
-void Executor::pack(const Step& s) {
+void Executor::pack(const Step& s, std::size_t step) {
   const Span in = at(s.in[0]), out = at(s.out[0]);
-  const DeviceMap& m = state_.maps.at(s.map);
+  const HostMap& map = state_.maps[static_cast<std::size_t>(s.map)];
   const Buffer& b = buffer(s.out[0]);
-  DeviceMemory factors;
+  std::byte* factors = nullptr;
   if (s.weights.buffer >= 0) {
-    factors = temporaries_.emplace_back(
-        c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(out.rows) * sizeof(float))));
-    c_.device.gather_rows(s.lane, {.out = factors.get(),
+    factors = slot(m_.arenas.slots().of_scratch(backward_, step), out.rows, sizeof(float));
+    c_.device.gather_rows(s.lane, {.out = factors,
                                    .in = at(s.weights).data,
-                                   .source_row = as<std::int32_t>(m.source_factor.get()),
+                                   .source_row = map_part(s.map, Slots::source_factor, map.source_factor),
                                    .rows = out.rows,
                                    .columns = 1,
                                    .dtype = DType::f32});
   }
   c_.device.gather_rows(s.lane, {.out = out.data,
                                  .in = in.data,
-                                 .source_row = as<std::int32_t>(m.source_row.get()),
-                                 .scale = factors ? as<float>(factors.get()) : nullptr,
+                                 .source_row = map_part(s.map, Slots::source_row, map.source_row),
+                                 .scale = as<float>(factors),
                                  .rows = out.rows,
                                  .columns = columns(b),
                                  .dtype = dtype(b)});
@@ -139,10 +136,11 @@ void Executor::pack(const Step& s) {
 
 void Executor::repack(const Step& s) {
   const Span in = at(s.in[0]), out = at(s.out[0]);
-  const DeviceMap& m = state_.maps.at(s.map);
+  const HostMap& map = state_.maps[static_cast<std::size_t>(s.map)];
   c_.device.gather_rows(s.lane, {.out = out.data,
                                  .in = in.data,
-                                 .source_row = as<std::int32_t>((s.transpose ? m.position : m.source_row).get()),
+                                 .source_row = s.transpose ? map_part(s.map, Slots::position, map.position)
+                                                           : map_part(s.map, Slots::source_row, map.source_row),
                                  .rows = out.rows,
                                  .columns = columns(buffer(s.out[0])),
                                  .dtype = dtype(buffer(s.out[0]))});
@@ -150,8 +148,8 @@ void Executor::repack(const Step& s) {
 
 EventPtr Executor::exchange(const Step& s, StepTrace& trace) {
   const auto members = c_.groups.members(s.group, c_.rank);
-  std::vector<Outgoing> sends;
-  std::vector<Incoming> receives;
+  m_.sends.clear();
+  m_.receives.clear();
   for (std::size_t i = 0; i < members.size(); ++i) {
     const Span out = at(s.in[0], members[i]), in = at(s.out[0], members[i]);
     if (members[i] == c_.rank) {
@@ -159,12 +157,12 @@ EventPtr Executor::exchange(const Step& s, StepTrace& trace) {
       if (in.data != out.data && in.bytes() > 0) c_.device.copy(s.lane, in.data, out.data, in.bytes());
       continue;
     }
-    sends.push_back({static_cast<int>(i), out.data, out.bytes()});
-    receives.push_back({static_cast<int>(i), in.data, in.bytes()});
+    m_.sends.push_back({static_cast<int>(i), out.data, out.bytes()});
+    m_.receives.push_back({static_cast<int>(i), in.data, in.bytes()});
     (s.metadata ? trace.metadata_bytes : trace.payload_bytes) += static_cast<double>(out.bytes());
   }
   return c_.communicator.exchange(
-      c_.channels.of(s.group), sends, receives,
+      c_.channels.of(s.group), m_.sends, m_.receives,
       {.step = s.name, .lane = s.lane, .metadata = s.metadata, .memory = c_.device.memory_space()});
 }
 
@@ -179,21 +177,27 @@ void Executor::ordered_sum(const Step& s) {
 }
 
 // First row of each local expert, and the end.
-std::vector<std::int64_t> Executor::expert_offsets(const View& rows) {
+std::span<const std::int64_t> Executor::expert_offsets(const View& rows) {
   const int parts = c_.groups.size(Role::ep), index = c_.groups.index_in(Role::ep, c_.rank);
   const auto first = part_begin(c_.shape.experts, parts, index), end = part_begin(c_.shape.experts, parts, index + 1);
-  std::vector<std::int64_t> offsets(static_cast<std::size_t>(end - first) + 1, 0);
+  std::vector<std::int64_t>& offsets = m_.expert_offsets;
+  offsets.assign(static_cast<std::size_t>(end - first) + 1, 0);
   const Chunks chunks = rows.chunks.value_or(buffer(rows).chunks);
-  for (const Segment& s : segments_of(buffer(rows), c_.groups, state_.counts, c_.rank))
-    if (chunks.begin <= s.chunk && s.chunk < chunks.end)
-      offsets[static_cast<std::size_t>(s.expert - first) + 1] += static_cast<std::int64_t>(s.rows);
+  const auto& segments = m_.rows.segments(rows.buffer);
+  const auto& starts = state_.offsets.offsets(m_.rows, state_.counts, rows.buffer);
+  for (std::size_t i = 0; i < segments.size(); ++i)
+    if (chunks.begin <= segments[i].chunk && segments[i].chunk < chunks.end)
+      offsets[static_cast<std::size_t>(segments[i].expert - first) + 1] +=
+          static_cast<std::int64_t>(starts[i + 1] - starts[i]);
   for (std::size_t e = 1; e < offsets.size(); ++e) offsets[e] += offsets[e - 1];
   return offsets;
 }
 
 void Executor::experts(const Step& s) {
   const auto offsets = expert_offsets(s.in[0]);
-  std::vector<std::byte*> in, out;
+  auto &in = m_.in, &out = m_.out;
+  in.clear();
+  out.clear();
   for (const View& v : s.in) in.push_back(at(v).data);
   for (const View& v : s.out) out.push_back(at(v).data);
   const std::int64_t hidden = c_.shape.hidden, ffn = c_.shape.ffn / c_.groups.layout().etp;
@@ -245,43 +249,42 @@ void Executor::experts(const Step& s) {
 
 void Executor::combine(const Step& s) {
   const Span in = at(s.in[0]), out = at(s.out[0]);
-  const DeviceMap& m = state_.maps.at(s.map);
+  const HostMap& map = state_.maps[static_cast<std::size_t>(s.map)];
   const float* weight = s.weights.buffer >= 0 ? as<float>(at(s.weights).data) : nullptr;
   c_.device.sum_rows(s.lane, {.out = out.data,
                               .in = in.data,
-                              .position = as<std::int32_t>(m.position.get()),
+                              .position = map_part(s.map, Slots::position, map.position),
                               .weight = weight,
                               .rows = out.rows,
                               .columns = columns(buffer(s.out[0])),
-                              .k = m.host.slots,
+                              .k = map.slots,
                               .dtype = dtype(buffer(s.out[0]))});
 }
 
 void Executor::weight_grad(const Step& s) {
   const Span a = at(s.in[0]), b = at(s.in[1]), out = at(s.out[0]);
-  const DeviceMap& m = state_.maps.at(s.map);
+  const HostMap& map = state_.maps[static_cast<std::size_t>(s.map)];
   c_.device.row_dots(s.lane, {.out = as<float>(out.data),
                               .a = a.data,
                               .b = b.data,
-                              .position = as<std::int32_t>(m.position.get()),
+                              .position = map_part(s.map, Slots::position, map.position),
                               .rows = out.rows,
                               .columns = c_.shape.hidden,
-                              .k = m.host.slots,
+                              .k = map.slots,
                               .dtype = c_.shape.dtype});
 }
 
-void Executor::route_backward(const Step& s) {
+void Executor::route_backward(const Step& s, std::size_t step) {
   const Span tokens = at(s.in[0]);
-  const auto experts = static_cast<std::size_t>(c_.shape.experts);
-  const DeviceMemory scratch = temporaries_.emplace_back(
-      c_.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(tokens.rows) * experts * sizeof(float))));
+  std::byte* const scratch =
+      slot(m_.arenas.slots().of_scratch(true, step), tokens.rows * c_.shape.experts, sizeof(float));
   c_.device.router_backward(
       s.lane, {.tokens = tokens.data,
                .weight = weights_.router,
                .probabilities = as<float>(at(s.in[3]).data),
                .ids = as<std::int32_t>(at(s.in[2]).data),
                .weight_grads = as<float>(at(s.in[1]).data),
-               .logit_grads = as<float>(scratch.get()),
+               .logit_grads = as<float>(scratch),
                .token_grads = at(s.out[0]).data,
                .weight_grad = gradients_ ? gradients_->router : nullptr,
                .weight_grad_scale = s.shared_by_tp ? 1.0F / static_cast<float>(c_.groups.layout().tp) : 1.0F,

@@ -10,7 +10,9 @@
 namespace topomoe {
 
 struct MoeLayer::Handle::State {
-  PassState pass;
+  std::unique_ptr<PassState> pass;
+  explicit State(std::unique_ptr<PassState> p) : pass(std::move(p)) {}
+  ~State() { LayerMemory::give(std::move(pass)); }
 };
 MoeLayer::Handle::Handle(std::unique_ptr<State> state) : state_(std::move(state)) {}
 MoeLayer::Handle::~Handle() = default;
@@ -22,7 +24,7 @@ struct MoeLayer::Impl {
   RankGroups groups;
   GroupChannels channels;
   ExecutorContext context;
-  std::vector<StepTrace> trace;
+  std::shared_ptr<LayerMemory> memory;  // outlives the layer with its handles
 
   Impl(Schedule s, const Layout& layout, int gpus_per_node, const LayerShape& layer_shape, Communicator& communicator,
        Device& device, std::chrono::milliseconds deadline)
@@ -30,7 +32,8 @@ struct MoeLayer::Impl {
         shape(layer_shape),
         groups(layout, gpus_per_node),
         channels(communicator, groups),
-        context{schedule, groups, shape, channels, communicator, device, deadline, communicator.rank()} {}
+        context{schedule, groups, shape, channels, communicator, device, deadline, communicator.rank()},
+        memory(std::make_shared<LayerMemory>(context)) {}
 
   // The caller's tensor is the buffer of that name which is not an alias.
   int boundary(const std::string& name) const {
@@ -91,8 +94,8 @@ MoeLayer::MoeLayer(MoeLayer&&) noexcept = default;
 
 MoeLayer::Handle MoeLayer::forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights) {
   if (rows < 0) throw InvalidInput("rows", std::to_string(rows), "0 or more");
-  Handle handle(std::make_unique<Handle::State>(Handle::State{PassState(impl_->context)}));
-  PassState& pass = handle.state_->pass;
+  Handle handle(std::make_unique<Handle::State>(LayerMemory::take(impl_->memory, impl_->context)));
+  PassState& pass = *handle.state_->pass;
   // Read only: no schedule writes the caller's tokens.
   pass.bound[impl_->boundary("x")] = static_cast<std::byte*>(const_cast<void*>(tokens));
   pass.bound[impl_->boundary("y")] = static_cast<std::byte*>(output);
@@ -103,21 +106,21 @@ MoeLayer::Handle MoeLayer::forward(const void* tokens, std::int64_t rows, void* 
   }
   Executor executor(impl_->context, pass, weights, nullptr);
   executor.run(false);
-  impl_->trace = executor.take_trace();
   return handle;
 }
 
 void MoeLayer::backward(Handle& handle, const void* output_gradients, void* token_gradients,
                         const LayerWeights& weights, const LayerGradients& gradients) {
-  PassState& pass = handle.state_->pass;
+  PassState& pass = *handle.state_->pass;
   pass.bound[impl_->boundary("dy")] = static_cast<std::byte*>(const_cast<void*>(output_gradients));
   pass.bound[impl_->boundary("dx")] = static_cast<std::byte*>(token_gradients);
   Executor executor(impl_->context, pass, weights, &gradients);
   executor.run(true);
-  impl_->trace = executor.take_trace();
 }
 
-const std::vector<StepTrace>& MoeLayer::last_trace() const { return impl_->trace; }
+const std::vector<StepTrace>& MoeLayer::last_trace() const {
+  return impl_->memory->trace[impl_->memory->last_backward];
+}
 const Schedule& MoeLayer::schedule() const { return impl_->schedule; }
 
 }  // namespace topomoe

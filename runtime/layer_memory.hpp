@@ -1,0 +1,58 @@
+// Memory that a layer keeps between its steps: arenas laid out by plan_buffers(), and what handles gave back.
+//
+// Rows are known only while a pass runs. Each slot has the capacity that any pass asked for so far, rounded up; what
+// asks for more gets memory of its own for this once, and the next pass finds larger arenas. So the first pass
+// allocates slot by slot, the second once, and after that nothing does unless counts grow. Nothing shrinks.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "planner/plan/buffer_plan.hpp"
+#include "topomoe/device.hpp"
+
+namespace topomoe {
+
+// What one forward keeps for its backward, and what did not fit.
+struct SlotMemory {
+  struct Place {
+    std::byte* data = nullptr;
+    std::size_t bytes = 0;
+  };
+  std::vector<Place> saved;         // by slot
+  std::vector<DeviceMemory> apart;  // by slot
+  DeviceMemory arena;               // of saved slots
+  std::size_t arena_bytes = 0;
+  int laid_out = -1;    // by which of the plans that came one after another
+  bool in_use = false;  // something lies in the arena: it cannot be laid out anew
+  void forget();        // what is saved is no longer needed
+};
+
+class LayerArenas {
+ public:
+  LayerArenas(const Schedule& schedule, Device& device);
+  const Slots& slots() const { return slots_; }
+
+  // A pass begins: arenas grow to what the passes before asked for.
+  void begin(bool backward, SlotMemory& memory);
+  // At least so many bytes; asked once a pass. Of what the forward saved, a backward gets what is there.
+  std::byte* get(bool backward, std::size_t slot, std::size_t bytes, SlotMemory& memory);
+  // A pass is over: what it alone had is given back.
+  void end(bool backward, SlotMemory& memory);
+
+ private:
+  const Schedule& schedule_;
+  Device& device_;
+  const Slots slots_;
+  std::array<std::vector<bool>, 2> saved_;  // [backward][slot]
+  SlotBytes capacity_;
+  BufferPlan plan_;
+  int plans_ = 0;
+  bool grown_ = false;
+  DeviceMemory arena_;  // of whichever pass runs
+  std::size_t arena_bytes_ = 0;
+};
+
+}  // namespace topomoe
