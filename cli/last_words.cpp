@@ -17,7 +17,7 @@ namespace {
 // mpirun sends SIGKILL a second after SIGTERM (odls_base_sigkill_timeout of Open MPI 4.1): done by then.
 constexpr auto kPatience = std::chrono::milliseconds(400);
 // Others are told at once, but may be in a kernel. Assumed.
-constexpr auto kGrace = std::chrono::milliseconds(1000);
+constexpr auto kGrace = std::chrono::milliseconds(500);
 
 std::atomic<bool> spoken{false};
 pid_t armed_process = 0;  // a child between fork and exec has nothing to say

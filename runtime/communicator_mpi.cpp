@@ -101,6 +101,19 @@ class Watch {
 
   int ask() { return distress_.ask(kPatience, Blame::the_busy_too); }
 
+  // For a wait that may end at `deadline`: the others are asked a little earlier, so that their answers are here by
+  // then.
+  void ask_before(Clock::time_point deadline) {
+    asked_for_ = deadline;
+    asking_ = false;
+  }
+  void ask_if_due(Clock::time_point now) {
+    if (asking_ || now < asked_for_ - kPatience) return;
+    asking_ = true;
+    distress_.start_asking();
+  }
+  int conclude() { return asking_ ? distress_.conclude(kPatience, Blame::the_busy_too) : ask(); }
+
   void fail(const Failure& f) noexcept {
     if (failure_) return;
     left_behind = true;
@@ -121,7 +134,8 @@ class Watch {
   BlackBox& box_;
   Distress distress_;
   std::vector<int> others_;
-  Clock::time_point next_look_{};
+  Clock::time_point next_look_{}, asked_for_{};
+  bool asking_ = false;
   std::optional<Failure> failure_;
 };
 
@@ -170,12 +184,14 @@ class Flight {
     watch_.check();
     if (!test()) {
       record();
+      watch_.ask_before(deadline);
       auto next_record = Clock::now() + kRecord;
       for (Pause pause; !test(); pause()) {
         const auto now = Clock::now();
         if (now > deadline) throw_missing(std::nullopt);
         if (now > next_record) {
           record();
+          watch_.ask_if_due(now);
           next_record = now + kRecord;
         }
         if (const auto culprit = watch_.hear()) throw_missing(culprit);
@@ -250,7 +266,7 @@ class Flight {
       bytes += static_cast<double>(p.bytes);
       one_peer = one_peer && p.peer == parts[0].peer;
     }
-    throw TransportError({watch_.rank(), one_peer ? parts[0].peer : -1, told ? *told : watch_.ask(), step_, bytes,
+    throw TransportError({watch_.rank(), one_peer ? parts[0].peer : -1, told ? *told : watch_.conclude(), step_, bytes,
                           (told ? kTold + std::string("; missing: ") : "still missing at the deadline: ") + list});
   }
 
@@ -361,13 +377,16 @@ class MpiCommunicator final : public Communicator {
     try_mpi(MPI_Ibarrier(world_, &request), rank_, "barrier");
     watch_->box().wait_begins("barrier", watch_->others(), 0);
     const auto deadline = Clock::now() + options_.barrier_deadline;
+    watch_->ask_before(deadline);
     for (Pause pause;; pause()) {
       int over = 0;
       try_mpi(MPI_Test(&request, &over, MPI_STATUS_IGNORE), rank_, "barrier");
       if (over != 0) break;
       if (const auto culprit = watch_->hear()) throw TransportError({rank_, -1, *culprit, "barrier", 0, kTold});
-      if (Clock::now() > deadline)
-        throw TransportError({rank_, -1, watch_->ask(), "barrier", 0, "not all ranks came before the deadline"});
+      const auto now = Clock::now();
+      watch_->ask_if_due(now);
+      if (now > deadline)
+        throw TransportError({rank_, -1, watch_->conclude(), "barrier", 0, "not all ranks came before the deadline"});
     }
     watch_->box().wait_ends();
   }

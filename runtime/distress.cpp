@@ -167,29 +167,41 @@ void Distress::sleep_until_mail() noexcept {
   (void)poll(&p, 1, 10);
 }
 
-int Distress::ask(std::chrono::milliseconds patience, Blame blame) noexcept {
+void Distress::start_asking() noexcept {
   std::fill(alive_.begin(), alive_.end(), static_cast<unsigned char>(0));
-  for (std::size_t r = 0; r < waits_.size(); ++r) waits_[r].count = 0;
-  waits_[at(rank_)] = box_.read();
+  for (Wait& w : waits_) w.count = 0;
+  asked_ = Clock::now();
   broadcast(Kind::ask);
-  const auto begin = Clock::now();
-  auto again = begin + patience / 2;
-  while (true) {
+}
+
+int Distress::dead_or_silent(std::chrono::milliseconds patience) noexcept {
+  waits_[at(rank_)] = box_.read();
+  for (bool again = false;;) {
     if (const int named = look(); named >= 0) return named;
     if (const int dead = dead_culprit(); dead >= 0) return dead;
-    const auto now = Clock::now();
-    if (now > begin + patience) break;
-    if (now > again) {  // what got lost
-      again = begin + patience;
+    const auto waited = Clock::now() - asked_;
+    if (waited > patience) break;
+    if (!again && waited > patience / 2) {  // what got lost
+      again = true;
       broadcast(Kind::ask);
     }
     sleep_until_mail();
   }
   for (std::size_t r = 0; r < alive_.size(); ++r)
     blameless_[r] = static_cast<unsigned char>(alive_[r] != 0 || failed_ranks_[r] != 0);
-  const int silent = search();
-  if (silent >= 0 || blame == Blame::the_silent) return silent;
+  return search();
+}
+
+int Distress::ask(std::chrono::milliseconds patience, Blame blame) noexcept {
+  start_asking();
+  const int culprit = dead_or_silent(patience);
+  if (culprit >= 0 || blame == Blame::the_silent) return culprit;
   return find_culprit(rank_, waits_, failed_ranks_, queue_, seen_);
+}
+
+int Distress::conclude(std::chrono::milliseconds patience, Blame blame) noexcept {
+  const int culprit = dead_or_silent(patience);
+  return culprit >= 0 || blame == Blame::the_silent ? culprit : ask(patience, blame);
 }
 
 void Distress::tell(int culprit) noexcept {

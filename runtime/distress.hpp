@@ -47,6 +47,10 @@ class Distress {
   // Asks, waits for answers no longer than `patience`, returns the culprit, -1 if there is none to be found. A rank
   // that itself waits for nobody looks at all others.
   int ask(std::chrono::milliseconds patience, Blame blame) noexcept;
+  // The same in two parts, for whoever has better to do than to wait for the answers: look() takes them in.
+  void start_asking() noexcept;
+  // Waits for what is left of `patience` since the start. Asks again if all that answered had blamed the busy.
+  int conclude(std::chrono::milliseconds patience, Blame blame) noexcept;
   // Names the culprit to all; from now on that is the answer to whoever asks.
   void tell(int culprit) noexcept;
   // Answers mail for so long.
@@ -60,6 +64,7 @@ class Distress {
   void read_refusals() noexcept;
   void sleep_until_mail() noexcept;
   int dead_culprit() noexcept;
+  int dead_or_silent(std::chrono::milliseconds patience) noexcept;
   int search() noexcept;
 
   int rank_;
@@ -68,6 +73,7 @@ class Distress {
   std::uint64_t job_ = 0;
   int culprit_ = -1;     // that somebody named
   bool failed_ = false;  // this rank has told
+  std::chrono::steady_clock::time_point asked_{};
   DistressAddress mine_;
   std::vector<sockaddr_in> peers_;
   // By rank; scratch of the search below.

@@ -55,7 +55,7 @@ class Executor {
            const LayerGradients* gradients);
 
   // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp); buffers of
-  // Storage::pass are freed. Throws after aborting the communicator.
+  // Storage::pass are freed. Throws after failing the communicator.
   void run(bool backward, std::span<const std::uint8_t> part = {});
   std::vector<StepTrace> take_trace() { return std::move(trace_); }
 
@@ -96,7 +96,7 @@ class Executor {
   const LayerGradients* gradients_;
   std::vector<StepTrace> trace_;
   std::vector<DeviceMemory> temporaries_;  // freed when the pass is over: freeing may stall a whole GPU
-  // What a peer may still read or write when this rank gives up: it must outlive the abort.
+  // What a peer may still read or write when this rank gives up: it must outlive fail().
   std::deque<std::vector<std::vector<std::int32_t>>> counts_under_way_;
 };
 
