@@ -41,7 +41,7 @@ trap 'exit 1' INT TERM
 # A host of four GPUs, one rank each, all of them peers of each other.
 sed -e 's/"gpus": 8/"gpus": 4/' -e 's/"nics": 8/"nics": 4/' "$configs/clusters/dgx-a100.json" > "$work/cluster.json"
 "$binary" plan --cluster "$work/cluster.json" --model "$configs/models/mixtral-8x7b.json" --memory-GiB 500 --dtype f32 \
-  --fix tp=1,ep=4,etp=1,pp=1 --transport flat --chunks 2 -o "$work/plan.json" > "$work/plan.out" 2>&1 ||
+  --fix tp=1,ep=4,etp=1,pp=1 --transport flat --chunks 1 -o "$work/plan.json" > "$work/plan.out" 2>&1 ||
   { cat "$work/plan.out"; exit 1; }
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
@@ -54,32 +54,40 @@ lives() { case $(sed 's/.*) //' "/proc/$1/stat" 2> /dev/null) in '' | Z* | X*) r
 
 # one_case RECOVERY SIGNAL VICTIM DELAY_MS: fills `verdict`, `took_ms` and `how` the survivors ended.
 one_case() {
-  local recovery=$1 signal=$2 victim=$3 delay=$4 dir=$work/case pid r line
+  local recovery=$1 signal=$2 victim=$3 delay=$4 dir=$work/case pid r line sent
   local -a pid_of=() options=()
   rm -rf "$dir" && mkdir "$dir"
   [ "$recovery" = yes ] && options=(--enable-recovery)
   # Each rank writes a file of its own: mpirun loses what a dying rank says.
   # shellcheck disable=SC2016
   mpirun -n $ranks "${options[@]}" sh -c 'exec "$0" run "$1" --backend mpi --deadline "$2" --repeat 1000 \
-    --shrink hidden=2048,ffn=8,tokens=4096 2> "$3/err.$OMPI_COMM_WORLD_RANK"' \
+    --shrink hidden=1024,ffn=8,tokens=4096 2> "$3/err.$OMPI_COMM_WORLD_RANK"' \
     "$binary" "$work/plan.json" "$deadline" "$dir" > "$dir/out" 2>&1 &
   local mpirun=$!
   started=("$mpirun")
   verdict='' took_ms=0 how=''
   local waited=0
-  until grep -q 'note:' "$dir/err.0" 2> /dev/null; do  # rank 0 has read the plan
+  # Until every rank has sent so much that its layer runs, whatever else this machine does.
+  while :; do
     sleep 0.05
+    local ready=0
+    for pid in $(cat "/proc/$mpirun/task/$mpirun/children" 2> /dev/null); do
+      r=$(tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
+      [ -n "$r" ] || continue
+      pid_of[r]=$pid
+      sent=$(sed -n 's/^wchar: //p' "/proc/$pid/io" 2> /dev/null)
+      [ "${sent:-0}" -ge 100000000 ] && ready=$((ready + 1))
+    done
+    [ $ready -eq $ranks ] && break
     waited=$((waited + 1))
-    [ $waited -lt 1200 ] || { verdict='never started'; break; }
+    [ $waited -lt 600 ] || { verdict='never started'; break; }
   done
-  sleep 1.5
+  started+=("${pid_of[@]}")
   sleep "$((delay / 1000)).$(printf %03d $((delay % 1000)))"
-  for pid in $(cat "/proc/$mpirun/task/$mpirun/children" 2> /dev/null); do
-    r=$(tr '\0' '\n' < "/proc/$pid/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
-    [ -n "$r" ] && pid_of[r]=$pid && started+=("$pid")
-  done
-  if [ ${#pid_of[@]} -ne $ranks ]; then
-    verdict=${verdict:-"only ${#pid_of[@]} ranks before the fault"}
+  if [ -n "$verdict" ]; then
+    :
+  elif [ ${#pid_of[@]} -ne $ranks ]; then
+    verdict="only ${#pid_of[@]} ranks before the fault"
   else
     local begin alive end
     begin=$(now_ms)
