@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "cli/files.hpp"
+#include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
 #include "cli/run_report.hpp"
 #include "runtime/communicator_inproc.hpp"
@@ -31,7 +32,7 @@ namespace {
 struct Options {
   std::string plan, backend = "inproc", cluster, shrink = "auto", trace;
   bool verify = false;
-  int repeat = 1;
+  int repeat = 1, deadline_s = 0;
   std::uint64_t seed = 1;
 };
 
@@ -69,9 +70,17 @@ double free_bytes_here() {
   return pages > 0 && page > 0 ? static_cast<double>(pages) * static_cast<double>(page) : 4.0 * (1 << 30);
 }
 
+std::optional<std::chrono::seconds> deadline_of(const Options& o) {
+  return o.deadline_s > 0 ? std::optional(std::chrono::seconds(o.deadline_s)) : std::nullopt;
+}
+
 RehearsalRequest request_for(const Plan& plan, const Options& o, Budget budget) {
   SizeRequest size = size_request_from(o.shrink, "--shrink");
-  return {.size = choose_size(plan, size, budget), .seed = o.seed, .repeat = o.repeat, .verify = o.verify};
+  return {.size = choose_size(plan, size, budget),
+          .seed = o.seed,
+          .repeat = o.repeat,
+          .verify = o.verify,
+          .deadline = deadline_of(o)};
 }
 
 void announce(const RunInfo& info) {
@@ -109,14 +118,23 @@ void run_threads(const Plan& plan, const Options& o, const Context& context, Run
   deliver(plan, o, context, info, request, *report);
 }
 
-// The rest of a run once this process is a rank: any error ends the whole job, as others would wait for us.
-void run_as_rank(const Plan& plan, const Options& o, const Context& context, RunInfo info, Communicator& c,
-                 Device& device) {
+// Tells the other ranks of `job`, says it, ends the job: they would wait for us.
+[[noreturn]] void give_up(Communicator& job, const std::exception& e) {
+  const topomoe::Failure failure = failure_of(e, job.rank());
+  job.fail(failure);
+  leave_job(failure);
+}
+
+// The rest of a run once this process is a rank of `job`; `c` is what the layer runs on.
+void run_as_rank(const Plan& plan, const Options& o, const Context& context, RunInfo info, Communicator& job,
+                 Communicator& c, Device& device) {
   std::optional<RehearsalReport> report;
   RehearsalRequest request;
   try {
     double least = free_bytes_here();
-    for (const auto& one : HostExchange(c).gather_on_all("agree on memory", {least})) least = std::min(least, one[0]);
+    for (const auto& one :
+         HostExchange(c, deadline_of(o).value_or(std::chrono::minutes(10))).gather_on_all("agree on memory", {least}))
+      least = std::min(least, one[0]);
     request = request_for(plan, o, budget_for(least));
     info.device = device.name();
     if (c.rank() == 0) announce(info);
@@ -124,8 +142,7 @@ void run_as_rank(const Plan& plan, const Options& o, const Context& context, Run
   } catch (const InvalidInput&) {
     throw;  // alike on all ranks
   } catch (const std::exception& e) {
-    c.abort(e.what());
-    throw;
+    give_up(job, e);
   }
   if (report) deliver(plan, o, context, info, request, *report);
 }
@@ -157,7 +174,7 @@ void require_ranks(const Plan& plan, const Options& o, int ranks) {
 // Reads the inputs as one of several ranks. Where some rank cannot, all say so and none waits for it; only the
 // first of those that fail speaks.
 Loaded load_together(const Options& o, Context& context, Communicator& c) {
-  HostExchange host(c);
+  HostExchange host(c, deadline_of(o).value_or(std::chrono::minutes(10)));
   std::optional<Loaded> mine;
   std::exception_ptr failure;
   try {
@@ -190,6 +207,17 @@ void run_gpu_threads(const Options& o, const Context& context) {
   deliver(plan, o, context, info, request, *report);
 }
 
+void run_gpu_rank(const Loaded& loaded, const Options& o, const Context& context, const LauncherRank& launched,
+                  Communicator& mpi) {
+  try {
+    const auto device = make_cuda_device(std::max(0, launched.local_rank));
+    const auto nccl = make_nccl_communicator(*device, mpi.rank(), mpi.size(), broadcast_over(mpi));
+    run_as_rank(loaded.plan, o, context, loaded.info, mpi, *nccl, *device);
+  } catch (const MissingEnvironment& e) {
+    give_up(mpi, e);  // the others may have what we lack
+  }
+}
+
 void run(const Options& o, Context& context, const LauncherRank& launched) {
   if (o.backend == "inproc") {
     const Loaded loaded = load(o);
@@ -200,20 +228,18 @@ void run(const Options& o, Context& context, const LauncherRank& launched) {
     run_gpu_threads(o, context);
     return;
   }
-  const auto mpi = make_mpi_communicator();
+  MpiOptions options{.black_box = &black_box()};
+  if (const auto deadline = deadline_of(o)) options.barrier_deadline = *deadline;
+  const auto mpi = make_mpi_communicator(nullptr, options);
   context.silent = mpi->rank() != 0;
-  const Loaded loaded = load_together(o, context, *mpi);
-  if (o.backend == "mpi") {
-    run_as_rank(loaded.plan, o, context, loaded.info, *mpi, *make_cpu_device());
-    return;
-  }
   try {
-    const auto device = make_cuda_device(std::max(0, launched.local_rank));
-    const auto nccl = make_nccl_communicator(*device, mpi->rank(), mpi->size(), broadcast_over(*mpi));
-    run_as_rank(loaded.plan, o, context, loaded.info, *nccl, *device);
-  } catch (const MissingEnvironment& e) {
-    mpi->abort(e.what());  // the others may have what we lack
-    throw;
+    const Loaded loaded = load_together(o, context, *mpi);
+    if (o.backend == "mpi")
+      run_as_rank(loaded.plan, o, context, loaded.info, *mpi, *mpi, *make_cpu_device());
+    else
+      run_gpu_rank(loaded, o, context, launched, *mpi);
+  } catch (const TransportError& e) {
+    give_up(*mpi, e);
   }
 }
 
@@ -237,12 +263,19 @@ void add_run_command(CLI::App& app, Context& context) {
   command->add_option("--seed", o->seed, "Of weights and tokens, default 1")
       ->check(whole_number("--seed", 0, std::numeric_limits<std::int64_t>::max()))
       ->option_text("N");
+  command->add_option("--deadline", o->deadline_s, "Give up on another rank after so long, default 120")
+      ->check(whole_number("--deadline", 1, 86400))
+      ->option_text("SECONDS");
   add_format_option(*command, context);
   command->callback([o, &context] {
     // Read before MPI starts, which sets variables of its own.
     const LauncherRank launched = o->backend == "nccl" ? read_launcher_env(process_environment()) : LauncherRank{};
     std::unique_ptr<MpiSession> session;
-    if (o->backend == "mpi" || launched.size > 1) session = std::make_unique<MpiSession>();
+    if (o->backend == "mpi" || launched.size > 1) {
+      prepare_last_words();
+      session = std::make_unique<MpiSession>();
+      arm_last_words();
+    }
     run(*o, context, launched);
   });
 }

@@ -33,7 +33,7 @@ class CountingCommunicator final : public Communicator {
                     const ExchangeInfo& info) override;
   void progress() override { inner_.progress(); }
   void barrier() override { inner_.barrier(); }
-  void abort(const std::string& why) noexcept override { inner_.abort(why); }
+  void fail(const Failure& failure) noexcept override { inner_.fail(failure); }
 
  private:
   Communicator& inner_;

@@ -1,14 +1,17 @@
 #include "runtime/communicator_inproc.hpp"
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
 #include <exception>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <tuple>
 
+#include "runtime/black_box.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -24,8 +27,15 @@ struct Bell {
 
 // Transfers of one exchange that are still under way. Guarded by the owner's bell.
 struct Pending {
-  int remaining = 0;
+  struct Part {
+    int peer;
+    std::size_t bytes;
+    bool over = false;
+  };
+  std::vector<Part> parts;
+  std::size_t remaining = 0;
   std::string failure;
+  int failed_peer = -1;
 };
 
 struct Posted {
@@ -34,17 +44,19 @@ struct Posted {
   std::size_t bytes = 0;
   int owner = -1;
   std::shared_ptr<Pending> pending;
+  std::size_t part = 0;
   std::string step;
 };
 
 struct Hub {
-  explicit Hub(int size) : bells(static_cast<std::size_t>(size)) {}
+  explicit Hub(int size) : bells(static_cast<std::size_t>(size)), waits(bells.size()) {}
 
   std::vector<Bell> bells;                                                  // by rank
   std::mutex mutex;                                                         // guards all below
   std::map<std::tuple<int, int, int>, std::deque<Posted>> sends, receives;  // by channel, source, target
-  std::string aborted;
-  int copying = 0;  // transfers being copied right now; abort waits for them, as buffers die after it
+  std::vector<Wait> waits;                                                  // of ranks that wait, by rank
+  std::optional<Failure> failed;                                            // the first one
+  int copying = 0;  // transfers being copied right now; fail() waits for them, as buffers die after it
   int at_barrier = 0;
   long barrier_round = 0;
   std::condition_variable barrier_passed, copies_done;
@@ -53,8 +65,27 @@ struct Hub {
     Bell& bell = bells[static_cast<std::size_t>(p.owner)];
     const std::lock_guard lock(bell.mutex);
     --p.pending->remaining;
-    if (!failure.empty()) p.pending->failure = failure;
+    p.pending->parts[p.part].over = true;
+    if (!failure.empty()) p.pending->failure = failure, p.pending->failed_peer = p.pending->parts[p.part].peer;
     bell.rung.notify_all();
+  }
+
+  // Both under `mutex`.
+  void waits_for(int rank, const std::vector<int>& peers) {
+    Wait& w = waits[static_cast<std::size_t>(rank)];
+    w.count = static_cast<int>(peers.size());
+    std::copy_n(peers.begin(), std::min<std::size_t>(peers.size(), Wait::kMostPeers), w.peers.begin());
+  }
+  int culprit_for(int rank) const {
+    const std::vector<unsigned char> blameless(waits.size());
+    std::vector<unsigned char> seen(waits.size());
+    std::vector<int> queue(waits.size());
+    return find_culprit(rank, waits, blameless, queue, seen);
+  }
+  // What rank `rank` says of another's failure.
+  TransportError told(int rank, int peer, const std::string& step, double bytes) const {
+    return TransportError(
+        {rank, peer, failed->culprit, step, bytes, "rank " + std::to_string(failed->rank) + " failed: " + failed->why});
   }
 
   // Queues the transfer, or completes it with its counterpart if that is already here.
@@ -62,7 +93,7 @@ struct Hub {
     Posted other;
     {
       const std::lock_guard lock(mutex);
-      if (!aborted.empty()) return;  // stays pending; whoever waits for it hears of the abort
+      if (failed) return;  // stays pending; whoever waits for it hears of the failure
       auto& waiting = (is_send ? receives : sends)[key];
       if (waiting.empty()) {
         (is_send ? sends : receives)[key].push_back(std::move(mine));
@@ -94,8 +125,8 @@ struct Hub {
 
 class InprocEvent final : public Event {
  public:
-  InprocEvent(std::shared_ptr<Hub> hub, int rank, std::shared_ptr<Pending> pending, std::string step, double bytes)
-      : hub_(std::move(hub)), rank_(rank), pending_(std::move(pending)), step_(std::move(step)), bytes_(bytes) {}
+  InprocEvent(std::shared_ptr<Hub> hub, int rank, std::shared_ptr<Pending> pending, std::string step)
+      : hub_(std::move(hub)), rank_(rank), pending_(std::move(pending)), step_(std::move(step)) {}
 
   bool poll() override {
     const std::lock_guard lock(bell().mutex);
@@ -104,27 +135,56 @@ class InprocEvent final : public Event {
 
   void wait(Clock::time_point deadline) override {
     std::unique_lock lock(bell().mutex);
-    const auto aborted = [&] {
-      const std::lock_guard hub_lock(hub_->mutex);
-      return hub_->aborted;
-    };
     while (pending_->remaining > 0) {
-      // Abort rings every bell, so the reason is seen at once.
-      if (const std::string why = aborted(); !why.empty()) throw TransportError(rank_, -1, step_, bytes_, why);
-      if (bell().rung.wait_until(lock, deadline) == std::cv_status::timeout && pending_->remaining > 0)
-        throw TransportError(rank_, -1, step_, bytes_,
-                             std::to_string(pending_->remaining) + " transfers still missing at the deadline");
+      {
+        const std::lock_guard hub_lock(hub_->mutex);
+        // fail() rings every bell, so that it is seen at once.
+        if (hub_->failed) throw hub_->told(rank_, only_peer(), step_, missing_bytes());
+        hub_->waits_for(rank_, missing_peers());
+      }
+      if (bell().rung.wait_until(lock, deadline) == std::cv_status::timeout && pending_->remaining > 0) give_up();
     }
-    if (!pending_->failure.empty()) throw TransportError(rank_, -1, step_, bytes_, pending_->failure);
+    {
+      const std::lock_guard hub_lock(hub_->mutex);
+      hub_->waits_for(rank_, {});
+    }
+    // Either side may be the wrong one: no culprit.
+    if (!pending_->failure.empty())
+      throw TransportError({rank_, pending_->failed_peer, -1, step_, missing_bytes(), pending_->failure});
   }
 
  private:
+  // All under the bell's mutex.
+  std::vector<int> missing_peers() const {
+    std::vector<int> peers;
+    for (const auto& p : pending_->parts)
+      if (!p.over && std::find(peers.begin(), peers.end(), p.peer) == peers.end()) peers.push_back(p.peer);
+    return peers;
+  }
+  int only_peer() const {
+    const std::vector<int> peers = missing_peers();
+    return peers.size() == 1 ? peers[0] : -1;
+  }
+  double missing_bytes() const {
+    double bytes = 0;
+    for (const auto& p : pending_->parts) bytes += p.over ? 0.0 : static_cast<double>(p.bytes);
+    return bytes;
+  }
+  [[noreturn]] void give_up() {
+    std::string list;
+    for (const int p : missing_peers()) list += (list.empty() ? "" : ", ") + std::to_string(p);
+    const std::lock_guard hub_lock(hub_->mutex);
+    if (hub_->failed) throw hub_->told(rank_, only_peer(), step_, missing_bytes());
+    throw TransportError(
+        {rank_, only_peer(), hub_->culprit_for(rank_), step_, missing_bytes(),
+         std::to_string(pending_->remaining) + " transfers still missing at the deadline, with " + list});
+  }
+
   Bell& bell() { return hub_->bells[static_cast<std::size_t>(rank_)]; }
   std::shared_ptr<Hub> hub_;
   int rank_;
   std::shared_ptr<Pending> pending_;
   std::string step_;
-  double bytes_;
 };
 
 class InprocCommunicator final : public Communicator {
@@ -146,18 +206,22 @@ class InprocCommunicator final : public Communicator {
                          "ranks that are threads move host memory: take the cpu device");
     const auto& members = channels_.at(static_cast<std::size_t>(channel));
     auto pending = std::make_shared<Pending>();
-    double total = 0;
-    for (const auto& s : sends) pending->remaining += s.bytes > 0, total += static_cast<double>(s.bytes);
-    for (const auto& r : receives) pending->remaining += r.bytes > 0;
-    auto event = std::make_shared<InprocEvent>(hub_, rank_, pending, std::string(info.step), total);
+    const auto world_rank = [&](int peer) { return members.at(static_cast<std::size_t>(peer)); };
+    for (const auto& r : receives)
+      if (r.bytes > 0) pending->parts.push_back({world_rank(r.peer), r.bytes});
+    for (const auto& s : sends)
+      if (s.bytes > 0) pending->parts.push_back({world_rank(s.peer), s.bytes});
+    pending->remaining = pending->parts.size();
+    auto event = std::make_shared<InprocEvent>(hub_, rank_, pending, std::string(info.step));
+    std::size_t part = 0;
     for (const auto& r : receives)
       if (r.bytes > 0)
-        hub_->post({channel, members.at(static_cast<std::size_t>(r.peer)), rank_},
-                   {nullptr, r.data, r.bytes, rank_, pending, std::string(info.step)}, false);
+        hub_->post({channel, world_rank(r.peer), rank_},
+                   {nullptr, r.data, r.bytes, rank_, pending, part++, std::string(info.step)}, false);
     for (const auto& s : sends)
       if (s.bytes > 0)
-        hub_->post({channel, rank_, members.at(static_cast<std::size_t>(s.peer))},
-                   {s.data, nullptr, s.bytes, rank_, pending, std::string(info.step)}, true);
+        hub_->post({channel, rank_, world_rank(s.peer)},
+                   {s.data, nullptr, s.bytes, rank_, pending, part++, std::string(info.step)}, true);
     return event;
   }
 
@@ -172,14 +236,19 @@ class InprocCommunicator final : public Communicator {
       hub_->barrier_passed.notify_all();
       return;
     }
-    hub_->barrier_passed.wait(lock, [&] { return hub_->barrier_round != round || !hub_->aborted.empty(); });
-    if (hub_->barrier_round == round) throw TransportError(rank_, -1, "barrier", 0, hub_->aborted);
+    std::vector<int> others;
+    for (int r = 0; r < size(); ++r)
+      if (r != rank_) others.push_back(r);
+    hub_->waits_for(rank_, others);
+    hub_->barrier_passed.wait(lock, [&] { return hub_->barrier_round != round || hub_->failed; });
+    if (hub_->barrier_round == round) throw hub_->told(rank_, -1, "barrier", 0);
+    hub_->waits_for(rank_, {});
   }
 
-  void abort(const std::string& why) noexcept override {
+  void fail(const Failure& failure) noexcept override {
     {
       std::unique_lock lock(hub_->mutex);
-      if (hub_->aborted.empty()) hub_->aborted = "aborted by rank " + std::to_string(rank_) + ": " + why;
+      if (!hub_->failed) hub_->failed = failure;
       hub_->barrier_passed.notify_all();
       hub_->copies_done.wait(lock, [&] { return hub_->copying == 0; });
     }
@@ -219,7 +288,7 @@ void run_inproc(int size, const std::function<void(Communicator&)>& body) {
           const std::lock_guard lock(mutex);
           if (!first) first = std::current_exception();
         }
-        c.abort(e.what());
+        c.fail(failure_of(e, c.rank()));
       }
     });
   }

@@ -6,12 +6,15 @@
 #include <mpi.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <atomic>
 #include <deque>
 #include <numeric>
+#include <optional>
+#include <random>
 #include <thread>
 #include <vector>
 
+#include "runtime/distress.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -20,6 +23,15 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kTag = 0;  // channels have communicators of their own
+
+// How long a rank that gives up waits for the others to say that they live. Assumed: ranks answer from every wait,
+// and from kernels every millisecond; what takes longer is a core that several ranks share.
+constexpr auto kPatience = std::chrono::milliseconds(500);
+// Between two looks at the mail while waiting. Assumed: next to a deadline nothing, and one system call.
+constexpr auto kLook = std::chrono::milliseconds(5);
+
+// MPI is one a process, and so is whether it can still be finalized.
+std::atomic<bool> left_behind{false};
 
 std::string text_of(int code) {
   char text[MPI_MAX_ERROR_STRING] = {};
@@ -48,10 +60,91 @@ class Pause {
   int polls_ = 0;
 };
 
+// What the waits of a communicator share: the black box, the mail, and the failure that ended it all.
+class Watch {
+ public:
+  Watch(int rank, int size, BlackBox* box) : box_(box != nullptr ? *box : own_), distress_(rank, size, box_) {
+    box_.rank = rank;
+    for (int r = 0; r < size; ++r)
+      if (r != rank) others_.push_back(r);
+  }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+  ~Watch() {
+    box_.distress = nullptr;
+    if (!failure_) box_.wait_ends();
+  }
+
+  int rank() const { return box_.rank; }
+  std::span<const int> others() const { return others_; }
+  BlackBox& box() { return box_; }
+
+  // Collective.
+  void connect(MPI_Comm comm) {
+    std::vector<DistressAddress> all(others_.size() + 1);
+    const DistressAddress mine = distress_.mine();
+    std::uint64_t job = (std::uint64_t{std::random_device()()} << 32) + std::random_device()();
+    try_mpi(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, comm), rank(), "addresses");
+    try_mpi(MPI_Bcast(&job, sizeof job, MPI_BYTE, 0, comm), rank(), "addresses");
+    distress_.connect(all, job);
+    box_.distress = &distress_;
+  }
+
+  // Answers the others. The culprit that one of them named, once that happened.
+  std::optional<int> hear() {
+    const auto now = Clock::now();
+    if (now < next_look_) return std::nullopt;
+    next_look_ = now + kLook;
+    const int culprit = distress_.look();
+    return culprit < 0 ? std::nullopt : std::optional(culprit);
+  }
+
+  int ask() { return distress_.ask(kPatience, Blame::the_busy_too); }
+
+  // For a wait that may end at `deadline`: the others are asked a little earlier, so that their answers are here by
+  // then.
+  void ask_before(Clock::time_point deadline) {
+    asked_for_ = deadline;
+    asking_ = false;
+  }
+  void ask_if_due(Clock::time_point now) {
+    if (asking_ || now < asked_for_ - kPatience) return;
+    asking_ = true;
+    distress_.start_asking();
+  }
+  int conclude() { return asking_ ? distress_.conclude(kPatience, Blame::the_busy_too) : ask(); }
+
+  void fail(const Failure& f) noexcept {
+    if (failure_) return;
+    left_behind = true;
+    try {
+      failure_ = f;
+    } catch (...) {  // no memory for the text
+      failure_.emplace();
+    }
+    distress_.tell(f.culprit);
+  }
+  void check() const {
+    if (failure_) throw TransportError(*failure_);
+  }
+  bool failed() const { return failure_.has_value(); }
+
+ private:
+  BlackBox own_;
+  BlackBox& box_;
+  Distress distress_;
+  std::vector<int> others_;
+  Clock::time_point next_look_{}, asked_for_{};
+  bool asking_ = false;
+  std::optional<Failure> failure_;
+};
+
+constexpr const char* kTold = "another rank named the culprit";
+
 // The transfers of one exchange. Shared by its event and the communicator, which polls it for progress.
 class Flight {
  public:
-  Flight(int rank, std::string step) : rank_(rank), step_(std::move(step)) {}
+  Flight(Watch& watch, std::string step) : watch_(watch), step_(std::move(step)) {}
 
   // A slot for the request of a transfer that is about to start.
   MPI_Request* add(int peer, std::size_t bytes, bool receive) {
@@ -78,6 +171,7 @@ class Flight {
       if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS &&
           statuses_[i].MPI_ERROR != MPI_ERR_PENDING) {
         fail(p, text_of(statuses_[i].MPI_ERROR));
+        peer_broke_ = statuses_[i].MPI_ERROR != MPI_ERR_TRUNCATE;  // too long a message is no death
       } else if (code == MPI_SUCCESS && p.receive && static_cast<std::size_t>(count) != p.bytes) {
         fail(p, "the peer sends " + std::to_string(count) + " bytes, expected are " + std::to_string(p.bytes));
       }
@@ -87,10 +181,26 @@ class Flight {
   }
 
   void wait(Clock::time_point deadline) {
-    for (Pause pause; !test(); pause())
-      if (Clock::now() > deadline) throw_missing();
-    if (!failure_.empty())
-      throw TransportError(rank_, failed_.peer, step_, static_cast<double>(failed_.bytes), failure_);
+    watch_.check();
+    if (!test()) {
+      record();
+      watch_.ask_before(deadline);
+      auto next_record = Clock::now() + kRecord;
+      for (Pause pause; !test(); pause()) {
+        const auto now = Clock::now();
+        if (now > deadline) throw_missing(std::nullopt);
+        if (now > next_record) {
+          record();
+          watch_.ask_if_due(now);
+          next_record = now + kRecord;
+        }
+        if (const auto culprit = watch_.hear()) throw_missing(culprit);
+      }
+      if (failure_.empty()) watch_.box().wait_ends();
+    }
+    if (failure_.empty()) return;
+    throw TransportError({watch_.rank(), failed_.peer, peer_broke_ ? blame(failed_.peer) : -1, step_,
+                          static_cast<double>(failed_.bytes), failure_});
   }
 
  private:
@@ -105,34 +215,62 @@ class Flight {
     failure_ = why;
   }
 
-  // Parts of one large transfer are added up.
-  [[noreturn]] void throw_missing() {
-    std::vector<Part> missing;
+  // Assumed: fresh enough for last words; a test a transfer that often costs nothing.
+  static constexpr auto kRecord = std::chrono::milliseconds(20);
+
+  // Transfers under way, those of one peer in one direction added up.
+  std::vector<Part> missing() {
+    std::vector<Part> out;
     for (std::size_t i = 0; i < parts_.size(); ++i) {
       int over = 0;
       MPI_Request_get_status(requests_[i], &over, MPI_STATUS_IGNORE);
       if (over != 0) continue;
       const Part& p = parts_[i];
-      if (missing.empty() || missing.back().peer != p.peer || missing.back().receive != p.receive) {
-        missing.push_back(p);
+      if (out.empty() || out.back().peer != p.peer || out.back().receive != p.receive) {
+        out.push_back(p);
       } else {
-        missing.back().bytes += p.bytes;
+        out.back().bytes += p.bytes;
       }
     }
+    return out;
+  }
+
+  // Into the black box.
+  std::vector<Part> record() {
+    const std::vector<Part> parts = missing();
+    std::vector<int> peers;
+    double bytes = 0;
+    for (const Part& p : parts) {
+      if (std::find(peers.begin(), peers.end(), p.peer) == peers.end()) peers.push_back(p.peer);
+      bytes += static_cast<double>(p.bytes);
+    }
+    watch_.box().wait_begins(step_, peers, bytes);
+    return parts;
+  }
+
+  // Who is to blame where the direct peer is known: it, unless the others know better.
+  int blame(int peer) {
+    watch_.box().wait_begins(step_, {&peer, 1}, static_cast<double>(failed_.bytes));
+    const int culprit = watch_.ask();
+    return culprit >= 0 ? culprit : peer;
+  }
+
+  [[noreturn]] void throw_missing(std::optional<int> told) {
+    const std::vector<Part> parts = record();
     std::string list;
     double bytes = 0;
-    bool one_peer = !missing.empty();
-    for (const Part& p : missing) {
+    bool one_peer = !parts.empty();
+    for (const Part& p : parts) {
       list += (list.empty() ? "" : ", ") + std::to_string(p.bytes) + (p.receive ? " bytes from " : " bytes to ") +
               std::to_string(p.peer);
       bytes += static_cast<double>(p.bytes);
-      one_peer = one_peer && p.peer == missing[0].peer;
+      one_peer = one_peer && p.peer == parts[0].peer;
     }
-    throw TransportError(rank_, one_peer ? missing[0].peer : -1, step_, bytes,
-                         "still missing at the deadline: " + list);
+    throw TransportError({watch_.rank(), one_peer ? parts[0].peer : -1, told ? *told : watch_.conclude(), step_, bytes,
+                          (told ? kTold + std::string("; missing: ") : "still missing at the deadline: ") + list});
   }
 
-  int rank_;
+  Watch& watch_;
   std::string step_;
   std::vector<MPI_Request> requests_;
   std::vector<MPI_Status> statuses_;
@@ -140,6 +278,7 @@ class Flight {
   bool done_ = false;
   Part failed_;
   std::string failure_;
+  bool peer_broke_ = false;
 };
 
 class MpiEvent final : public Event {
@@ -160,13 +299,15 @@ class MpiCommunicator final : public Communicator {
     // Not MPI_Comm_dup, which would carry over the caller's attributes.
     try_mpi(MPI_Comm_split(callers, 0, rank_, &world_), rank_, "split the caller's communicator");
     MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
+    watch_.emplace(rank_, size_, options.black_box);
+    watch_->connect(world_);
   }
   MpiCommunicator(const MpiCommunicator&) = delete;
   MpiCommunicator& operator=(const MpiCommunicator&) = delete;
   ~MpiCommunicator() override {
     int finalized = 0;
     MPI_Finalized(&finalized);
-    if (finalized != 0) return;
+    if (finalized != 0 || watch_->failed()) return;  // freeing is collective
     for (Channel& c : channels_) MPI_Comm_free(&c.comm);
     MPI_Comm_free(&world_);
   }
@@ -175,9 +316,11 @@ class MpiCommunicator final : public Communicator {
   int size() const override { return size_; }
 
   ChannelId open_channel(std::span<const int> members) override {
+    watch_->check();
     Channel channel{MPI_COMM_NULL, {members.begin(), members.end()}};
     const auto me = std::find(members.begin(), members.end(), rank_);
     const bool inside = me != members.end();
+    watch_->box().wait_begins("open channel", watch_->others(), 0);
     // The channels of one call partition the world, so that its smallest rank names a channel.
     const int color = inside ? *std::min_element(members.begin(), members.end()) : MPI_UNDEFINED;
     try_mpi(MPI_Comm_split(world_, color, static_cast<int>(me - members.begin()), &channel.comm), rank_,
@@ -185,6 +328,7 @@ class MpiCommunicator final : public Communicator {
     // Ranks that disagree about who is in a channel would send to the wrong one, in silence. All refuse together.
     int fits = inside && has_members(channel) ? 1 : 0;
     try_mpi(MPI_Allreduce(MPI_IN_PLACE, &fits, 1, MPI_INT, MPI_LAND, world_), rank_, "open channel");
+    watch_->box().wait_ends();
     if (fits == 0) {
       if (channel.comm != MPI_COMM_NULL) MPI_Comm_free(&channel.comm);
       throw InvalidInput("members", std::to_string(members.size()) + " ranks",
@@ -197,9 +341,10 @@ class MpiCommunicator final : public Communicator {
 
   EventPtr exchange(ChannelId id, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                     const ExchangeInfo& info) override {
+    watch_->check();
     const Channel& channel = channels_.at(static_cast<std::size_t>(id));
     TOPOMOE_ASSERT(info.memory == MemorySpace::host);
-    auto flight = std::make_shared<Flight>(rank_, std::string(info.step));
+    auto flight = std::make_shared<Flight>(*watch_, std::string(info.step));
     std::size_t parts = 0;
     for (const Outgoing& s : sends) parts += parts_of(s.bytes);
     for (const Incoming& r : receives) parts += parts_of(r.bytes);
@@ -223,29 +368,30 @@ class MpiCommunicator final : public Communicator {
   // MPI moves everything inside any test, so that the oldest is enough.
   void progress() override {
     while (!live_.empty() && live_.front()->test()) live_.pop_front();
+    (void)watch_->hear();  // what it is told, the next wait says
   }
 
   void barrier() override {
+    watch_->check();
     MPI_Request request = MPI_REQUEST_NULL;
     try_mpi(MPI_Ibarrier(world_, &request), rank_, "barrier");
+    watch_->box().wait_begins("barrier", watch_->others(), 0);
     const auto deadline = Clock::now() + options_.barrier_deadline;
+    watch_->ask_before(deadline);
     for (Pause pause;; pause()) {
       int over = 0;
       try_mpi(MPI_Test(&request, &over, MPI_STATUS_IGNORE), rank_, "barrier");
-      if (over != 0) return;
-      if (Clock::now() > deadline)
-        throw TransportError(rank_, -1, "barrier", 0, "not all ranks came before the deadline");
+      if (over != 0) break;
+      if (const auto culprit = watch_->hear()) throw TransportError({rank_, -1, *culprit, "barrier", 0, kTold});
+      const auto now = Clock::now();
+      watch_->ask_if_due(now);
+      if (now > deadline)
+        throw TransportError({rank_, -1, watch_->conclude(), "barrier", 0, "not all ranks came before the deadline"});
     }
+    watch_->box().wait_ends();
   }
 
-  void abort(const std::string& why) noexcept override {
-    int finalized = 0;
-    MPI_Finalized(&finalized);
-    if (finalized != 0) return;
-    std::fprintf(stderr, "topomoe: rank %d aborts the job: %s\n", rank_, why.c_str());
-    std::fflush(stderr);
-    MPI_Abort(world_, 1);
-  }
+  void fail(const Failure& failure) noexcept override { watch_->fail(failure); }
 
  private:
   struct Channel {
@@ -284,6 +430,7 @@ class MpiCommunicator final : public Communicator {
   MpiOptions options_;
   int rank_ = 0, size_ = 1;
   MPI_Comm world_ = MPI_COMM_NULL;
+  std::optional<Watch> watch_;
   std::vector<Channel> channels_;
   std::deque<std::shared_ptr<Flight>> live_;  // oldest first
 };
@@ -309,7 +456,7 @@ MpiSession::MpiSession() {
 }
 
 MpiSession::~MpiSession() {
-  if (finalize_ && is_up()) MPI_Finalize();
+  if (finalize_ && is_up() && !left_behind) MPI_Finalize();
 }
 
 std::unique_ptr<Communicator> make_mpi_communicator(const void* mpi_comm, const MpiOptions& options) {
@@ -318,6 +465,10 @@ std::unique_ptr<Communicator> make_mpi_communicator(const void* mpi_comm, const 
     throw InvalidInput("largest_message_bytes", std::to_string(options.largest_message_bytes), "1 to 2^30");
   return std::make_unique<MpiCommunicator>(
       mpi_comm != nullptr ? *static_cast<const MPI_Comm*>(mpi_comm) : MPI_COMM_WORLD, options);
+}
+
+void end_mpi_job() noexcept {
+  if (is_up()) MPI_Abort(MPI_COMM_WORLD, 1);
 }
 
 std::string mpi_description() {

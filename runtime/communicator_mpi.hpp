@@ -3,9 +3,11 @@
 // A channel is a communicator of its own, split off once; an exchange is one nonblocking send or receive
 // per transfer, matched by MPI's rule that messages of one sender, communicator and tag do not overtake.
 // Calls come from one thread (MPI_THREAD_FUNNELED), and transfers move only while that thread is inside
-// one: waits poll, and long kernels must call progress(). Every wait has a deadline. After a
-// TransportError the buffers stay with MPI, which cannot take back a send: abort() is all that is left.
-// mpi.h is not included here; where MPI is not built in, everything throws MissingEnvironment.
+// one: waits poll, and long kernels must call progress(). Every wait has a deadline; opening a channel has none, as
+// splitting a communicator blocks inside MPI. At a deadline ranks ask each other who is to blame
+// (runtime/distress.hpp). After a TransportError the buffers stay with MPI, which cannot take back a send: MPI can only
+// be left behind. Open MPI may also end a survivor from inside, by _exit, when a connection breaks: no library can
+// prevent that. mpi.h is not included here; where MPI is not built in, everything throws MissingEnvironment.
 #pragma once
 
 #include <chrono>
@@ -13,12 +15,14 @@
 #include <memory>
 #include <string>
 
+#include "runtime/black_box.hpp"
 #include "topomoe/communicator.hpp"
 
 namespace topomoe {
 
 // MPI_Init at the start unless the caller did that already, and MPI_Finalize at the end if it was us.
-// Finalize waits for the other ranks: declare it outside of the try block that reports errors.
+// Finalize waits for the other ranks: declare it outside of the try block that reports errors. After a communicator
+// of this process has failed it is left out, as it would wait for the dead.
 class MpiSession {
  public:
   MpiSession();
@@ -33,12 +37,17 @@ class MpiSession {
 struct MpiOptions {
   std::size_t largest_message_bytes = std::size_t{1} << 30;  // longer ones are cut: MPI counts in int
   std::chrono::milliseconds barrier_deadline = std::chrono::seconds(30);
+  // Told of every wait; for whoever speaks a process's last words. Must outlive the communicator.
+  BlackBox* black_box = nullptr;
 };
 
 // Collective over `mpi_comm`, the address of an MPI_Comm, null for MPI_COMM_WORLD. It is duplicated and
 // not used after that. MPI must be initialised, and stay so while the communicator lives.
-// abort() writes one line to stderr and ends the whole job by MPI_Abort, other ranks without a message.
+// fail() names the culprit to the other ranks by UDP and leaves the job to its owner.
 std::unique_ptr<Communicator> make_mpi_communicator(const void* mpi_comm = nullptr, const MpiOptions& options = {});
+
+// MPI_Abort of all ranks of MPI_COMM_WORLD: for programs that own the job, once they have said what there is to say.
+void end_mpi_job() noexcept;
 
 // One line for `topomoe --version`.
 std::string mpi_description();

@@ -14,6 +14,8 @@ MpiSession::~MpiSession() = default;
 
 std::unique_ptr<Communicator> make_mpi_communicator(const void*, const MpiOptions&) { missing(); }
 
+void end_mpi_job() noexcept {}
+
 std::string mpi_description() { return "MPI: not built in"; }
 
 }  // namespace topomoe

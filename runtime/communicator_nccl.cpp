@@ -69,15 +69,16 @@ struct NcclState {
   std::vector<ncclComm_t> comms;  // the world's, then the channels'
   std::vector<Stage> idle;
   std::string aborted;
+  int culprit = -1;  // of the failure in `aborted`
 
   // Throws when NCCL has noticed that a transfer cannot go on.
-  void check(const std::string& step, double bytes) const {
-    if (!aborted.empty()) throw TransportError(rank, -1, step, bytes, aborted);
+  void check(const std::string& step, double bytes, int peer = -1) const {
+    if (!aborted.empty()) throw TransportError({rank, peer, culprit, step, bytes, aborted});
     for (const ncclComm_t comm : comms) {
       ncclResult_t result = ncclSuccess;
       if (ncclCommGetAsyncError(comm, &result) == ncclSuccess && (result == ncclSuccess || result == ncclInProgress))
         continue;
-      throw TransportError(rank, -1, step, bytes,
+      throw TransportError(rank, peer, step, bytes,
                            std::string(ncclGetErrorString(result)) + ": " + ncclGetLastError(comm));
     }
   }
@@ -108,17 +109,18 @@ class StagedEvent final : public Event {
     std::size_t offset, bytes;
   };
   StagedEvent(std::shared_ptr<NcclState> state, EventPtr on_stream, Stage stage, std::vector<Arrival> arrivals,
-              std::string step, double bytes)
+              std::string step, double bytes, int peer)
       : state_(std::move(state)),
         on_stream_(std::move(on_stream)),
         stage_(std::move(stage)),
         arrivals_(std::move(arrivals)),
         step_(std::move(step)),
-        bytes_(bytes) {}
+        bytes_(bytes),
+        peer_(peer) {}
 
   bool poll() override {
     if (done_) return true;
-    state_->check(step_, bytes_);
+    state_->check(step_, bytes_, peer_);
     if (!on_stream_->poll()) return false;
     for (const Arrival& a : arrivals_) std::memcpy(a.to, stage_.host.get() + a.offset, a.bytes);
     state_->idle.push_back(std::move(stage_));
@@ -126,7 +128,7 @@ class StagedEvent final : public Event {
   }
   void wait(Clock::time_point deadline) override {
     while (!poll()) {
-      if (Clock::now() > deadline) throw TransportError(state_->rank, -1, step_, bytes_, "not over at the deadline");
+      if (Clock::now() > deadline) throw TransportError(state_->rank, peer_, step_, bytes_, "not over at the deadline");
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
   }
@@ -138,23 +140,24 @@ class StagedEvent final : public Event {
   std::vector<Arrival> arrivals_;
   std::string step_;
   double bytes_;
+  int peer_;
   bool done_ = false;
 };
 
 // A transfer of GPU memory: lanes wait for it on the GPU; a host that waits also hears of NCCL's errors.
 class NcclEvent final : public Event {
  public:
-  NcclEvent(std::shared_ptr<NcclState> state, EventPtr recorded, int rank, std::string step, double bytes)
-      : state_(std::move(state)), recorded_(std::move(recorded)), rank_(rank), step_(std::move(step)), bytes_(bytes) {}
+  NcclEvent(std::shared_ptr<NcclState> state, EventPtr recorded, std::string step, double bytes, int peer)
+      : state_(std::move(state)), recorded_(std::move(recorded)), step_(std::move(step)), bytes_(bytes), peer_(peer) {}
 
   bool poll() override {
-    state_->check(step_, bytes_);
+    state_->check(step_, bytes_, peer_);
     return recorded_->poll();
   }
   void wait(Clock::time_point deadline) override {
     while (!poll()) {
       if (Clock::now() > deadline)
-        throw TransportError(rank_, -1, step_, bytes_, "the GPU did not finish it by the deadline");
+        throw TransportError(state_->rank, peer_, step_, bytes_, "the GPU did not finish it by the deadline");
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
   }
@@ -163,9 +166,9 @@ class NcclEvent final : public Event {
  private:
   std::shared_ptr<NcclState> state_;
   EventPtr recorded_;
-  int rank_;
   std::string step_;
   double bytes_;
+  int peer_;
 };
 
 class NcclCommunicator final : public Communicator {
@@ -184,7 +187,8 @@ class NcclCommunicator final : public Communicator {
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
   ~NcclCommunicator() override {
     // ncclCommDestroy waits for what is under way, which after an error may be for ever.
-    if (std::uncaught_exceptions() > exceptions_) abort("destroyed while an error is on its way");
+    if (std::uncaught_exceptions() > exceptions_)
+      fail({.rank = rank(), .step = "none", .why = "destroyed while an error is on its way"});
     if (control_ != nullptr) (void)cudaStreamDestroy(control_);
     if (!state_->aborted.empty()) return;
     for (auto c = state_->comms.rbegin(); c != state_->comms.rend(); ++c) (void)ncclCommDestroy(*c);
@@ -204,6 +208,7 @@ class NcclCommunicator final : public Communicator {
     const int index = static_cast<int>(me - members.begin()), count = static_cast<int>(members.size());
     device_.native_queue(Lane::inter_node);
     Channel channel;
+    channel.members.assign(members.begin(), members.end());
     // The channels of one call partition the world, so that its smallest rank names a channel.
     TOPOMOE_NCCL_TRY(
         world(), rank(), "open a channel",
@@ -234,7 +239,7 @@ class NcclCommunicator final : public Communicator {
     if (info.memory == MemorySpace::cuda) {
       transfer(channel, sends, receives, stream, step);
       channel.last = device_.record(info.lane);
-      return std::make_shared<NcclEvent>(state_, channel.last, rank(), step, total);
+      return std::make_shared<NcclEvent>(state_, channel.last, step, total, only_peer(channel, sends, receives));
     }
     return staged(channel, sends, receives, info, stream, step, total);
   }
@@ -250,12 +255,13 @@ class NcclCommunicator final : public Communicator {
   }
 
   // Ends the kernels of this rank; the others notice at their deadline, or when NCCL sees a connection close.
-  void abort(const std::string& why) noexcept override {
+  void fail(const Failure& failure) noexcept override {
     if (!state_->aborted.empty()) return;
+    state_->culprit = failure.culprit;
     try {
-      state_->aborted = "aborted by rank " + std::to_string(rank()) + ": " + why;
+      state_->aborted = "rank " + std::to_string(failure.rank) + " failed: " + failure.why;
     } catch (...) {  // no memory for the reason
-      state_->aborted = "aborted";
+      state_->aborted = "failed";
     }
     for (const ncclComm_t comm : state_->comms) (void)ncclCommAbort(comm);
     state_->comms.clear();
@@ -264,11 +270,28 @@ class NcclCommunicator final : public Communicator {
  private:
   struct Channel {
     ncclComm_t comm = nullptr;
+    std::vector<int> members;      // world ranks
     Lane lane = Lane::inter_node;  // of the last exchange
     EventPtr last;                 // its end
   };
 
   ncclComm_t world() const { return state_->comms.front(); }
+
+  // The world rank of the one other that an exchange is with, -1 where they are several: NCCL tells only that
+  // something failed.
+  int only_peer(const Channel& c, std::span<const Outgoing> sends, std::span<const Incoming> receives) const {
+    int only = -1;
+    bool several = false;
+    const auto add = [&](int peer, std::size_t bytes) {
+      const int its_rank = c.members.at(static_cast<std::size_t>(peer));
+      if (bytes == 0 || its_rank == rank()) return;
+      several = several || (only >= 0 && only != its_rank);
+      only = its_rank;
+    };
+    for (const Outgoing& s : sends) add(s.peer, s.bytes);
+    for (const Incoming& r : receives) add(r.peer, r.bytes);
+    return several ? -1 : only;
+  }
 
   void transfer(const Channel& c, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                 cudaStream_t stream, const std::string& step) {
@@ -311,7 +334,8 @@ class NcclCommunicator final : public Communicator {
       TOPOMOE_CUDA_TRY("fetch metadata", cudaMemcpyAsync(stage.host.get() + out_bytes, stage.device.get() + out_bytes,
                                                          bytes - out_bytes, cudaMemcpyDeviceToHost, stream));
     channel.last = device_.record(info.lane);
-    return std::make_shared<StagedEvent>(state_, channel.last, std::move(stage), std::move(arrivals), step, total);
+    return std::make_shared<StagedEvent>(state_, channel.last, std::move(stage), std::move(arrivals), step, total,
+                                         only_peer(channel, sends, receives));
   }
 
   // NCCL connects two ranks when they first exchange something, and blocks the host over it.

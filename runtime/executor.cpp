@@ -155,7 +155,7 @@ void Executor::run(bool backward, std::span<const std::uint8_t> part) {
     std::size_t step = 0;
     if (!part.empty()) std::erase_if(trace, [&](const StepTrace&) { return left_out(step++); });
   } catch (const std::exception& e) {
-    c_.communicator.abort(e.what());
+    c_.communicator.fail(failure_of(e, c_.rank));
     events.clear();
     throw;
   }

@@ -91,7 +91,7 @@ class Executor {
            const LayerGradients* gradients);
 
   // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp); what buffers of
-  // Storage::pass hold is lost. Throws after aborting the communicator.
+  // Storage::pass hold is lost. Throws after failing the communicator.
   void run(bool backward, std::span<const std::uint8_t> part = {});
   // Of the last pass of the layer, until its next.
   const std::vector<StepTrace>& trace() const { return m_.trace[m_.last_backward]; }

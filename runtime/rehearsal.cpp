@@ -14,7 +14,7 @@ namespace {
 
 using Index = std::size_t;
 using Clock = std::chrono::steady_clock;
-constexpr auto kDeadline = std::chrono::minutes(2);
+constexpr std::chrono::seconds kDeadline = std::chrono::minutes(2);
 
 std::vector<std::byte> encode(const std::vector<float>& values, DType dtype) {
   std::vector<std::byte> out(values.size() * size_of(dtype));
@@ -127,7 +127,8 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
       d_gate(device_, gate.size() * 4), d_up(device_, up.size() * 4), d_down(device_, down.size() * 4);
   const LayerWeights weights{router.floats(), w_gate.memory.get(), w_up.memory.get(), w_down.memory.get()};
   const LayerGradients gradients{d_router.floats(), d_gate.floats(), d_up.floats(), d_down.floats()};
-  MoeLayer layer(plan_.schedule, layout_, plan_.topology.gpus_per_node, shape_, counting_, device_, kDeadline);
+  MoeLayer layer(plan_.schedule, layout_, plan_.topology.gpus_per_node, shape_, counting_, device_,
+                 request_.deadline.value_or(kDeadline));
   for (int i = 0; i < request_.repeat; ++i) {
     for (const Tensor* t : {&d_router, &d_gate, &d_up, &d_down}) device_.zero(Lane::compute, t->memory.get(), t->bytes);
     device_.synchronize();

@@ -7,6 +7,7 @@
 // by side. Ignored: attention, dense and shared parts, gradient reduction, and all that unexecuted() names.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -52,6 +53,7 @@ struct RehearsalRequest {
   std::uint64_t seed = 1;
   int repeat = 1;  // times and trace are the last one's
   bool verify = false;
+  std::optional<std::chrono::seconds> deadline;  // of every wait; default: 2 minutes in the layer, 10 between runs
 };
 
 // By link class, as far as ranks know: inside a node (NVLink) and between nodes (NICs). Of all ranks, one run.

@@ -28,7 +28,7 @@ class RehearsalRank {
         shape_(request.size.shape),
         data_(shape_, request.seed),
         groups_(plan.layout, plan.topology.gpus_per_node),
-        host_(communicator),
+        host_(communicator, request.deadline.value_or(std::chrono::minutes(10))),
         counting_(communicator),
         device_(device),
         rank_(communicator.rank()) {}

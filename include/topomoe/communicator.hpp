@@ -4,7 +4,7 @@
 //
 // Contract, proven by the conformance suite of tests/runtime: exchanges on one channel are matched in the
 // order in which each rank starts them; channels are independent; starting never blocks on a peer. What
-// each backend must prove for itself: deadlines, abort, wrong sizes.
+// each backend must prove for itself: deadlines, failing, wrong sizes.
 // Spans and names are read during the call only; data pointers until the event. An event must not outlive
 // its communicator. Not thread-safe: a rank calls its communicator from one thread.
 #pragma once
@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "topomoe/device.hpp"
+#include "topomoe/error.hpp"
 
 namespace topomoe {
 
@@ -60,10 +61,11 @@ class Communicator {
 
   // Drives outstanding exchanges; never blocks. Called from inside host kernels.
   virtual void progress() = 0;
-  // Waits at most as long as the backend was told when it was made (30 s by default, inproc: until an abort).
+  // Waits at most as long as the backend was told when it was made (30 s by default, inproc: until some rank fails).
   virtual void barrier() = 0;
-  // Every rank's waits throw TransportError with this reason, or the process ends (MPI). noexcept: called on failure.
-  virtual void abort(const std::string& why) noexcept = 0;
+  // This rank gives up. Tells the others, as far as the backend can, so that their waits throw TransportError with
+  // the same culprit; ends nothing but this communicator, whose calls throw from now on. noexcept: called on failure.
+  virtual void fail(const Failure& failure) noexcept = 0;
 };
 
 }  // namespace topomoe

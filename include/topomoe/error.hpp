@@ -5,6 +5,7 @@
 // Every message is one line that names what was wrong, which value it had, and a way out.
 #pragma once
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -38,20 +39,44 @@ class MissingEnvironment : public Error {
   using Error::Error;
 };
 
+// What one rank knows of a failed step, in world ranks; -1 is unknown.
+struct Failure {
+  int rank = -1;     // who reports
+  int peer = -1;     // whom it waits for, where that is one rank
+  int culprit = -1;  // who is to blame: dead or silent, or the rank itself; a peer may only be waiting, too
+  std::string step;
+  double bytes = 0;  // missing
+  std::string why;
+};
+
 // A transport that failed or passed its deadline. CLI exit code 1.
 class TransportError : public Error {
  public:
-  TransportError(int own_rank, int other, std::string step_name, double byte_count, const std::string& why)
-      : Error("rank " + std::to_string(own_rank) + (other >= 0 ? ", peer " + std::to_string(other) : "") + ", step " +
-              step_name + ", " + std::to_string(static_cast<long long>(byte_count)) + " bytes: " + why),
-        rank(own_rank),
-        peer(other),
-        step(std::move(step_name)),
-        bytes(byte_count) {}
-  int rank, peer;
+  explicit TransportError(const Failure& f)
+      : Error("rank " + std::to_string(f.rank) + (f.peer >= 0 ? ", peer " + std::to_string(f.peer) : "") +
+              (f.culprit >= 0 ? ", culprit " + std::to_string(f.culprit) : "") + ", step " + f.step + ", " +
+              std::to_string(static_cast<long long>(f.bytes)) + " bytes: " + f.why),
+        rank(f.rank),
+        peer(f.peer),
+        culprit(f.culprit),
+        step(f.step),
+        bytes(f.bytes),
+        why(f.why) {}
+  TransportError(int own_rank, int other, std::string step_name, double byte_count, const std::string& reason)
+      : TransportError(Failure{own_rank, other, -1, std::move(step_name), byte_count, reason}) {}
+  Failure failure() const { return {rank, peer, culprit, step, bytes, why}; }
+  int rank, peer, culprit;
   std::string step;
   double bytes;
+  std::string why;
 };
+
+// What rank `rank` has to tell the others about an exception that ends its part. What is no transport's failure is
+// its own: it is the culprit.
+inline Failure failure_of(const std::exception& e, int rank) {
+  if (const auto* t = dynamic_cast<const TransportError*>(&e)) return t->failure();
+  return {rank, -1, rank, "none", 0, e.what()};
+}
 
 // Why no answer exists: the constraint that binds, and the smallest change that would help.
 // CLI exit code 1.

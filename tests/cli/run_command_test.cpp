@@ -116,6 +116,12 @@ TEST_F(RunCommand, Repeat_ReportsEachRun) {
   EXPECT_EQ(run("plan.json --repeat 3").at("measured_us").size(), 3U);
 }
 
+TEST_F(RunCommand, DeadlineOfNoTime_IsRefused) {
+  const Said said = topomoe("run plan.json --deadline 0");
+  EXPECT_EQ(said.code, 2);
+  expect_one_line(said.err, {"--deadline", "1 to 86400"});
+}
+
 #ifdef TOPOMOE_MPIEXEC
 struct MpiRun : RunCommand {
   // More ranks than cores, as root, on this machine alone. Open MPI's own leaks are not ours to report.

@@ -2,7 +2,7 @@
 // that are threads (inproc), processes (mpi) or GPUs (nccl). A new backend is proven by running them all.
 //
 // Bodies are collective: each opens channels of its own, so that a failed one does not disturb the next.
-// What only one backend can promise (a wrong size is found out, abort unblocks) is in that backend's test.
+// What only one backend can promise (a wrong size is found out, fail() unblocks) is in that backend's test.
 #pragma once
 
 #include <ostream>

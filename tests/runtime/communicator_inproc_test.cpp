@@ -1,5 +1,5 @@
 // Ranks that are threads: the conformance suite, and what only they can promise (both sides of a wrong
-// size hear of it, abort unblocks everyone). Also the counting adaptor, which needs nothing more.
+// size hear of it, fail() unblocks everyone). Also the counting adaptor, which needs nothing more.
 
 #include <gtest/gtest.h>
 
@@ -83,12 +83,41 @@ TEST(InprocFailure, PeerNeverSends_DeadlineNamesRankAndStep) {
       ADD_FAILURE() << "no error";
     } catch (const TransportError& e) {
       EXPECT_EQ(e.rank, 0);
+      EXPECT_EQ(e.peer, 1);
+      EXPECT_EQ(e.culprit, 1);
+      EXPECT_EQ(e.bytes, 4);
       EXPECT_EQ(e.step, "dispatch.3");
     }
   });
 }
 
-TEST(InprocFailure, Abort_UnblocksWaitsAndBarriers) {
+// 0 waits for 1, 1 for 2, 2 for nobody: 0 has never heard of 2 and names it all the same.
+TEST(InprocFailure, PeerOnlyWaitsItself_WhomItWaitsForIsTheCulprit) {
+  auto world = make_inproc_world(3);
+  const int all[] = {0, 1, 2};
+  static char data[2][4];
+  const auto wait = [&](int rank, std::chrono::milliseconds patience) {
+    Communicator& c = *world[static_cast<std::size_t>(rank)];
+    const ChannelId channel = c.open_channel(all);
+    const Incoming receive{rank + 1, data[rank], 4};
+    try {
+      c.exchange(channel, {}, {&receive, 1}, {.step = "s"})->wait(Clock::now() + patience);
+    } catch (const TransportError& e) {
+      c.fail(e.failure());
+      return std::pair(e.peer, e.culprit);
+    }
+    return std::pair(-1, -1);
+  };
+  std::pair<int, int> of_1;
+  std::thread second([&] { of_1 = wait(1, std::chrono::seconds(60)); });
+  // 1 may come late: then it is the one that does not wait.
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_EQ(wait(0, std::chrono::milliseconds(50)), std::pair(1, 2));
+  second.join();
+  EXPECT_EQ(of_1, std::pair(2, 2));
+}
+
+TEST(InprocFailure, Fail_UnblocksWaitsAndBarriers) {
   std::atomic<int> unblocked = 0;
   const auto begin = Clock::now();
   EXPECT_THROW(
@@ -99,7 +128,7 @@ TEST(InprocFailure, Abort_UnblocksWaitsAndBarriers) {
                    static char data[4][4];
                    if (c.rank() == 0) {
                      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-                     c.abort("the power is out");
+                     c.fail({.rank = 0, .culprit = 0, .step = "none", .why = "the power is out"});
                      return;
                    }
                    const Incoming receive{0, data[c.rank()], 4};
@@ -109,8 +138,10 @@ TEST(InprocFailure, Abort_UnblocksWaitsAndBarriers) {
                      else
                        c.exchange(channel, {}, {&receive, 1}, {.step = "s"})->wait(in_ms(60000));
                    } catch (const TransportError& e) {
-                     EXPECT_NE(std::string(e.what()).find("aborted by rank 0: the power is out"), std::string::npos)
+                     EXPECT_NE(std::string(e.what()).find("rank 0 failed: the power is out"), std::string::npos)
                          << e.what();
+                     EXPECT_EQ(e.culprit, 0);
+                     EXPECT_EQ(e.peer, c.rank() == 1 ? -1 : 0);
                      ++unblocked;
                      throw;
                    }
@@ -120,13 +151,13 @@ TEST(InprocFailure, Abort_UnblocksWaitsAndBarriers) {
   EXPECT_LT(Clock::now() - begin, std::chrono::seconds(30));
 }
 
-// An exchange started after the abort must not wait for its deadline either.
-TEST(InprocFailure, AfterAbort_ExchangeFailsAtOnce) {
+// An exchange started after the failure must not wait for its deadline either.
+TEST(InprocFailure, AfterFail_ExchangeFailsAtOnce) {
   auto world = make_inproc_world(2);
   const int both[] = {0, 1};
   const ChannelId channel = world[0]->open_channel(both);
   world[1]->open_channel(both);
-  world[1]->abort("gone");
+  world[1]->fail({.rank = 1, .culprit = 1, .step = "none", .why = "gone"});
   char data[4] = {};
   const Incoming receive{1, data, 4};
   EXPECT_THROW(world[0]->exchange(channel, {}, {&receive, 1}, {.step = "s"})->wait(in_ms(60000)), TransportError);

@@ -78,13 +78,15 @@ TEST(NcclFailure, PeerNeverSends_DeadlineNamesRankAndStep_ThenAbortEndsIt) {
         ADD_FAILURE() << "no error";
       } catch (const TransportError& e) {
         EXPECT_EQ(e.rank, 0);
+        EXPECT_EQ(e.peer, 1);
         EXPECT_EQ(e.step, "counts");
       }
-      c->abort("rank 1 never came");
+      c->fail({.rank = 0, .culprit = 1, .step = "counts", .why = "rank 1 never came"});
       try {
         c->barrier();
         ADD_FAILURE() << "no error";
       } catch (const TransportError& e) {
+        EXPECT_EQ(e.culprit, 1);
         EXPECT_NE(std::string(e.what()).find("rank 1 never came"), std::string::npos) << e.what();
       }
     }

@@ -131,7 +131,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 }
 // Unlike NCCL's it reaches all ranks at once, and leaks: a stream may be about to use the comm.
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
-  comm->communicator->abort("ncclCommAbort");
+  comm->communicator->fail({.rank = comm->communicator->rank(), .step = "ncclCommAbort", .why = "ncclCommAbort"});
   return ncclSuccess;
 }
 

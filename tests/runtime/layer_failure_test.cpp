@@ -38,7 +38,7 @@ class Adaptor : public Communicator {
   }
   void progress() override { inner_.progress(); }
   void barrier() override { inner_.barrier(); }
-  void abort(const std::string& why) noexcept override { inner_.abort(why); }
+  void fail(const Failure& failure) noexcept override { inner_.fail(failure); }
 
  protected:
   Communicator& inner_;
@@ -151,6 +151,7 @@ TEST(LayerFailure, RankNeverComes_OthersGiveUpAtTheDeadlineAndSoDoesItLater) {
       messages[r] = e.what();
       EXPECT_EQ(e.rank, rank);
       EXPECT_EQ(e.step, "counts");
+      EXPECT_EQ(e.culprit, 0);
     }
   };
   std::vector<std::thread> threads;
@@ -172,10 +173,10 @@ TEST(LayerFailure, PeerArrivesWhileARankGivesUp_ReadsLiveCounts) {
   struct GivingUp final : Adaptor {
     GivingUp(Communicator& inner, std::latch& mine, std::latch& theirs)
         : Adaptor(inner), gave_up(mine), arrived(theirs) {}
-    void abort(const std::string& why) noexcept override {
+    void fail(const Failure& failure) noexcept override {
       gave_up.count_down();
       arrived.wait();
-      inner_.abort(why);
+      inner_.fail(failure);
     }
     std::latch &gave_up, &arrived;
   };

@@ -58,7 +58,7 @@ class Corrupting final : public Communicator {
   ChannelId open_channel(std::span<const int> members) override { return inner_.open_channel(members); }
   void progress() override { inner_.progress(); }
   void barrier() override { inner_.barrier(); }
-  void abort(const std::string& why) noexcept override { inner_.abort(why); }
+  void fail(const Failure& failure) noexcept override { inner_.fail(failure); }
   EventPtr exchange(ChannelId channel, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                     const ExchangeInfo& info) override {
     if (rank() == 3 && info.step == step_)
