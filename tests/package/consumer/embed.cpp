@@ -1,7 +1,9 @@
-// Plans for a cluster of two GPUs, reads the plan back, and runs its MoE layer on two threads of this process.
+// embed PLAN: plans for a cluster of two GPUs, writes the plan, reads it back, and runs its MoE layer on two threads of
+// this process.
 
 #include <cmath>
 #include <cstdio>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -36,7 +38,7 @@ topomoe::Plan make_a_plan() {
   topomoe::Model& m = request.model;
   m.name = "tiny", m.model_type = "mixtral";
   m.hidden = 64, m.layers = 2, m.heads = 4, m.kv_heads = 4, m.head_dim = 16, m.vocab = 256;
-  m.experts = 4, m.top_k = 2, m.expert_ffn = 32, m.is_moe = {1, 1};
+  m.experts = 4, m.top_k = 2, m.expert_ffn = 32, m.is_moe = {1, 1}, m.renormalize = true;
   request.job.sequence = 32, request.job.global_batch = 4;
   request.job.dtype = topomoe::DType::f32;
   request.fix = {"ep=2"};
@@ -46,8 +48,11 @@ topomoe::Plan make_a_plan() {
 
 }  // namespace
 
-int main() {
-  const topomoe::Plan plan = topomoe::read_plan(topomoe::write_plan(make_a_plan()), "plan");
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  const std::string text = topomoe::write_plan(make_a_plan());
+  std::ofstream(argv[1]) << text;
+  const topomoe::Plan plan = topomoe::read_plan(text, argv[1]);
   std::printf("%s, %s\n", topomoe::name(plan.layout).c_str(), plan.schedule.name.c_str());
   topomoe::run_inproc(plan.layout.world, [&](topomoe::Communicator& ranks) {
     const auto device = topomoe::make_cpu_device();
