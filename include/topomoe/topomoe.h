@@ -1,0 +1,128 @@
+/* topomoe in C: reads a plan and runs its MoE layers, forward and backward, inside another program.
+ *
+ * Every function that can fail returns a topomoe_status and leaves what was wrong in topomoe_last_error(), one line,
+ * for the calling thread. No exception, signal handler, exit or line of output comes from here (but see
+ * topomoe_communicator_abort). Objects are opaque; what an object was made from may be freed before it. An object is
+ * used by one thread at a time. Structs begin with their size and version, filled by their _INIT macro.
+ * Linking needs a C++ linker: the libraries are static. Not here yet: CUDA devices, NCCL, the planner. */
+#ifndef TOPOMOE_TOPOMOE_H
+#define TOPOMOE_TOPOMOE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Raised where a struct or function below changes its meaning; new fields only make structs longer. */
+#define TOPOMOE_ABI_VERSION 1u
+
+typedef enum topomoe_status {
+  TOPOMOE_OK = 0,
+  TOPOMOE_INVALID_INPUT = 1,       /* an argument or file that cannot be used: nothing was done */
+  TOPOMOE_MISSING_ENVIRONMENT = 2, /* a library, device or memory that is not here */
+  TOPOMOE_TRANSPORT_ERROR = 3,     /* a peer failed or passed the deadline: the communicator is of no more use */
+  TOPOMOE_INTERNAL_ERROR = 4       /* our bug */
+} topomoe_status;
+
+typedef enum topomoe_dtype { TOPOMOE_F32 = 0, TOPOMOE_BF16 = 1 } topomoe_dtype;
+
+typedef struct topomoe_plan topomoe_plan;
+typedef struct topomoe_communicator topomoe_communicator;
+typedef struct topomoe_device topomoe_device;
+typedef struct topomoe_layer topomoe_layer;
+typedef struct topomoe_handle topomoe_handle; /* what a backward needs of its forward */
+
+/* Of the last call of this thread that failed; valid until the next one. Never null. */
+const char* topomoe_last_error(void);
+const char* topomoe_status_name(topomoe_status status); /* "invalid input" */
+const char* topomoe_version(void);  /* "0.1.0" of the library; TOPOMOE_ABI_VERSION is the header's */
+uint32_t topomoe_abi_version(void); /* of the library */
+
+/* Plans. `name` is how messages call the text. */
+topomoe_status topomoe_plan_read(const char* text, size_t bytes, const char* name, topomoe_plan** plan);
+topomoe_status topomoe_plan_read_file(const char* path, topomoe_plan** plan);
+void topomoe_plan_free(topomoe_plan* plan);
+/* 16 hex digits and a zero; ranks that run one plan have one hash. */
+topomoe_status topomoe_plan_hash(const topomoe_plan* plan, char hash[17]);
+
+/* Of the MoE layers of one kind; kind 0 where all are alike. */
+typedef struct topomoe_plan_info {
+  size_t size;
+  uint32_t version;
+  int32_t kinds; /* of MoE layers in the plan */
+  int32_t world, tp, ep, etp, gpus_per_node;
+  int32_t sequence_parallel; /* 0: all ranks of a TP group hold the same tokens */
+  int32_t experts, top_k, renormalize;
+  int64_t hidden, ffn; /* ffn: of one expert, all shards */
+  topomoe_dtype dtype;
+  double tokens_per_tp_group; /* in one micro-batch */
+} topomoe_plan_info;
+#define TOPOMOE_PLAN_INFO_INIT \
+  { sizeof(topomoe_plan_info), TOPOMOE_ABI_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, TOPOMOE_F32, 0.0 }
+topomoe_status topomoe_plan_get_info(const topomoe_plan* plan, int32_t kind, topomoe_plan_info* info);
+
+/* Ranks as threads of this process: writes `size` communicators, one for each thread. */
+topomoe_status topomoe_inproc_world(int32_t size, topomoe_communicator** communicators);
+/* Collective. `mpi_comm` is the address of an MPI_Comm, null for MPI_COMM_WORLD; it is duplicated, never modified.
+ * MPI must be initialised (MPI_THREAD_FUNNELED at least) and stay so while the communicator lives. */
+topomoe_status topomoe_mpi_communicator(const void* mpi_comm, topomoe_communicator** communicator);
+topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicator, int32_t* rank, int32_t* size);
+/* Tells the others that this rank gave up, as a failed pass does by itself. Over MPI it ends the job. */
+topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why);
+void topomoe_communicator_free(topomoe_communicator* communicator);
+
+topomoe_status topomoe_cpu_device(topomoe_device** device);
+void topomoe_device_free(topomoe_device* device);
+
+typedef struct topomoe_layer_config {
+  size_t size;
+  uint32_t version;
+  int32_t kind;          /* of MoE layer */
+  int64_t hidden, ffn;   /* 0: as planned */
+  int32_t dtype;         /* a topomoe_dtype; -1: as planned */
+  int32_t deadline_ms;   /* of every wait; 0: 30 s */
+  int32_t accept_unlike; /* 1: run the routed experts of a model that has more (shared experts, sigmoid or grouped
+                            routing, ungated experts, capacity), which is refused otherwise */
+} topomoe_layer_config;
+#define TOPOMOE_LAYER_CONFIG_INIT \
+  { sizeof(topomoe_layer_config), TOPOMOE_ABI_VERSION, 0, 0, 0, -1, 0, 0 }
+
+/* Collective over the communicator, whose size is the plan's world. `config` null: all as planned. */
+topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicator* communicator,
+                                    topomoe_device* device, const topomoe_layer_config* config, topomoe_layer** layer);
+void topomoe_layer_free(topomoe_layer* layer);
+
+/* In the device's memory. Local experts are [E ep_index / EP, E (ep_index + 1) / EP), `shard` is ffn / ETP. */
+typedef struct topomoe_weights {
+  size_t size;
+  uint32_t version;
+  const float* router;          /* [experts, hidden], on every rank */
+  const void *gate, *up, *down; /* [local experts][shard, hidden], the same, [hidden, shard]; of the layer's dtype */
+} topomoe_weights;
+#define TOPOMOE_WEIGHTS_INIT \
+  { sizeof(topomoe_weights), TOPOMOE_ABI_VERSION, NULL, NULL, NULL, NULL }
+/* Added to, of the same shapes. router may be null; gate, up and down too, together: those are left out. */
+typedef struct topomoe_gradients {
+  size_t size;
+  uint32_t version;
+  float *router, *gate, *up, *down;
+} topomoe_gradients;
+#define TOPOMOE_GRADIENTS_INIT \
+  { sizeof(topomoe_gradients), TOPOMOE_ABI_VERSION, NULL, NULL, NULL, NULL }
+
+/* Collective. tokens and output are [rows, hidden]; rows may be 0 and differ between ranks (or TP groups). tokens must
+ * stay until the backward. handle null: no backward will come. Invalid input is found before anything moves, on this
+ * rank: the others wait for it until their deadline, on threads until somebody aborts. */
+topomoe_status topomoe_forward(topomoe_layer* layer, const void* tokens, int64_t rows, void* output,
+                               const topomoe_weights* weights, topomoe_handle** handle);
+topomoe_status topomoe_backward(topomoe_layer* layer, topomoe_handle* handle, const void* output_gradients,
+                                void* token_gradients, const topomoe_weights* weights,
+                                const topomoe_gradients* gradients);
+void topomoe_handle_free(topomoe_handle* handle);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

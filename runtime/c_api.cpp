@@ -1,0 +1,318 @@
+// topomoe.h: checks what C cannot, and turns exceptions into a status and a line of text.
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/communicator_inproc.hpp"
+#include "runtime/communicator_mpi.hpp"
+#include "runtime/device_cpu.hpp"
+#include "topomoe/error.hpp"
+#include "topomoe/moe_layer.hpp"
+#include "topomoe/plan.hpp"
+#include "topomoe/topomoe.h"
+
+using topomoe::InvalidInput;
+
+struct topomoe_plan {
+  topomoe::Plan value;
+};
+struct topomoe_communicator {
+  std::shared_ptr<topomoe::Communicator> value;
+};
+struct topomoe_device {
+  std::shared_ptr<topomoe::Device> value;
+};
+
+namespace {
+
+// In this order: the layer goes first, then what it refers to.
+struct Layer {
+  std::shared_ptr<topomoe::Communicator> communicator;
+  std::shared_ptr<topomoe::Device> device;
+  topomoe::MoeLayer value;
+};
+
+}  // namespace
+
+struct topomoe_layer {
+  std::shared_ptr<Layer> value;
+};
+struct topomoe_handle {
+  std::shared_ptr<Layer> layer;
+  std::int64_t rows;
+  topomoe::MoeLayer::Handle value;
+};
+
+namespace {
+
+// Room for one line: an error must be told even where there is no memory left.
+thread_local char last_error[1024] = "";
+
+topomoe_status failed(topomoe_status status, const char* why) noexcept {
+  std::snprintf(last_error, sizeof last_error, "%s", why);
+  return status;
+}
+
+template <class Body>
+topomoe_status guarded(Body body) noexcept {
+  try {
+    body();
+    return TOPOMOE_OK;
+  } catch (const InvalidInput& e) {
+    return failed(TOPOMOE_INVALID_INPUT, e.what());
+  } catch (const topomoe::MissingEnvironment& e) {
+    return failed(TOPOMOE_MISSING_ENVIRONMENT, e.what());
+  } catch (const topomoe::TransportError& e) {
+    return failed(TOPOMOE_TRANSPORT_ERROR, e.what());
+  } catch (const std::bad_alloc&) {
+    return failed(TOPOMOE_MISSING_ENVIRONMENT, "memory: exhausted");
+  } catch (const std::exception& e) {
+    return failed(TOPOMOE_INTERNAL_ERROR, e.what());
+  } catch (...) {
+    return failed(TOPOMOE_INTERNAL_ERROR, "something was thrown that is no error");
+  }
+}
+
+template <class T>
+T& require(T* pointer, const char* name) {
+  if (pointer == nullptr) throw InvalidInput(name, "null", "a pointer is needed");
+  return *pointer;
+}
+
+// A struct of this version; a longer one, of a later header, only if the library knows all that is set in it.
+template <class T>
+T read_struct(const T& from, const char* name) {
+  const std::string field(name);
+  constexpr std::size_t head = offsetof(T, version) + sizeof(std::uint32_t);
+  if (from.size < head || from.size > 4096)
+    throw InvalidInput(field + ".size", std::to_string(from.size), "fill the struct with its _INIT macro");
+  if (from.version != TOPOMOE_ABI_VERSION)
+    throw InvalidInput(field + ".version", std::to_string(from.version),
+                       "this library speaks " + std::to_string(TOPOMOE_ABI_VERSION));
+  if (from.size < sizeof(T))
+    throw InvalidInput(field + ".size", std::to_string(from.size),
+                       "version " + std::to_string(from.version) + " has " + std::to_string(sizeof(T)) + " bytes");
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&from);
+  for (std::size_t i = sizeof(T); i < from.size; ++i)
+    if (bytes[i] != 0)
+      throw InvalidInput(field + ".size", std::to_string(from.size),
+                         "it sets a field that this library (" + std::to_string(sizeof(T)) + " bytes) does not know");
+  return from;
+}
+
+const topomoe::Schedule& schedule_of(const topomoe::Plan& plan, int kind) {
+  const int kinds = topomoe::moe_kind_count(plan.model);
+  if (kind < 0 || kind >= kinds)
+    throw InvalidInput("kind", std::to_string(kind), "the plan has kinds 0 to " + std::to_string(kinds - 1));
+  return kind == 0 ? plan.schedule : plan.later_kinds[static_cast<std::size_t>(kind) - 1].schedule;
+}
+
+topomoe::LayerShape shape_of(const topomoe::Plan& plan, int kind) {
+  const topomoe::MoeKind k = topomoe::moe_kind(plan.model, kind);
+  return {plan.model.hidden, k.expert_ffn, k.experts, k.top_k, plan.model.renormalize, plan.job.dtype};
+}
+
+// What the planned layer does beyond softmax routing to SwiGLU experts.
+std::string unlike(const topomoe::Plan& plan, int kind) {
+  if (topomoe::moe_kind(plan.model, kind).shared_ffn > 0) return "shared experts";
+  if (plan.model.scoring == topomoe::Scoring::sigmoid) return "sigmoid scoring";
+  if (plan.model.router_groups > 1) return "group-limited routing";
+  if (!plan.model.gated_ffn) return "experts without a gate";
+  if (plan.job.capacity_factor > 0) return "a capacity factor";
+  return {};
+}
+
+topomoe::LayerWeights weights_from(const topomoe_weights* given) {
+  const topomoe_weights w = read_struct(require(given, "weights"), "weights");
+  require(w.router, "weights.router");
+  for (const auto& [pointer, name] :
+       {std::pair{w.gate, "weights.gate"}, {w.up, "weights.up"}, {w.down, "weights.down"}})
+    if (pointer == nullptr) throw InvalidInput(name, "null", "every rank holds experts");
+  return {w.router, w.gate, w.up, w.down};
+}
+
+void require_rows(const void* tensor, std::int64_t rows, const char* name) {
+  if (tensor == nullptr && rows > 0) throw InvalidInput(name, "null", "it has " + std::to_string(rows) + " rows");
+}
+
+void read_plan_text(const std::string& text, const std::string& name, topomoe_plan** plan) {
+  *plan = new topomoe_plan{topomoe::read_plan(text, name)};
+}
+
+}  // namespace
+
+const char* topomoe_last_error(void) { return last_error; }
+const char* topomoe_version(void) { return TOPOMOE_LIBRARY_VERSION; }
+uint32_t topomoe_abi_version(void) { return TOPOMOE_ABI_VERSION; }
+
+const char* topomoe_status_name(topomoe_status status) {
+  switch (status) {
+    case TOPOMOE_OK: return "ok";
+    case TOPOMOE_INVALID_INPUT: return "invalid input";
+    case TOPOMOE_MISSING_ENVIRONMENT: return "missing environment";
+    case TOPOMOE_TRANSPORT_ERROR: return "transport error";
+    case TOPOMOE_INTERNAL_ERROR: return "internal error";
+  }
+  return "unknown status";
+}
+
+topomoe_status topomoe_plan_read(const char* text, size_t bytes, const char* name, topomoe_plan** plan) {
+  return guarded([&] {
+    require(plan, "plan") = nullptr;
+    read_plan_text({&require(text, "text"), bytes}, name != nullptr ? name : "plan", plan);
+  });
+}
+
+topomoe_status topomoe_plan_read_file(const char* path, topomoe_plan** plan) {
+  return guarded([&] {
+    require(plan, "plan") = nullptr;
+    std::ifstream in(&require(path, "path"), std::ios::binary);
+    std::string text{std::istreambuf_iterator<char>(in), {}};
+    if (!in) throw InvalidInput(path, std::strerror(errno), "a plan.json that can be read is needed");
+    read_plan_text(text, path, plan);
+  });
+}
+
+void topomoe_plan_free(topomoe_plan* plan) { delete plan; }
+
+topomoe_status topomoe_plan_hash(const topomoe_plan* plan, char hash[17]) {
+  return guarded([&] {
+    const std::string text = topomoe::plan_hash(require(plan, "plan").value);
+    TOPOMOE_ASSERT(text.size() == 16);
+    std::memcpy(&require(hash, "hash"), text.c_str(), 17);
+  });
+}
+
+topomoe_status topomoe_plan_get_info(const topomoe_plan* plan, int32_t kind, topomoe_plan_info* info) {
+  return guarded([&] {
+    const topomoe::Plan& p = require(plan, "plan").value;
+    const topomoe_plan_info given = read_struct(require(info, "info"), "info");
+    schedule_of(p, kind);
+    const topomoe::LayerShape s = shape_of(p, kind);
+    const topomoe::Layout& l = p.layout;
+    topomoe_plan_info out{};
+    out.size = given.size, out.version = given.version;
+    out.kinds = topomoe::moe_kind_count(p.model);
+    out.world = l.world, out.tp = l.tp, out.ep = l.ep, out.etp = l.etp;
+    out.gpus_per_node = p.topology.gpus_per_node;
+    out.sequence_parallel = l.sequence_parallel ? 1 : 0;
+    out.experts = s.experts, out.top_k = s.top_k, out.renormalize = s.renormalize ? 1 : 0;
+    out.hidden = s.hidden, out.ffn = s.ffn;
+    out.dtype = s.dtype == topomoe::DType::f32 ? TOPOMOE_F32 : TOPOMOE_BF16;
+    out.tokens_per_tp_group = p.tokens_per_rank;
+    *info = out;
+  });
+}
+
+topomoe_status topomoe_inproc_world(int32_t size, topomoe_communicator** communicators) {
+  return guarded([&] {
+    require(communicators, "communicators");
+    if (size < 1) throw InvalidInput("size", std::to_string(size), "at least 1 rank");
+    std::vector<std::unique_ptr<topomoe_communicator>> made;
+    for (auto& rank : topomoe::make_inproc_world(size))
+      made.push_back(std::make_unique<topomoe_communicator>(topomoe_communicator{std::move(rank)}));
+    for (std::size_t i = 0; i < made.size(); ++i) communicators[i] = made[i].release();
+  });
+}
+
+topomoe_status topomoe_mpi_communicator(const void* mpi_comm, topomoe_communicator** communicator) {
+  return guarded([&] {
+    require(communicator, "communicator") = nullptr;
+    *communicator = new topomoe_communicator{topomoe::make_mpi_communicator(mpi_comm)};
+  });
+}
+
+topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicator, int32_t* rank, int32_t* size) {
+  return guarded([&] {
+    const topomoe::Communicator& c = *require(communicator, "communicator").value;
+    if (rank != nullptr) *rank = c.rank();
+    if (size != nullptr) *size = c.size();
+  });
+}
+
+topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why) {
+  return guarded([&] { require(communicator, "communicator").value->abort(why != nullptr ? why : "no reason given"); });
+}
+
+void topomoe_communicator_free(topomoe_communicator* communicator) { delete communicator; }
+
+topomoe_status topomoe_cpu_device(topomoe_device** device) {
+  return guarded([&] {
+    require(device, "device") = nullptr;
+    *device = new topomoe_device{topomoe::make_cpu_device()};
+  });
+}
+
+void topomoe_device_free(topomoe_device* device) { delete device; }
+
+topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicator* communicator,
+                                    topomoe_device* device, const topomoe_layer_config* config, topomoe_layer** layer) {
+  return guarded([&] {
+    require(layer, "layer") = nullptr;
+    const topomoe::Plan& p = require(plan, "plan").value;
+    const auto& ranks = require(communicator, "communicator").value;
+    const auto& on = require(device, "device").value;
+    const topomoe_layer_config as_planned = TOPOMOE_LAYER_CONFIG_INIT;
+    const topomoe_layer_config c = read_struct(config != nullptr ? *config : as_planned, "config");
+    const topomoe::Schedule& schedule = schedule_of(p, c.kind);
+    const std::string more = unlike(p, c.kind);
+    if (!more.empty() && c.accept_unlike == 0)
+      throw InvalidInput("plan", p.model.name + " has " + more,
+                         "they are not executed; config.accept_unlike = 1 runs the layer without");
+    topomoe::LayerShape shape = shape_of(p, c.kind);
+    if (c.hidden < 0) throw InvalidInput("config.hidden", std::to_string(c.hidden), "at least 1, or 0 as planned");
+    if (c.ffn < 0) throw InvalidInput("config.ffn", std::to_string(c.ffn), "at least 1, or 0 as planned");
+    if (c.dtype < -1 || c.dtype > TOPOMOE_BF16)
+      throw InvalidInput("config.dtype", std::to_string(c.dtype), "TOPOMOE_F32, TOPOMOE_BF16, or -1 as planned");
+    if (c.deadline_ms < 0) throw InvalidInput("config.deadline_ms", std::to_string(c.deadline_ms), "at least 1, or 0");
+    if (c.hidden > 0) shape.hidden = c.hidden;
+    if (c.ffn > 0) shape.ffn = c.ffn;
+    if (c.dtype >= 0) shape.dtype = c.dtype == TOPOMOE_F32 ? topomoe::DType::f32 : topomoe::DType::bf16;
+    topomoe::MoeLayer value(schedule, p.layout, p.topology.gpus_per_node, shape, *ranks, *on,
+                            std::chrono::milliseconds(c.deadline_ms > 0 ? c.deadline_ms : 30000));
+    *layer = new topomoe_layer{std::make_shared<Layer>(Layer{ranks, on, std::move(value)})};
+  });
+}
+
+void topomoe_layer_free(topomoe_layer* layer) { delete layer; }
+
+topomoe_status topomoe_forward(topomoe_layer* layer, const void* tokens, int64_t rows, void* output,
+                               const topomoe_weights* weights, topomoe_handle** handle) {
+  return guarded([&] {
+    if (handle != nullptr) *handle = nullptr;
+    const auto& l = require(layer, "layer").value;
+    const topomoe::LayerWeights w = weights_from(weights);
+    require_rows(tokens, rows, "tokens");
+    require_rows(output, rows, "output");
+    topomoe::MoeLayer::Handle value = l->value.forward(tokens, rows, output, w);
+    if (handle != nullptr) *handle = new topomoe_handle{l, rows, std::move(value)};
+  });
+}
+
+topomoe_status topomoe_backward(topomoe_layer* layer, topomoe_handle* handle, const void* output_gradients,
+                                void* token_gradients, const topomoe_weights* weights,
+                                const topomoe_gradients* gradients) {
+  return guarded([&] {
+    const auto& l = require(layer, "layer").value;
+    topomoe_handle& h = require(handle, "handle");
+    if (h.layer != l) throw InvalidInput("handle", "of another layer", "pass the layer whose forward gave it");
+    const topomoe::LayerWeights w = weights_from(weights);
+    const topomoe_gradients g = read_struct(require(gradients, "gradients"), "gradients");
+    if ((g.gate == nullptr) != (g.up == nullptr) || (g.gate == nullptr) != (g.down == nullptr))
+      throw InvalidInput("gradients", "some of gate, up and down are null", "all three or none");
+    require_rows(output_gradients, h.rows, "output_gradients");
+    require_rows(token_gradients, h.rows, "token_gradients");
+    l->value.backward(h.value, output_gradients, token_gradients, w, {g.router, g.gate, g.up, g.down});
+  });
+}
+
+void topomoe_handle_free(topomoe_handle* handle) { delete handle; }

@@ -1,0 +1,2 @@
+/* Nothing before it: topomoe.h includes what it needs. */
+#include "topomoe/topomoe.h"

@@ -1,0 +1,306 @@
+// topomoe.h: what a program in C gets is bit for bit what MoeLayer gives, and whatever it does wrong is told.
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "runtime/communicator_inproc.hpp"
+#include "runtime/device_cpu.hpp"
+#include "tests/runtime/c_api_layer.h"
+#include "tests/support/layer_cases.hpp"
+#include "tests/support/layer_world.hpp"
+#include "topomoe/planner.hpp"
+
+namespace topomoe::testing {
+namespace {
+
+// Two hosts of two GPUs, TP2 EP2: `change` may ask for another model.
+template <class Change>
+Plan planned(Change change) {
+  const auto rate = [](double GBps) { return Rate{GBps, 0.5, Source::assumed, "made up"}; };
+  HostShape shape;
+  shape.kind = "nvswitch";
+  shape.gpus = 2, shape.nics = 2;
+  shape.nvlink = rate(450), shape.pcie = rate(64), shape.nic = rate(50);
+  PlanRequest r;
+  r.topology.name = "2x2";
+  r.topology.templates = {build_host(shape, {"made up", 80, 3350, 989, 1978, 67, 132, Source::assumed, ""}, "host")};
+  r.topology.groups = {{0, 2}};
+  r.topology.fabric = Fabric{};
+  r.topology.fabric->rails = 2;
+  r.topology.fabric->rail_optimised = true;
+  r.topology.fabric->hosts_per_leaf = 2;
+  r.topology.fabric->spine_count = 1;
+  r.topology.fabric->uplink = rate(200);
+  Model& m = r.model;
+  m.name = "tiny", m.model_type = "mixtral";
+  m.hidden = 16, m.layers = 1, m.heads = 2, m.kv_heads = 2, m.head_dim = 8, m.vocab = 64;
+  m.experts = 4, m.top_k = 2, m.expert_ffn = 24, m.is_moe = {1}, m.renormalize = true;
+  r.job.sequence = 16, r.job.global_batch = 4;
+  r.job.sequence_parallel = SequenceParallel::off;
+  r.fix = {"tp=2", "ep=2", "etp=2", "pp=1", "cp=1"};
+  r.split = "sliced", r.transport = "flat", r.chunks = 2;
+  r.flips = false;
+  change(r);
+  const auto plan = make_plan(r);
+  if (!plan) throw std::runtime_error(plan.error().message());
+  return *plan;
+}
+const Plan& tiny() {
+  static const Plan plan = planned([](PlanRequest&) {});
+  return plan;
+}
+
+std::string last() { return topomoe_last_error(); }
+
+struct Opened {  // frees in an order that a careless program might choose
+  topomoe_plan* plan = nullptr;
+  topomoe_device* device = nullptr;
+  std::vector<topomoe_communicator*> ranks = std::vector<topomoe_communicator*>(4);
+  explicit Opened(const Plan& p = tiny()) {
+    const std::string text = write_plan(p);
+    EXPECT_EQ(topomoe_plan_read(text.data(), text.size(), "tiny", &plan), TOPOMOE_OK) << last();
+    EXPECT_EQ(topomoe_cpu_device(&device), TOPOMOE_OK) << last();
+    EXPECT_EQ(topomoe_inproc_world(4, ranks.data()), TOPOMOE_OK) << last();
+  }
+  ~Opened() {
+    topomoe_plan_free(plan);
+    for (topomoe_communicator* c : ranks) topomoe_communicator_free(c);
+    topomoe_device_free(device);
+  }
+  topomoe_status layer(const topomoe_layer_config* config, topomoe_layer** out) {
+    return topomoe_layer_create(plan, ranks[0], device, config, out);
+  }
+};
+
+class CLayer : public ::testing::TestWithParam<DType> {};
+
+TEST_P(CLayer, ForwardAndBackward_HaveTheBitsOfMoeLayer) {
+  const LayerCase c{.layout = tiny().layout, .gpus_per_node = 2, .tokens = {13, 7}, .dtype = GetParam()};
+  const ReferenceWeights weights = make_weights(c);
+  std::vector<RankTensors> expected, actual;
+  for (int rank = 0; rank < 4; ++rank) expected.emplace_back(c, weights, rank), actual.emplace_back(c, weights, rank);
+  run_inproc(4, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    RankTensors& t = expected[static_cast<std::size_t>(ranks.rank())];
+    MoeLayer layer = make_layer(c, tiny().schedule, ranks, *device);
+    auto handle = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
+    layer.backward(handle, t.dy.data(), t.dx.data(), t.weights(), t.gradients());
+  });
+
+  std::vector<topomoe_communicator*> ranks(4);
+  ASSERT_EQ(topomoe_inproc_world(4, ranks.data()), TOPOMOE_OK) << last();
+  const std::string plan = write_plan(tiny());
+  std::vector<std::string> errors(4);
+  std::vector<std::thread> threads;
+  for (std::size_t r = 0; r < 4; ++r)
+    threads.emplace_back([&, r] {
+      RankTensors& t = actual[r];
+      const c_layer in{t.x.data(),     t.dy.data(),
+                       t.y.data(),     t.dx.data(),
+                       t.rows,         t.router.data(),
+                       t.gate.data(),  t.up.data(),
+                       t.down.data(),  t.drouter.data(),
+                       t.dgate.data(), t.dup.data(),
+                       t.ddown.data(), GetParam() == DType::f32 ? 0 : 1};
+      if (run_c_layer(plan.data(), plan.size(), ranks[r], &in) != TOPOMOE_OK) {
+        errors[r] = last();
+        topomoe_communicator_abort(ranks[r], "the test failed");
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  for (topomoe_communicator* rank : ranks) topomoe_communicator_free(rank);
+  for (std::size_t r = 0; r < 4; ++r) {
+    EXPECT_EQ(errors[r], "");
+    EXPECT_TRUE(actual[r].y == expected[r].y) << r;
+    EXPECT_TRUE(actual[r].dx == expected[r].dx) << r;
+    EXPECT_TRUE(actual[r].drouter == expected[r].drouter) << r;
+    EXPECT_TRUE(actual[r].dgate == expected[r].dgate) << r;
+    EXPECT_TRUE(actual[r].dup == expected[r].dup) << r;
+    EXPECT_TRUE(actual[r].ddown == expected[r].ddown) << r;
+    EXPECT_NE(actual[r].y, std::vector<std::byte>(actual[r].y.size())) << r;
+  }
+}
+INSTANTIATE_TEST_SUITE_P(, CLayer, ::testing::Values(DType::f32, DType::bf16),
+                         [](const auto& p) { return p.param == DType::f32 ? "f32" : "bf16"; });
+
+TEST(CApi, Versions_AreTheHeaders) {
+  EXPECT_EQ(topomoe_abi_version(), TOPOMOE_ABI_VERSION);
+  EXPECT_STREQ(topomoe_version(), "0.1.0");
+  EXPECT_STREQ(topomoe_status_name(TOPOMOE_TRANSPORT_ERROR), "transport error");
+}
+
+TEST(CApi, PlanInfo_SaysWhatIsPlanned) {
+  const Opened o;
+  topomoe_plan_info info = TOPOMOE_PLAN_INFO_INIT;
+  ASSERT_EQ(topomoe_plan_get_info(o.plan, 0, &info), TOPOMOE_OK) << last();
+  EXPECT_EQ(info.kinds, 1);
+  EXPECT_EQ(info.world, 4);
+  EXPECT_EQ(info.tp, 2);
+  EXPECT_EQ(info.ep, 2);
+  EXPECT_EQ(info.etp, 2);
+  EXPECT_EQ(info.gpus_per_node, 2);
+  EXPECT_EQ(info.experts, 4);
+  EXPECT_EQ(info.top_k, 2);
+  EXPECT_EQ(info.renormalize, 1);
+  EXPECT_EQ(info.hidden, 16);
+  EXPECT_EQ(info.ffn, 24);
+  EXPECT_EQ(info.dtype, TOPOMOE_BF16);
+  EXPECT_EQ(info.tokens_per_tp_group, 16);
+  EXPECT_EQ(topomoe_plan_get_info(o.plan, 1, &info), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "kind: 1: the plan has kinds 0 to 0");
+  char hash[17] = {};
+  ASSERT_EQ(topomoe_plan_hash(o.plan, hash), TOPOMOE_OK);
+  EXPECT_EQ(hash, plan_hash(tiny()));
+}
+
+TEST(CApi, PlanFile_ReadsAsItsText_AndAMissingOneIsNamed) {
+  const std::string path = ::testing::TempDir() + "c_api_test_plan.json";
+  std::ofstream(path) << write_plan(tiny());
+  topomoe_plan* plan = nullptr;
+  ASSERT_EQ(topomoe_plan_read_file(path.c_str(), &plan), TOPOMOE_OK) << last();
+  char hash[17] = {};
+  EXPECT_EQ(topomoe_plan_hash(plan, hash), TOPOMOE_OK);
+  EXPECT_EQ(hash, plan_hash(tiny()));
+  topomoe_plan_free(plan);
+  std::remove(path.c_str());
+  EXPECT_EQ(topomoe_plan_read_file(path.c_str(), &plan), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(plan, nullptr);
+  EXPECT_EQ(last(), path + ": No such file or directory: a plan.json that can be read is needed");
+}
+
+TEST(CApi, BadPlan_IsNamed) {
+  topomoe_plan* plan = nullptr;
+  EXPECT_EQ(topomoe_plan_read("{}", 2, "theirs", &plan), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last().rfind("theirs", 0), 0U) << last();
+  EXPECT_EQ(topomoe_plan_read(nullptr, 2, "theirs", &plan), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "text: null: a pointer is needed");
+  EXPECT_EQ(topomoe_plan_read("{}", 2, "theirs", nullptr), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "plan: null: a pointer is needed");
+}
+
+TEST(CApi, NullObjects_AreNamed_NeverFollowed) {
+  topomoe_weights weights = TOPOMOE_WEIGHTS_INIT;
+  topomoe_gradients gradients = TOPOMOE_GRADIENTS_INIT;
+  topomoe_layer* layer = nullptr;
+  int32_t rank = 0;
+  EXPECT_EQ(topomoe_layer_create(nullptr, nullptr, nullptr, nullptr, &layer), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "plan: null: a pointer is needed");
+  EXPECT_EQ(topomoe_forward(nullptr, nullptr, 0, nullptr, &weights, nullptr), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "layer: null: a pointer is needed");
+  EXPECT_EQ(topomoe_backward(nullptr, nullptr, nullptr, nullptr, &weights, &gradients), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(topomoe_communicator_rank(nullptr, &rank, nullptr), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(topomoe_communicator_abort(nullptr, nullptr), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(topomoe_plan_get_info(nullptr, 0, nullptr), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(topomoe_plan_hash(nullptr, nullptr), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(topomoe_inproc_world(2, nullptr), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(topomoe_cpu_device(nullptr), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(topomoe_mpi_communicator(nullptr, nullptr), TOPOMOE_INVALID_INPUT);
+  topomoe_plan_free(nullptr), topomoe_communicator_free(nullptr), topomoe_device_free(nullptr);
+  topomoe_layer_free(nullptr), topomoe_handle_free(nullptr);
+}
+
+TEST(CApi, Mpi_WithoutInitialisation_IsTold) {
+  topomoe_communicator* c = nullptr;
+  EXPECT_NE(topomoe_mpi_communicator(nullptr, &c), TOPOMOE_OK);
+  EXPECT_EQ(c, nullptr);
+  EXPECT_NE(last().find("MPI"), std::string::npos) << last();
+}
+
+TEST(CApi, ConfigOfAnotherVersionOrSize_IsRefused) {
+  Opened o;
+  topomoe_layer* layer = nullptr;
+  topomoe_layer_config config = TOPOMOE_LAYER_CONFIG_INIT;
+  config.version = 7;
+  EXPECT_EQ(o.layer(&config, &layer), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "config.version: 7: this library speaks 1");
+  config.size = 0;
+  EXPECT_EQ(o.layer(&config, &layer), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "config.size: 0: fill the struct with its _INIT macro");
+  struct {  // of a later header: one more field
+    topomoe_layer_config known = TOPOMOE_LAYER_CONFIG_INIT;
+    std::uint64_t more = 1;
+  } later;
+  later.known.size = sizeof later;
+  EXPECT_EQ(o.layer(&later.known, &layer), TOPOMOE_INVALID_INPUT);
+  EXPECT_NE(last().find("sets a field that this library"), std::string::npos) << last();
+}
+
+TEST(CApi, ValuesThatDoNotFit_AreNamed) {
+  Opened o;
+  topomoe_layer* layer = nullptr;
+  const auto refused = [&](auto set) {
+    topomoe_layer_config config = TOPOMOE_LAYER_CONFIG_INIT;
+    set(config);
+    EXPECT_EQ(o.layer(&config, &layer), TOPOMOE_INVALID_INPUT);
+    EXPECT_EQ(layer, nullptr);
+    return last();
+  };
+  EXPECT_EQ(refused([](auto& c) { c.kind = 1; }), "kind: 1: the plan has kinds 0 to 0");
+  EXPECT_EQ(refused([](auto& c) { c.hidden = -4; }), "config.hidden: -4: at least 1, or 0 as planned");
+  EXPECT_EQ(refused([](auto& c) { c.ffn = 25; }), "shape.ffn: 25: a positive multiple of ETP 2");
+  EXPECT_EQ(refused([](auto& c) { c.dtype = 2; }), "config.dtype: 2: TOPOMOE_F32, TOPOMOE_BF16, or -1 as planned");
+  EXPECT_EQ(refused([](auto& c) { c.deadline_ms = -1; }), "config.deadline_ms: -1: at least 1, or 0");
+  topomoe_communicator* alone = nullptr;
+  ASSERT_EQ(topomoe_inproc_world(1, &alone), TOPOMOE_OK);
+  EXPECT_EQ(topomoe_layer_create(o.plan, alone, o.device, nullptr, &layer), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "communicator: 1 ranks: the layout has 4");
+  topomoe_communicator_free(alone);
+  EXPECT_EQ(topomoe_inproc_world(0, &alone), TOPOMOE_INVALID_INPUT);
+}
+
+TEST(CApi, LayerThatHasMore_IsRefusedUnlessAccepted) {
+  Opened o(planned([](PlanRequest& r) { r.model.shared_ffn = 24; }));
+  topomoe_layer* layer = nullptr;
+  EXPECT_EQ(o.layer(nullptr, &layer), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(),
+            "plan: tiny has shared experts: they are not executed; config.accept_unlike = 1 runs the layer without");
+}
+
+TEST(CApi, AbortOfOneRank_EndsTheOthersForwardWithATransportError) {
+  const LayerCase c{.layout = tiny().layout, .gpus_per_node = 2, .tokens = {13, 7}};
+  const ReferenceWeights weights = make_weights(c);
+  std::vector<topomoe_communicator*> ranks(4);
+  ASSERT_EQ(topomoe_inproc_world(4, ranks.data()), TOPOMOE_OK);
+  const std::string plan = write_plan(tiny());
+  std::vector<topomoe_status> statuses(4);
+  std::vector<std::string> errors(4);
+  std::vector<std::thread> threads;
+  for (std::size_t r = 0; r < 4; ++r)
+    threads.emplace_back([&, r] {
+      RankTensors t(c, weights, static_cast<int>(r));
+      // Rank 3 hands in no weights: refused there before anything moves.
+      const c_layer in{t.x.data(),
+                       t.dy.data(),
+                       t.y.data(),
+                       t.dx.data(),
+                       t.rows,
+                       t.router.data(),
+                       r == 3 ? nullptr : t.gate.data(),
+                       t.up.data(),
+                       t.down.data(),
+                       t.drouter.data(),
+                       t.dgate.data(),
+                       t.dup.data(),
+                       t.ddown.data(),
+                       TOPOMOE_F32};
+      statuses[r] = run_c_layer(plan.data(), plan.size(), ranks[r], &in);
+      errors[r] = last();
+      if (r == 3) topomoe_communicator_abort(ranks[r], "no weights");
+    });
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(statuses[3], TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(errors[3], "weights.gate: null: every rank holds experts");
+  for (std::size_t r = 0; r < 3; ++r) {
+    EXPECT_EQ(statuses[r], TOPOMOE_TRANSPORT_ERROR);
+    EXPECT_NE(errors[r].find("aborted by rank 3: no weights"), std::string::npos) << errors[r];
+  }
+  for (topomoe_communicator* rank : ranks) topomoe_communicator_free(rank);
+}
+
+}  // namespace
+}  // namespace topomoe::testing
