@@ -1,0 +1,53 @@
+// Times the exchange of schedules: payload on its way from packed rows to the ranks of its experts (Part::exchange),
+// of one drawn routing, on any communicator. Schedules are interleaved round by round, so that what the machine does
+// meanwhile meets all of them alike.
+//
+// A repetition begins with a barrier; its time is the slowest rank's, by that rank's own clock. Counts are exchanged,
+// and memory is allocated and touched, once before. The bound is what the busiest host's NIC must carry of the rows
+// that were drawn; a host has one, at one rate both ways. Ignored: routing, packing, experts, and the way back.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "topomoe/communicator.hpp"
+#include "topomoe/layer_shape.hpp"
+#include "topomoe/layout.hpp"
+#include "topomoe/routing.hpp"
+
+namespace topomoe {
+
+struct ExchangeBench {
+  Layout layout;
+  int ranks_per_host = 1;
+  LayerShape shape;         // hidden: what travels of a token; ffn has no say
+  std::int64_t tokens = 0;  // that one TP group holds
+  RoutingProfile routing;
+  std::uint64_t seed = 1;
+  int warmup = 1, repeat = 1;
+  double nic_payload_GBps = 0;  // of a host, each way; 0: unknown, then there is no bound
+};
+
+struct ExchangeRow {
+  std::string algorithm;  // "sliced flat"
+  int chunks = 1, ranks = 1, hosts = 1;
+  double bytes_per_rank = 0;                // T k P, before anything is sliced
+  std::vector<double> times_us;             // one a repetition
+  double inter_bytes = 0, intra_bytes = 0;  // payload of all ranks together, between hosts and inside: as drawn
+  double nic_bytes = 0;                     // of it, through the busiest NIC in its busier direction
+  bool bytes_agree = false;                 // what was handed to the transport is what was drawn
+  std::optional<double> bound_us;
+};
+
+// Collective over `communicator`, whose size must be the layout's world. Rank 0 gets a row a schedule, the others
+// nothing. Throws InvalidInput for a schedule that has no exchange, or tokens fewer than the ranks that cut them.
+std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule> schedules, const ExchangeBench& bench,
+                                                       Communicator& communicator, Device& device);
+
+// Middle value; of an even number the mean of the middle two. `values` is not empty.
+double median(std::vector<double> values);
+
+}  // namespace topomoe
