@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
@@ -120,27 +119,6 @@ std::vector<Schedule> schedules_for(const Options& o, const ExchangeBench& b) {
   return out;
 }
 
-std::string json_of(const std::vector<ExchangeRow>& rows) {
-  std::string out = "[";
-  for (const ExchangeRow& r : rows) {
-    const auto [low, high] = std::minmax_element(r.times_us.begin(), r.times_us.end());
-    nlohmann::ordered_json j{{"algorithm", r.algorithm},
-                             {"chunks", r.chunks},
-                             {"ranks", r.ranks},
-                             {"hosts", r.hosts},
-                             {"bytes_per_rank", r.bytes_per_rank},
-                             {"time_us_median", median(r.times_us)},
-                             {"time_us_min", *low},
-                             {"time_us_max", *high},
-                             {"inter_bytes", r.inter_bytes},
-                             {"intra_bytes", r.intra_bytes}};
-    j["bound_us"] = r.bound_us ? nlohmann::ordered_json(*r.bound_us) : nlohmann::ordered_json();
-    j["predicted_us"] = nullptr;
-    out += (&r == rows.data() ? "\n " : ",\n ") + j.dump();
-  }
-  return out + "\n]\n";
-}
-
 // As nccl-tests prints: bandwidth is of a rank's whole buffer over the median time.
 std::string text_of(const std::vector<ExchangeRow>& rows) {
   std::string out = fmt::format("# {} ranks on {} hosts; time of the slowest rank, median of {}\n", rows[0].ranks,
@@ -162,7 +140,7 @@ std::string text_of(const std::vector<ExchangeRow>& rows) {
 }
 
 void deliver(const Context& context, const std::vector<ExchangeRow>& rows) {
-  print(context.format == Format::json ? json_of(rows) : text_of(rows));
+  print(context.format == Format::json ? rows_json(rows) : text_of(rows));
   for (const ExchangeRow& r : rows)
     if (!r.bytes_agree)
       throw Failure("bytes: " + r.algorithm + " handed other bytes to the transport than were drawn; please report it");

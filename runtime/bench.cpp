@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "planner/plan/schedule_part.hpp"
 #include "runtime/communicator_counting.hpp"
@@ -140,7 +141,6 @@ void predict(ExchangeRow& row, const Schedule& schedule, const ExchangeBench& b,
   });
   for (const auto* way : {&out, &in})
     row.nic_bytes = std::max(row.nic_bytes, *std::max_element(way->begin(), way->end()));
-  if (b.nic_payload_GBps > 0) row.bound_us = row.nic_bytes / (b.nic_payload_GBps * 1e3);
 }
 
 }  // namespace
@@ -151,8 +151,30 @@ double median(std::vector<double> values) {
   return (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
+std::string rows_json(const std::vector<ExchangeRow>& rows) {
+  std::string out = "[";
+  for (const ExchangeRow& r : rows) {
+    const auto [low, high] = std::minmax_element(r.times_us.begin(), r.times_us.end());
+    nlohmann::ordered_json j{{"algorithm", r.algorithm},
+                             {"chunks", r.chunks},
+                             {"ranks", r.ranks},
+                             {"hosts", r.hosts},
+                             {"bytes_per_rank", r.bytes_per_rank},
+                             {"time_us_median", median(r.times_us)},
+                             {"time_us_min", *low},
+                             {"time_us_max", *high},
+                             {"inter_bytes", r.inter_bytes},
+                             {"intra_bytes", r.intra_bytes}};
+    j["bound_us"] = r.bound_us ? nlohmann::ordered_json(*r.bound_us) : nlohmann::ordered_json();
+    j["predicted_us"] = nullptr;
+    out += (&r == rows.data() ? "\n " : ",\n ") + j.dump();
+  }
+  return out + "\n]\n";
+}
+
 std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule> schedules, const ExchangeBench& b,
-                                                       Communicator& communicator, Device& device) {
+                                                       Communicator& communicator, Device& device,
+                                                       std::span<const Rival> rivals) {
   const int world = b.layout.world, me = communicator.rank();
   if (communicator.size() != world)
     throw InvalidInput("communicator", std::to_string(communicator.size()) + " ranks",
@@ -176,7 +198,7 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
   device.zero(Lane::compute, memory.get(), most);
   for (auto& c : contestants) c->use(memory.get());
 
-  const Index count = schedules.size();
+  const Index count = schedules.size() + rivals.size();
   std::vector<double> mine(count * static_cast<Index>(b.repeat)), sent;
   for (int round = -b.warmup; round < b.repeat; ++round)
     for (Index i = 0; i < count; ++i) {
@@ -184,7 +206,10 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
       device.synchronize();
       counting.barrier();
       const auto begin = Clock::now();
-      contestants[i]->exchange();
+      if (i < contestants.size())
+        contestants[i]->exchange();
+      else
+        rivals[i - contestants.size()].exchange();
       const double us = std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
       if (round < 0) continue;
       mine[i * static_cast<Index>(b.repeat) + static_cast<Index>(round)] = us;
@@ -202,9 +227,8 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
   if (me != 0) return std::nullopt;
   std::vector<ExchangeRow> rows;
   for (Index i = 0; i < count; ++i) {
-    const Schedule& s = schedules[i];
     ExchangeRow& row = rows.emplace_back();
-    row.algorithm = s.split + " " + s.transport, row.chunks = s.chunks, row.ranks = world;
+    row.ranks = world;
     row.hosts = (world + b.ranks_per_host - 1) / b.ranks_per_host;
     row.bytes_per_rank =
         static_cast<double>(b.tokens * b.shape.top_k * b.shape.hidden) * static_cast<double>(size_of(b.shape.dtype));
@@ -216,8 +240,17 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
       const Index at = count * row.times_us.size() + 2 * i;
       inter += one[at], intra += one[at + 1];
     }
-    predict(row, s, b, groups);
-    row.bytes_agree = inter == row.inter_bytes && intra == row.intra_bytes;
+    if (i < schedules.size()) {
+      const Schedule& s = schedules[i];
+      row.algorithm = s.split + " " + s.transport, row.chunks = s.chunks;
+      predict(row, s, b, groups);
+      row.bytes_agree = inter == row.inter_bytes && intra == row.intra_bytes;
+    } else {
+      const Rival& rival = rivals[i - schedules.size()];
+      row.algorithm = rival.algorithm, row.chunks = rival.chunks, row.bytes_agree = true;
+      row.inter_bytes = rival.inter_bytes, row.intra_bytes = rival.intra_bytes, row.nic_bytes = rival.nic_bytes;
+    }
+    if (b.nic_payload_GBps > 0) row.bound_us = row.nic_bytes / (b.nic_payload_GBps * 1e3);
   }
   return rows;
 }

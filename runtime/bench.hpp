@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -42,10 +43,23 @@ struct ExchangeRow {
   std::optional<double> bound_us;
 };
 
-// Collective over `communicator`, whose size must be the layout's world. Rank 0 gets a row a schedule, the others
-// nothing. Throws InvalidInput for a schedule that has no exchange, or tokens fewer than the ranks that cut them.
+// A sequence of somebody else's, timed in the same rounds: collective, and every round the same bytes of all ranks.
+struct Rival {
+  std::string algorithm;
+  int chunks = 1;
+  double inter_bytes = 0, intra_bytes = 0, nic_bytes = 0;
+  std::function<void()> exchange;
+};
+
+// Collective over `communicator`, whose size must be the layout's world. Rank 0 gets a row a schedule, then one a
+// rival, the others nothing. Throws InvalidInput for a schedule that has no exchange, or fewer tokens than ranks that
+// cut them.
 std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule> schedules, const ExchangeBench& bench,
-                                                       Communicator& communicator, Device& device);
+                                                       Communicator& communicator, Device& device,
+                                                       std::span<const Rival> rivals = {});
+
+// A JSON array, a row a line, keys in the order of the README of cli/.
+std::string rows_json(const std::vector<ExchangeRow>& rows);
 
 // Middle value; of an even number the mean of the middle two. `values` is not empty.
 double median(std::vector<double> values);

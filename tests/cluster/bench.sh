@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# bench.sh monta [--format json] [--launches 5] [--rounds 1] [--rate 200mbit] [--bytes 16M]
+# bench.sh monta|baselines [--format json] [--launches 5] [--rounds 1] [--rate 200mbit] [--bytes 16M]
 #
 # monta: 2 hosts x 8 ranks, TP=8, EP=2: tokens once for each TP rank (replicated), or an eighth each and then gathered
-# inside the host (sliced), in 1 to 32 chunks. Each launch runs all of them interleaved, after one round of warm-up.
-# Printed: medians over launches of each launch's median, and over the bound: the drawn payload through the busiest NIC
-# at 0.956 of its rate, which TCP and Ethernet headers leave (1448 of 1514 bytes a packet). TOPOMOE names the program.
+# inside the host (sliced), in 1 to 32 chunks.
+# baselines: the same, beside what others do (baselines.cpp), and once more with TP=1, EP=16 and a quarter of the bytes.
+# Each launch runs all variants interleaved, after one round of warm-up. Printed: medians over launches of each launch's
+# median, and over the bound: the drawn payload through the busiest NIC at 0.956 of its rate, which TCP and Ethernet
+# headers leave (1448 of 1514 bytes a packet). TOPOMOE names the program; baselines is beside it.
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 
@@ -19,7 +21,8 @@ if [ "${1:-}" = --launches-of ]; then # inside the cluster
   exit
 fi
 
-[ "${1:-}" = monta ] || fail "what? bench.sh monta [options]"
+case=${1:-}
+[ "$case" = monta ] || [ "$case" = baselines ] || fail "what? bench.sh monta|baselines [options]"
 shift
 format=text launches=5 rounds=1 rate=200mbit bytes=16M
 while [ $# -gt 0 ]; do
@@ -41,14 +44,17 @@ case $rate in
 esac
 # About half a millisecond of the rate: a NIC's own buffer, and few enough packets that two lanes share it evenly.
 burst=$(awk -v g="$GBps" 'BEGIN { b = 16384; while (b < 0.4e6 * g) b *= 2; print b }')
-program=("$(topomoe_binary)" bench alltoall --backend mpi --tp 8 --ep 2 --experts 8 --top-k 2 --bytes "$bytes"
-  --rate-GBps "$GBps" --variants replicated:flat:1,sliced:flat:1,sliced:flat:2,sliced:flat:4,sliced:flat:8,sliced:flat:16,sliced:flat:32
-  --warmup 1 --repeat "$rounds" --format json)
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT
-"$here/up.sh" --hosts 2 --rate "$rate" --burst "$burst" -- "$(readlink -f "$0")" --launches-of "$launches" "${program[@]}" >"$rows"
 
-awk -v format="$format" -v launches="$launches" '
+# PROGRAM ...: all launches of it, and the table
+measure() {
+  "$here/up.sh" --hosts 2 --rate "$rate" --burst "$burst" -- "$self" --launches-of "$launches" "$@" >"$rows"
+  awk -v format="$format" -v launches="$launches" "$table" "$rows"
+}
+
+self=$(readlink -f "$0")
+table='
   function value(key) { match($0, "\"" key "\":[^,}]*"); return substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3) }
   /"algorithm"/ {
     name = value("algorithm"); gsub("\"", "", name)
@@ -73,4 +79,18 @@ awk -v format="$format" -v launches="$launches" '
       sub(/"time_us_max":[^,]*/, sprintf("\"time_us_max\":%.1f", t[n]), row)
       print (v == 1 ? "[\n" : ",\n") row (v == variants ? "\n]" : "")
     }
-  }' "$rows"
+  }'
+
+topomoe=$(topomoe_binary)
+if [ "$case" = monta ]; then
+  variants=replicated:flat:1
+  for n in 1 2 4 8 16 32; do variants+=,sliced:flat:$n; done
+  measure "$topomoe" bench alltoall --backend mpi --tp 8 --ep 2 --experts 8 --top-k 2 --bytes "$bytes" \
+    --rate-GBps "$GBps" --variants "$variants" --warmup 1 --repeat "$rounds" --format json
+else
+  baselines=$(dirname "$topomoe")/baselines
+  [ -x "$baselines" ] || fail "no $baselines: build the target baselines"
+  all=$(numfmt --from=iec "$bytes")
+  measure "$baselines" --tp 8 --bytes "$all" --rate-GBps "$GBps" --repeat "$rounds"
+  measure "$baselines" --tp 1 --bytes $((all / 4)) --rate-GBps "$GBps" --repeat "$rounds"
+fi
