@@ -142,7 +142,7 @@ std::string text_of(const std::vector<ExchangeRow>& rows) {
 void deliver(const Context& context, const std::vector<ExchangeRow>& rows) {
   print(context.format == Format::json ? rows_json(rows) : text_of(rows));
   for (const ExchangeRow& r : rows)
-    if (!r.bytes_agree)
+    if (r.bytes_agree == false)
       throw Failure("bytes: " + r.algorithm + " handed other bytes to the transport than were drawn; please report it");
 }
 

@@ -1,9 +1,7 @@
 #include "runtime/bench.hpp"
 
 #include <algorithm>
-#include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "planner/plan/schedule_part.hpp"
 #include "runtime/communicator_counting.hpp"
@@ -145,33 +143,6 @@ void predict(ExchangeRow& row, const Schedule& schedule, const ExchangeBench& b,
 
 }  // namespace
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const Index n = values.size();
-  return (values[(n - 1) / 2] + values[n / 2]) / 2;
-}
-
-std::string rows_json(const std::vector<ExchangeRow>& rows) {
-  std::string out = "[";
-  for (const ExchangeRow& r : rows) {
-    const auto [low, high] = std::minmax_element(r.times_us.begin(), r.times_us.end());
-    nlohmann::ordered_json j{{"algorithm", r.algorithm},
-                             {"chunks", r.chunks},
-                             {"ranks", r.ranks},
-                             {"hosts", r.hosts},
-                             {"bytes_per_rank", r.bytes_per_rank},
-                             {"time_us_median", median(r.times_us)},
-                             {"time_us_min", *low},
-                             {"time_us_max", *high},
-                             {"inter_bytes", r.inter_bytes},
-                             {"intra_bytes", r.intra_bytes}};
-    j["bound_us"] = r.bound_us ? nlohmann::ordered_json(*r.bound_us) : nlohmann::ordered_json();
-    j["predicted_us"] = nullptr;
-    out += (&r == rows.data() ? "\n " : ",\n ") + j.dump();
-  }
-  return out + "\n]\n";
-}
-
 std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule> schedules, const ExchangeBench& b,
                                                        Communicator& communicator, Device& device,
                                                        std::span<const Rival> rivals) {
@@ -247,7 +218,7 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
       row.bytes_agree = inter == row.inter_bytes && intra == row.intra_bytes;
     } else {
       const Rival& rival = rivals[i - schedules.size()];
-      row.algorithm = rival.algorithm, row.chunks = rival.chunks, row.bytes_agree = true;
+      row.algorithm = rival.algorithm, row.chunks = rival.chunks;
       row.inter_bytes = rival.inter_bytes, row.intra_bytes = rival.intra_bytes, row.nic_bytes = rival.nic_bytes;
     }
     if (b.nic_payload_GBps > 0) row.bound_us = row.nic_bytes / (b.nic_payload_GBps * 1e3);

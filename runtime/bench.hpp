@@ -39,7 +39,7 @@ struct ExchangeRow {
   std::vector<double> times_us;             // one a repetition
   double inter_bytes = 0, intra_bytes = 0;  // payload of all ranks together, between hosts and inside: as drawn
   double nic_bytes = 0;                     // of it, through the busiest NIC in its busier direction
-  bool bytes_agree = false;                 // what was handed to the transport is what was drawn
+  std::optional<bool> bytes_agree;  // what was handed to the transport is what was drawn; nobody counts a rival's
   std::optional<double> bound_us;
 };
 

@@ -154,8 +154,11 @@ int run(int argc, char** argv) {
   if (tp > 1) add(TokenSplit::replicated, "flat", 1);
   for (const int chunks : tp > 1 ? std::vector{1, 4, 8, 16} : std::vector{1}) add(TokenSplit::sliced, "flat", chunks);
   if (others.local > 1 && others.local < ep) add(TokenSplit::sliced, "two_level", 1);
-  if (const auto out = bench_exchange(schedules, b, *mpi, *make_cpu_device(), rivals))
-    std::fputs(rows_json(*out).c_str(), stdout);
+  const auto out = bench_exchange(schedules, b, *mpi, *make_cpu_device(), rivals);
+  if (!out) return 0;
+  std::fputs(rows_json(*out).c_str(), stdout);
+  for (const ExchangeRow& row : *out)
+    if (row.bytes_agree == false) throw std::runtime_error(row.algorithm + " moved other bytes than were drawn");
   return 0;
 }
 

@@ -51,7 +51,7 @@ TEST(ExchangeBench, EveryExpertChosen_MovesTheBytesOfPaper) {
   }
   EXPECT_EQ(rows[2].chunks, 4);
   for (const ExchangeRow& row : rows) {
-    EXPECT_TRUE(row.bytes_agree) << row.algorithm;
+    EXPECT_EQ(row.bytes_agree, true) << row.algorithm;
     EXPECT_EQ(row.bytes_per_rank, 2048);
     EXPECT_EQ(row.hosts, 2);
     ASSERT_EQ(row.times_us.size(), 2U);
@@ -74,7 +74,7 @@ TEST(ExchangeBench, EveryTransport_HandsOverWhatWasDrawn) {
   ASSERT_EQ(rows.size(), schedules.size());
   double flat = 0, dedup = 0;
   for (const ExchangeRow& row : rows) {
-    EXPECT_TRUE(row.bytes_agree) << row.algorithm << " n=" << row.chunks;
+    EXPECT_EQ(row.bytes_agree, true) << row.algorithm << " n=" << row.chunks;
     EXPECT_GT(row.inter_bytes, 0) << row.algorithm;
     EXPECT_FALSE(row.bound_us) << "no rate was given";
     if (row.algorithm == "sliced flat") flat = row.inter_bytes;
