@@ -1,0 +1,85 @@
+// bench: what scripts read from it, and what it refuses.
+
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/command.hpp"
+
+namespace topomoe::testing {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct BenchCommand : Command {
+  ordered_json bench(const std::string& arguments) {
+    const Said said = topomoe("bench alltoall --format json --bytes 64K --repeat 2 " + arguments);
+    EXPECT_EQ(said.code, 0) << said.err << said.out;
+    return said.code == 0 ? ordered_json::parse(said.out) : ordered_json();
+  }
+};
+
+TEST_F(BenchCommand, Json_HasTheKeysInOrder) {
+  const ordered_json rows = bench("--tp 2 --ep 2 --per-host 2 --split replicated,sliced --chunks 1,4");
+  ASSERT_EQ(rows.size(), 4U);
+  for (const ordered_json& row : rows) {
+    std::string keys;
+    for (const auto& [key, value] : row.items()) keys += key + " ";
+    EXPECT_EQ(keys,
+              "algorithm chunks ranks hosts bytes_per_rank time_us_median time_us_min time_us_max inter_bytes "
+              "intra_bytes bound_us predicted_us ");
+    EXPECT_EQ(row.at("ranks"), 4);
+    EXPECT_EQ(row.at("hosts"), 2);
+    EXPECT_EQ(row.at("bytes_per_rank"), 65536);
+    EXPECT_TRUE(row.at("bound_us").is_null());
+    EXPECT_TRUE(row.at("predicted_us").is_null());
+    EXPECT_LE(row.at("time_us_min"), row.at("time_us_median"));
+    EXPECT_LE(row.at("time_us_median"), row.at("time_us_max"));
+  }
+  EXPECT_EQ(rows[0].at("algorithm"), "replicated flat");
+  EXPECT_EQ(rows[3].at("algorithm"), "sliced flat");
+  EXPECT_EQ(rows[3].at("chunks"), 4);
+  // TP 2: each of two ranks injects half of what both hold.
+  EXPECT_EQ(rows[0].at("inter_bytes").get<double>(), 2 * rows[2].at("inter_bytes").get<double>());
+}
+
+TEST_F(BenchCommand, Variants_AreTakenAsGiven) {
+  const ordered_json rows = bench("--ep 4 --per-host 2 --variants sliced:two_level:2,sliced:flat:1 --rate-GBps 1");
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].at("algorithm"), "sliced two_level");
+  EXPECT_EQ(rows[0].at("chunks"), 2);
+  EXPECT_EQ(rows[1].at("algorithm"), "sliced flat");
+  EXPECT_GT(rows[1].at("bound_us"), 0);
+}
+
+TEST_F(BenchCommand, SameSeed_DrawsTheSameBytes) {
+  const auto bytes = [&](const std::string& seed) {
+    return bench("--ep 4 --per-host 2 --skew 1.2 " + seed)[0]["inter_bytes"];
+  };
+  EXPECT_EQ(bytes("--seed 7"), bytes("--seed 7"));
+  EXPECT_NE(bytes("--seed 7"), bytes("--seed 8"));
+}
+
+TEST_F(BenchCommand, Text_HasARowAVariant) {
+  const Said said = topomoe("bench alltoall --ep 2 --bytes 64K --chunks 1,2");
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(std::count(said.out.begin(), said.out.end(), '\n'), 5) << said.out;
+}
+
+TEST_F(BenchCommand, BadInput_IsNamed) {
+  const auto refused = [&](const std::string& arguments, const std::vector<std::string>& words) {
+    const Said said = topomoe("bench alltoall " + arguments);
+    EXPECT_EQ(said.code, 2) << arguments << said.out;
+    expect_one_line(said.err, words);
+  };
+  refused("--ep 2 --variants sliced:flat", {"--variants", "sliced:flat:4"});
+  refused("--ep 2 --variants sliced:flat:0", {"--variants"});
+  refused("--ep 2 --variants sliced:nonsense:1", {"nonsense", "flat"});
+  refused("--ep 4 --transport two_level", {"--transport", "--per-host"});
+  refused("--tp 8 --ep 2 --bytes 16 --token-bytes 16", {"--bytes"});
+  refused("--ep 2 --token-bytes 6", {"--token-bytes"});
+  refused("--ep 2 --top-k 9", {"--top-k", "8 experts"});
+  refused("--ep 1", {"schedule"});
+  refused("--ranks 65 --ep 65", {"--ranks", "mpi"});
+}
+
+}  // namespace
+}  // namespace topomoe::testing

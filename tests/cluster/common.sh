@@ -1,0 +1,33 @@
+# What the scripts of this folder share; sourced.
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+
+# Exit code of "cannot be run here"; ctest calls it skipped.
+skip_code=77
+
+fail() {
+  echo "${0##*/}: $*" >&2
+  exit 1
+}
+
+# Says what this machine lacks for a cluster, and ends.
+require_cluster() {
+  local tool
+  skip() {
+    echo "${0##*/}: skipped: $*"
+    exit $skip_code
+  }
+  [ "$(id -u)" = 0 ] || skip "needs root, for network namespaces"
+  for tool in ip tc nsenter unshare mpirun; do
+    command -v "$tool" >/dev/null || skip "needs $tool (cmake/install-debian-packages.sh)"
+  done
+  unshare --net --mount --pid --fork true 2>/dev/null || skip "this machine allows no namespaces (a container without CAP_SYS_ADMIN?)"
+  unshare --net sh -c 'ip link add near type veth peer name far && tc qdisc add dev near root tbf rate 1mbit burst 16kb limit 1mb' \
+    2>/dev/null || skip "the kernel lacks veth or tbf, or a container forbids them (CAP_NET_ADMIN)"
+}
+
+# `topomoe`: $TOPOMOE, or the newest build of this tree.
+topomoe_binary() {
+  local found=${TOPOMOE:-$(ls -t "$here"/../../build/*/topomoe 2>/dev/null | head -1)}
+  [ -x "$found" ] || fail "no topomoe: build it, or name it in TOPOMOE"
+  readlink -f "$found"
+}
