@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -47,6 +48,8 @@ struct PassState {
   std::map<int, DeviceMemory> memory;  // by buffer that is not an alias
   std::map<int, std::byte*> bound;     // memory of others: the caller's tensors, and what stands in for steps left out
   std::map<int, DeviceMap> maps;       // by map
+  // Stands in for the router: writes ids and weights, [rows, top_k] of the tokens that this rank injects.
+  std::function<void(Lane, std::int32_t* ids, float* weights, std::int64_t rows)> router;
 };
 
 class Executor {
@@ -55,11 +58,10 @@ class Executor {
            const LayerGradients* gradients);
 
   // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp); buffers of
-  // Storage::pass are freed. Throws after aborting the communicator.
+  // Storage::pass are freed once the last step is over. Throws after aborting the communicator.
   void run(bool backward, std::span<const std::uint8_t> part = {});
   std::vector<StepTrace> take_trace() { return std::move(trace_); }
 
- private:
   struct Span {  // a resolved view
     std::byte* data;
     std::int64_t rows;
@@ -68,12 +70,15 @@ class Executor {
   };
 
   Span at(const View& view, int peer = -1);
+  // First row of each local expert, and the end.
+  std::vector<std::int64_t> expert_offsets(const View& rows);
+
+ private:
   std::byte* memory_of(int buffer);
   std::int64_t columns(const Buffer& b) const;
   DType dtype(const Buffer& b) const;
   std::size_t bytes_of_row(const Buffer& b) const { return static_cast<std::size_t>(row_bytes(b, widths_)); }
   const Buffer& buffer(const View& v) const { return c_.schedule.buffers[static_cast<std::size_t>(v.buffer)]; }
-  std::vector<std::int64_t> expert_offsets(const View& rows);
   std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
 
   void issue(const Step& s, StepTrace& trace, EventPtr& event);
