@@ -2,10 +2,11 @@
 //
 //   dispatch(tokens, ids, weights) -> what my experts are to compute, sorted by expert, and a handle
 //   combine(handle) -> for each token the sum over its experts of weight * output
+//   combine_backward, dispatch_backward: the same way for gradients, of tokens and of weights
 //
 // It runs the steps of the layer's own Schedule but for route and experts, so that with the same ids, weights and
 // experts the output has the same bits as MoeLayer's. Experts stand as there: even blocks by id over the EP group,
-// under ETP a shard of each, whose outputs are partial sums that combine adds up. Forward only. Not thread-safe.
+// under ETP a shard of each, whose outputs are partial sums that combine adds up. Not thread-safe.
 #pragma once
 
 #include <chrono>
@@ -28,10 +29,10 @@ struct DispatchShape {
 };
 
 // Rows for my experts, one expert after another; `rows` of each in order of id. A schedule in r pieces gives r batches.
-// Both tensors are [sum of rows, hidden] of the shape's dtype in memory that lives until combine.
+// Both tensors are [sum of rows, hidden] of the shape's dtype.
 struct ExpertBatch {
-  const void* inputs = nullptr;
-  void* outputs = nullptr;  // to be written, complete, before combine is called
+  const void* inputs = nullptr;  // of dispatch: lives as long as the handle
+  void* outputs = nullptr;       // to be written, complete, before the next call; then gone
   std::vector<std::int64_t> rows;
 };
 
@@ -62,6 +63,14 @@ class Dispatcher {
   Handle dispatch(const void* tokens, std::int64_t rows, const std::int32_t* ids, const float* weights);
   // Collective; once a handle. output: [rows, hidden].
   void combine(Handle& handle, void* output);
+
+  // Collective, after combine, once a handle. Batch by batch as dispatch gave them: `inputs` is the gradient of what
+  // the caller wrote (weights applied), the gradient of what it read goes to `outputs`. Throws InvalidInput for a
+  // schedule whose backward has other pieces than its forward.
+  std::span<const ExpertBatch> combine_backward(Handle& handle, const void* output_gradients);
+  // Collective. Overwrites the gradients of tokens [rows, hidden], through the experts alone, and of the weights [rows,
+  // top_k]; a router's own backward adds the rest.
+  void dispatch_backward(Handle& handle, void* token_gradients, float* weight_gradients);
 
  private:
   struct Impl;

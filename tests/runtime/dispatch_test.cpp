@@ -22,17 +22,17 @@ DispatchShape shape_of(const LayerCase& c) { return {c.shape.hidden, c.shape.exp
 
 struct Routing {
   std::vector<std::int32_t> ids;
-  std::vector<float> weights;
+  std::vector<float> weights, probabilities;
 };
 
 // A router of the caller's: the layer's own, so that there is something to compare with.
 Routing route(const LayerCase& c, const RankTensors& t, Device& device) {
   const auto pairs = static_cast<std::size_t>(t.rows * c.shape.top_k);
-  Routing out{std::vector<std::int32_t>(pairs), std::vector<float>(pairs)};
-  std::vector<float> probabilities(static_cast<std::size_t>(t.rows * c.shape.experts));
+  Routing out{std::vector<std::int32_t>(pairs), std::vector<float>(pairs),
+              std::vector<float>(static_cast<std::size_t>(t.rows * c.shape.experts))};
   device.router(Lane::compute, {.tokens = t.x.data(),
                                 .weight = t.router.data(),
-                                .probabilities = probabilities.data(),
+                                .probabilities = out.probabilities.data(),
                                 .ids = out.ids.data(),
                                 .weights = out.weights.data(),
                                 .rows = t.rows,
@@ -44,17 +44,41 @@ Routing route(const LayerCase& c, const RankTensors& t, Device& device) {
   return out;
 }
 
+// Its gradients on top of those that came through the experts.
+void route_backward(const LayerCase& c, const RankTensors& t, const Routing& r, const std::vector<float>& dweights,
+                    std::vector<std::byte>& dx, Device& device) {
+  std::vector<float> scratch(r.probabilities.size());
+  device.router_backward(Lane::compute, {.tokens = t.x.data(),
+                                         .weight = t.router.data(),
+                                         .probabilities = r.probabilities.data(),
+                                         .ids = r.ids.data(),
+                                         .weight_grads = dweights.data(),
+                                         .logit_grads = scratch.data(),
+                                         .token_grads = dx.data(),
+                                         .rows = t.rows,
+                                         .hidden = c.shape.hidden,
+                                         .experts = c.shape.experts,
+                                         .k = c.shape.top_k,
+                                         .renormalize = c.shape.renormalize,
+                                         .dtype = c.dtype});
+}
+
+struct Kept {
+  std::vector<std::byte> gate, up;
+};
+
 // Experts of the caller's: the same kernel on each batch.
-void compute(const LayerCase& c, const RankTensors& t, const ExpertBatch& batch, Device& device) {
+Kept compute(const LayerCase& c, const RankTensors& t, const ExpertBatch& batch, Device& device) {
   std::vector<std::int64_t> offsets(batch.rows.size() + 1, 0);
   std::partial_sum(batch.rows.begin(), batch.rows.end(), offsets.begin() + 1);
   const std::int64_t ffn = c.shape.ffn / c.layout.etp;
   const auto inner = static_cast<std::size_t>(offsets.back() * ffn) * size_of(c.dtype);
-  std::vector<std::byte> gate(inner), up(inner), act(inner);
+  Kept kept{std::vector<std::byte>(inner), std::vector<std::byte>(inner)};
+  std::vector<std::byte> act(inner);
   device.grouped_ffn(Lane::compute, {.in = batch.inputs,
                                      .out = batch.outputs,
-                                     .gate = gate.data(),
-                                     .up = up.data(),
+                                     .gate = kept.gate.data(),
+                                     .up = kept.up.data(),
                                      .act = act.data(),
                                      .w_gate = t.gate.data(),
                                      .w_up = t.up.data(),
@@ -63,32 +87,72 @@ void compute(const LayerCase& c, const RankTensors& t, const ExpertBatch& batch,
                                      .hidden = c.shape.hidden,
                                      .ffn = ffn,
                                      .dtype = c.dtype});
+  return kept;
 }
 
-void expect_the_layers_bits(const LayerCase& c, const Schedule& schedule) {
+void compute_backward(const LayerCase& c, const RankTensors& t, const Kept& kept, const ExpertBatch& batch,
+                      Device& device) {
+  std::vector<std::int64_t> offsets(batch.rows.size() + 1, 0);
+  std::partial_sum(batch.rows.begin(), batch.rows.end(), offsets.begin() + 1);
+  std::vector<std::byte> gate(kept.gate.size()), up(kept.gate.size()), act(kept.gate.size());
+  device.grouped_ffn_dgrad(Lane::compute, {.out_grad = batch.inputs,
+                                           .in_grad = batch.outputs,
+                                           .gate = kept.gate.data(),
+                                           .up = kept.up.data(),
+                                           .gate_grad = gate.data(),
+                                           .up_grad = up.data(),
+                                           .act = act.data(),
+                                           .w_gate = t.gate.data(),
+                                           .w_up = t.up.data(),
+                                           .w_down = t.down.data(),
+                                           .offsets = offsets,
+                                           .hidden = c.shape.hidden,
+                                           .ffn = c.shape.ffn / c.layout.etp,
+                                           .dtype = c.dtype});
+}
+
+void expect_the_layers_bits(const LayerCase& c, const Schedule& schedule, bool other_pieces) {
   SCOPED_TRACE(schedule.name + ", " + describe(c));
   const ReferenceWeights weights = make_weights(c);
   run_inproc(c.layout.world, [&](Communicator& ranks) {
     const auto device = make_cpu_device();
     RankTensors t(c, weights, ranks.rank());
     MoeLayer layer = make_layer(c, schedule, ranks, *device);
-    layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
+    auto whole = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
+    layer.backward(whole, t.dy.data(), t.dx.data(), t.weights(), t.gradients());
 
     Dispatcher dispatcher(schedule, c.layout, c.gpus_per_node, shape_of(c), ranks, *device);
     const Routing routing = route(c, t, *device);
     std::vector<std::byte> y(t.y.size(), std::byte{0x7F});
     auto handle = dispatcher.dispatch(t.x.data(), t.rows, routing.ids.data(), routing.weights.data());
     EXPECT_EQ(handle.batches().size(), static_cast<std::size_t>(schedule.pieces));
-    for (const ExpertBatch& batch : handle.batches()) compute(c, t, batch, *device);
+    std::vector<Kept> kept;
+    for (const ExpertBatch& batch : handle.batches()) kept.push_back(compute(c, t, batch, *device));
     dispatcher.combine(handle, y.data());
     EXPECT_TRUE(y == t.y) << "rank " << ranks.rank();
     EXPECT_TRUE(y.empty() || y != std::vector<std::byte>(y.size()));
+
+    std::vector<std::byte> dx(t.dx.size(), std::byte{0x7F});
+    std::vector<float> dweights(routing.weights.size(), -1);
+    if (other_pieces) {
+      EXPECT_THROW(dispatcher.combine_backward(handle, t.dy.data()), InvalidInput);
+      return;
+    }
+    const auto gradients = dispatcher.combine_backward(handle, t.dy.data());
+    ASSERT_EQ(gradients.size(), kept.size());
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+      EXPECT_EQ(gradients[i].rows, handle.batches()[i].rows);
+      compute_backward(c, t, kept[i], gradients[i], *device);
+    }
+    dispatcher.dispatch_backward(handle, dx.data(), dweights.data());
+    route_backward(c, t, routing, dweights, dx, *device);
+    EXPECT_TRUE(dx == t.dx) << "rank " << ranks.rank();
   });
 }
 
 class DispatchOf : public ::testing::TestWithParam<std::string_view> {};
 
-TEST_P(DispatchOf, CombineOfOwnExperts_HasTheLayersBits_EverySplitAndFold) {
+TEST_P(DispatchOf, WithOwnExperts_HasTheLayersBits_EverySplitAndFold) {
   int run = 0;
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const auto& [tp, etp, sp] :
@@ -98,7 +162,9 @@ TEST_P(DispatchOf, CombineOfOwnExperts_HasTheLayersBits_EverySplitAndFold) {
           const Layout l = layout(8, tp, etp, 4, sp);
           if (!applies(GetParam(), l, 4)) continue;
           ScheduleRequest r = request(l, split, chunks, pieces);
-          if (run % 3 == 1) r.backward_chunks = 3, r.backward_pieces = 3;  // then weights are not saved
+          const bool other_pieces = run % 5 == 1;
+          if (other_pieces) r.backward_chunks = 3, r.backward_pieces = 3;
+          if (run % 5 == 3) r.backward_chunks = 3 * pieces, r.backward_pieces = pieces;
           if (!find_transport(GetParam()).refuses(r).empty()) continue;
           expect_the_layers_bits({.layout = l,
                                   .gpus_per_node = 4,
@@ -106,7 +172,7 @@ TEST_P(DispatchOf, CombineOfOwnExperts_HasTheLayersBits_EverySplitAndFold) {
                                   .tokens = {9, 0, 5, 1},
                                   .dtype = dtype,
                                   .seed = static_cast<std::uint64_t>(++run)},
-                                 build_schedule(GetParam(), r));
+                                 build_schedule(GetParam(), r), other_pieces);
         }
   EXPECT_GE(run, 24);
 }
@@ -134,6 +200,20 @@ TEST(Dispatch, ByHand_ForeignRouterAndExperts) {
     dispatcher.combine(handle, y.data());
     EXPECT_EQ(y, (std::vector<float>{10, 10, 60}));
     EXPECT_THROW(dispatcher.combine(handle, y.data()), InvalidInput);
+
+    // dy = 1 2 3: what comes to the experts is weight * dy = 1 (token 1), 1, 6; dx through experts of slope 10 is 10
+    // times that, and the weights' gradients are dy * 10 x.
+    const std::vector<float> dy{1, 2, 3};
+    std::vector<float> dx(3), dweights(3);
+    EXPECT_THROW(dispatcher.dispatch_backward(handle, dx.data(), dweights.data()), InvalidInput);
+    const auto gradients = dispatcher.combine_backward(handle, dy.data());
+    ASSERT_EQ(gradients.size(), 1U);
+    const auto* dout = static_cast<const float*>(gradients[0].inputs);
+    EXPECT_EQ(std::vector<float>(dout, dout + 3), (std::vector<float>{1, 1, 6}));
+    for (int i = 0; i < 3; ++i) static_cast<float*>(gradients[0].outputs)[i] = 10 * dout[i];
+    dispatcher.dispatch_backward(handle, dx.data(), dweights.data());
+    EXPECT_EQ(dx, (std::vector<float>{10, 10, 60}));
+    EXPECT_EQ(dweights, (std::vector<float>{10, 40, 90}));
   });
 }
 
