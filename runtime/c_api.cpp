@@ -8,6 +8,7 @@
 #include <iterator>
 #include <memory>
 #include <new>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "runtime/communicator_inproc.hpp"
 #include "runtime/communicator_mpi.hpp"
 #include "runtime/device_cpu.hpp"
+#include "topomoe/dispatch.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/moe_layer.hpp"
 #include "topomoe/plan.hpp"
@@ -43,6 +45,20 @@ struct Layer {
 
 }  // namespace
 
+struct topomoe_dispatcher {
+  struct Value {
+    std::shared_ptr<topomoe::Communicator> communicator;
+    std::shared_ptr<topomoe::Device> device;
+    topomoe::Dispatcher value;
+  };
+  std::shared_ptr<Value> value;
+};
+struct topomoe_dispatched {
+  std::shared_ptr<topomoe_dispatcher::Value> dispatcher;
+  std::int64_t rows;
+  topomoe::Dispatcher::Handle handle;
+  std::span<const topomoe::ExpertBatch> batches;  // of the handle
+};
 struct topomoe_layer {
   std::shared_ptr<Layer> value;
 };
@@ -142,6 +158,29 @@ topomoe::LayerWeights weights_from(const topomoe_weights* given) {
 
 void require_rows(const void* tensor, std::int64_t rows, const char* name) {
   if (tensor == nullptr && rows > 0) throw InvalidInput(name, "null", "it has " + std::to_string(rows) + " rows");
+}
+
+topomoe_layer_config config_from(const topomoe_layer_config* given) {
+  static constexpr topomoe_layer_config kAsPlanned = TOPOMOE_LAYER_CONFIG_INIT;
+  const topomoe_layer_config c = read_struct(given != nullptr ? *given : kAsPlanned, "config");
+  if (c.hidden < 0) throw InvalidInput("config.hidden", std::to_string(c.hidden), "at least 1, or 0 as planned");
+  if (c.ffn < 0) throw InvalidInput("config.ffn", std::to_string(c.ffn), "at least 1, or 0 as planned");
+  if (c.dtype < -1 || c.dtype > TOPOMOE_BF16)
+    throw InvalidInput("config.dtype", std::to_string(c.dtype), "TOPOMOE_F32, TOPOMOE_BF16, or -1 as planned");
+  if (c.deadline_ms < 0) throw InvalidInput("config.deadline_ms", std::to_string(c.deadline_ms), "at least 1, or 0");
+  return c;
+}
+
+topomoe::LayerShape shape_of(const topomoe::Plan& plan, const topomoe_layer_config& c) {
+  topomoe::LayerShape shape = shape_of(plan, c.kind);
+  if (c.hidden > 0) shape.hidden = c.hidden;
+  if (c.ffn > 0) shape.ffn = c.ffn;
+  if (c.dtype >= 0) shape.dtype = c.dtype == TOPOMOE_F32 ? topomoe::DType::f32 : topomoe::DType::bf16;
+  return shape;
+}
+
+std::chrono::milliseconds deadline_of(const topomoe_layer_config& c) {
+  return std::chrono::milliseconds(c.deadline_ms > 0 ? c.deadline_ms : 30000);
 }
 
 void read_plan_text(const std::string& text, const std::string& name, topomoe_plan** plan) {
@@ -261,24 +300,13 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
     const topomoe::Plan& p = require(plan, "plan").value;
     const auto& ranks = require(communicator, "communicator").value;
     const auto& on = require(device, "device").value;
-    const topomoe_layer_config as_planned = TOPOMOE_LAYER_CONFIG_INIT;
-    const topomoe_layer_config c = read_struct(config != nullptr ? *config : as_planned, "config");
+    const topomoe_layer_config c = config_from(config);
     const topomoe::Schedule& schedule = schedule_of(p, c.kind);
     const std::string more = unlike(p, c.kind);
     if (!more.empty() && c.accept_unlike == 0)
       throw InvalidInput("plan", p.model.name + " has " + more,
                          "they are not executed; config.accept_unlike = 1 runs the layer without");
-    topomoe::LayerShape shape = shape_of(p, c.kind);
-    if (c.hidden < 0) throw InvalidInput("config.hidden", std::to_string(c.hidden), "at least 1, or 0 as planned");
-    if (c.ffn < 0) throw InvalidInput("config.ffn", std::to_string(c.ffn), "at least 1, or 0 as planned");
-    if (c.dtype < -1 || c.dtype > TOPOMOE_BF16)
-      throw InvalidInput("config.dtype", std::to_string(c.dtype), "TOPOMOE_F32, TOPOMOE_BF16, or -1 as planned");
-    if (c.deadline_ms < 0) throw InvalidInput("config.deadline_ms", std::to_string(c.deadline_ms), "at least 1, or 0");
-    if (c.hidden > 0) shape.hidden = c.hidden;
-    if (c.ffn > 0) shape.ffn = c.ffn;
-    if (c.dtype >= 0) shape.dtype = c.dtype == TOPOMOE_F32 ? topomoe::DType::f32 : topomoe::DType::bf16;
-    topomoe::MoeLayer value(schedule, p.layout, p.topology.gpus_per_node, shape, *ranks, *on,
-                            std::chrono::milliseconds(c.deadline_ms > 0 ? c.deadline_ms : 30000));
+    topomoe::MoeLayer value(schedule, p.layout, p.topology.gpus_per_node, shape_of(p, c), *ranks, *on, deadline_of(c));
     *layer = new topomoe_layer{std::make_shared<Layer>(Layer{ranks, on, std::move(value)})};
   });
 }
@@ -316,3 +344,83 @@ topomoe_status topomoe_backward(topomoe_layer* layer, topomoe_handle* handle, co
 }
 
 void topomoe_handle_free(topomoe_handle* handle) { delete handle; }
+
+topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_communicator* communicator,
+                                         topomoe_device* device, const topomoe_layer_config* config,
+                                         topomoe_dispatcher** dispatcher) {
+  return guarded([&] {
+    require(dispatcher, "dispatcher") = nullptr;
+    const topomoe::Plan& p = require(plan, "plan").value;
+    const auto& ranks = require(communicator, "communicator").value;
+    const auto& on = require(device, "device").value;
+    const topomoe_layer_config c = config_from(config);
+    if (c.ffn != 0) throw InvalidInput("config.ffn", std::to_string(c.ffn), "0: the experts are the caller's");
+    const topomoe::Schedule& schedule = schedule_of(p, c.kind);
+    const topomoe::LayerShape s = shape_of(p, c);
+    topomoe::Dispatcher value(schedule, p.layout, p.topology.gpus_per_node, {s.hidden, s.experts, s.top_k, s.dtype},
+                              *ranks, *on, deadline_of(c));
+    *dispatcher = new topomoe_dispatcher{
+        std::make_shared<topomoe_dispatcher::Value>(topomoe_dispatcher::Value{ranks, on, std::move(value)})};
+  });
+}
+
+void topomoe_dispatcher_free(topomoe_dispatcher* dispatcher) { delete dispatcher; }
+
+topomoe_status topomoe_dispatch(topomoe_dispatcher* dispatcher, const void* tokens, int64_t rows, const int32_t* ids,
+                                const float* weights, topomoe_dispatched** dispatched) {
+  return guarded([&] {
+    require(dispatched, "dispatched") = nullptr;
+    const auto& d = require(dispatcher, "dispatcher").value;
+    require_rows(tokens, rows, "tokens");
+    require_rows(ids, rows, "ids");
+    require_rows(weights, rows, "weights");
+    auto handle = d->value.dispatch(tokens, rows, ids, weights);
+    const auto batches = handle.batches();
+    *dispatched = new topomoe_dispatched{d, rows, std::move(handle), batches};
+  });
+}
+
+topomoe_status topomoe_batches(const topomoe_dispatched* dispatched, int32_t* count) {
+  return guarded(
+      [&] { require(count, "count") = static_cast<std::int32_t>(require(dispatched, "dispatched").batches.size()); });
+}
+
+topomoe_status topomoe_get_batch(const topomoe_dispatched* dispatched, int32_t index, topomoe_batch* batch) {
+  return guarded([&] {
+    const auto& batches = require(dispatched, "dispatched").batches;
+    const topomoe_batch given = read_struct(require(batch, "batch"), "batch");
+    if (index < 0 || index >= static_cast<int>(batches.size()))
+      throw InvalidInput("index", std::to_string(index), "there are " + std::to_string(batches.size()) + " batches");
+    const topomoe::ExpertBatch& b = batches[static_cast<std::size_t>(index)];
+    *batch = {given.size, given.version, static_cast<std::int32_t>(b.rows.size()), b.rows.data(), b.inputs, b.outputs};
+  });
+}
+
+topomoe_status topomoe_combine(topomoe_dispatched* dispatched, void* output) {
+  return guarded([&] {
+    topomoe_dispatched& d = require(dispatched, "dispatched");
+    require_rows(output, d.rows, "output");
+    d.dispatcher->value.combine(d.handle, output);
+  });
+}
+
+topomoe_status topomoe_combine_backward(topomoe_dispatched* dispatched, const void* output_gradients) {
+  return guarded([&] {
+    topomoe_dispatched& d = require(dispatched, "dispatched");
+    require_rows(output_gradients, d.rows, "output_gradients");
+    d.batches = d.dispatcher->value.combine_backward(d.handle, output_gradients);
+  });
+}
+
+topomoe_status topomoe_dispatch_backward(topomoe_dispatched* dispatched, void* token_gradients,
+                                         float* weight_gradients) {
+  return guarded([&] {
+    topomoe_dispatched& d = require(dispatched, "dispatched");
+    require_rows(token_gradients, d.rows, "token_gradients");
+    require_rows(weight_gradients, d.rows, "weight_gradients");
+    d.dispatcher->value.dispatch_backward(d.handle, token_gradients, weight_gradients);
+    d.batches = {};
+  });
+}
+
+void topomoe_dispatched_free(topomoe_dispatched* dispatched) { delete dispatched; }

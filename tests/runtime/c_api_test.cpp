@@ -224,6 +224,67 @@ TEST(CApi, LayerThatHasMore_IsRefusedUnlessAccepted) {
             "plan: tiny has shared experts: they are not executed; config.accept_unlike = 1 runs the layer without");
 }
 
+// Experts that return what they get, on both ranks of each ETP group, whose outputs are added up; both weights 1/2:
+// y = 2 x. Back: dx = 2 dy, and the gradient of each weight is dy . 2 x.
+TEST(CApi, DispatchAndCombine_WithExpertsThatReturnTheirInput) {
+  Opened o;
+  std::vector<std::string> errors(4);
+  std::vector<std::thread> threads;
+  for (std::size_t r = 0; r < 4; ++r)
+    threads.emplace_back([&, r] {
+      topomoe_layer_config config = TOPOMOE_LAYER_CONFIG_INIT;
+      config.dtype = TOPOMOE_F32;
+      topomoe_dispatcher* dispatcher = nullptr;
+      topomoe_dispatched* pass = nullptr;
+      constexpr std::size_t kRows = 5, kHidden = 16;
+      std::vector<float> x(kRows * kHidden), y(x.size()), dx(x.size()), weights(2 * kRows, 0.5F), dweights(2 * kRows);
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i + r / 2);  // alike in a TP group
+      const std::vector<float> dy(x.size(), 1);
+      const std::vector<std::int32_t> ids{0, 3, 1, 2, 2, 0, 3, 1, 0, 1};
+      const auto echo = [&] {
+        std::int32_t count = 0;
+        EXPECT_EQ(topomoe_batches(pass, &count), TOPOMOE_OK);
+        for (std::int32_t i = 0; i < count; ++i) {
+          topomoe_batch batch = TOPOMOE_BATCH_INIT;
+          EXPECT_EQ(topomoe_get_batch(pass, i, &batch), TOPOMOE_OK) << last();
+          EXPECT_EQ(batch.experts, 2);
+          const auto values = static_cast<std::size_t>(batch.rows[0] + batch.rows[1]) * kHidden;
+          std::copy_n(static_cast<const float*>(batch.inputs), values, static_cast<float*>(batch.outputs));
+        }
+        return TOPOMOE_OK;
+      };
+      topomoe_status status = topomoe_dispatcher_create(o.plan, o.ranks[r], o.device, &config, &dispatcher);
+      if (status == TOPOMOE_OK)
+        status = topomoe_dispatch(dispatcher, x.data(), kRows, ids.data(), weights.data(), &pass);
+      topomoe_dispatcher_free(dispatcher);
+      if (status == TOPOMOE_OK) status = echo();
+      if (status == TOPOMOE_OK) status = topomoe_combine(pass, y.data());
+      if (status == TOPOMOE_OK) status = topomoe_combine_backward(pass, dy.data());
+      if (status == TOPOMOE_OK) status = echo();
+      if (status == TOPOMOE_OK) status = topomoe_dispatch_backward(pass, dx.data(), dweights.data());
+      if (status != TOPOMOE_OK) {
+        errors[r] = last();
+        topomoe_communicator_abort(o.ranks[r], "the test failed");
+      } else {
+        EXPECT_EQ(topomoe_combine(pass, y.data()), TOPOMOE_INVALID_INPUT);
+        EXPECT_EQ(last(), "handle: next for it is nothing: combine comes once, in order");
+      }
+      topomoe_dispatched_free(pass);
+      for (std::size_t row = 0; row < kRows; ++row) {
+        float sum = 0;
+        for (std::size_t i = row * kHidden; i < (row + 1) * kHidden; ++i) {
+          sum += 2 * x[i];
+          EXPECT_EQ(y[i], 2 * x[i]);
+          EXPECT_EQ(dx[i], 2);
+        }
+        EXPECT_EQ(dweights[2 * row], sum);
+        EXPECT_EQ(dweights[2 * row + 1], sum);
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
 TEST(CApi, AbortOfOneRank_EndsTheOthersForwardWithATransportError) {
   const LayerCase c{.layout = tiny().layout, .gpus_per_node = 2, .tokens = {13, 7}};
   const ReferenceWeights weights = make_weights(c);
