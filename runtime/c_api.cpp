@@ -7,122 +7,30 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
-#include <new>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "runtime/c_api.hpp"
 #include "runtime/communicator_inproc.hpp"
 #include "runtime/communicator_mpi.hpp"
 #include "runtime/device_cpu.hpp"
-#include "topomoe/dispatch.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/moe_layer.hpp"
 #include "topomoe/plan.hpp"
 #include "topomoe/topomoe.h"
 
-using topomoe::InvalidInput;
-
-struct topomoe_plan {
-  topomoe::Plan value;
-};
-struct topomoe_communicator {
-  std::shared_ptr<topomoe::Communicator> value;
-};
-struct topomoe_device {
-  std::shared_ptr<topomoe::Device> value;
-};
-
-namespace {
-
-// In this order: the layer goes first, then what it refers to.
-struct Layer {
-  std::shared_ptr<topomoe::Communicator> communicator;
-  std::shared_ptr<topomoe::Device> device;
-  topomoe::MoeLayer value;
-};
-
-}  // namespace
-
-struct topomoe_dispatcher {
-  struct Value {
-    std::shared_ptr<topomoe::Communicator> communicator;
-    std::shared_ptr<topomoe::Device> device;
-    topomoe::Dispatcher value;
-  };
-  std::shared_ptr<Value> value;
-};
-struct topomoe_dispatched {
-  std::shared_ptr<topomoe_dispatcher::Value> dispatcher;
-  std::int64_t rows;
-  topomoe::Dispatcher::Handle handle;
-  std::span<const topomoe::ExpertBatch> batches;  // of the handle
-};
-struct topomoe_layer {
-  std::shared_ptr<Layer> value;
-};
-struct topomoe_handle {
-  std::shared_ptr<Layer> layer;
-  std::int64_t rows;
-  topomoe::MoeLayer::Handle value;
-};
-
+namespace topomoe::c_api {
 namespace {
 
 // Room for one line: an error must be told even where there is no memory left.
 thread_local char last_error[1024] = "";
 
+}  // namespace
+
 topomoe_status failed(topomoe_status status, const char* why) noexcept {
   std::snprintf(last_error, sizeof last_error, "%s", why);
   return status;
-}
-
-template <class Body>
-topomoe_status guarded(Body body) noexcept {
-  try {
-    body();
-    return TOPOMOE_OK;
-  } catch (const InvalidInput& e) {
-    return failed(TOPOMOE_INVALID_INPUT, e.what());
-  } catch (const topomoe::MissingEnvironment& e) {
-    return failed(TOPOMOE_MISSING_ENVIRONMENT, e.what());
-  } catch (const topomoe::TransportError& e) {
-    return failed(TOPOMOE_TRANSPORT_ERROR, e.what());
-  } catch (const std::bad_alloc&) {
-    return failed(TOPOMOE_MISSING_ENVIRONMENT, "memory: exhausted");
-  } catch (const std::exception& e) {
-    return failed(TOPOMOE_INTERNAL_ERROR, e.what());
-  } catch (...) {
-    return failed(TOPOMOE_INTERNAL_ERROR, "something was thrown that is no error");
-  }
-}
-
-template <class T>
-T& require(T* pointer, const char* name) {
-  if (pointer == nullptr) throw InvalidInput(name, "null", "a pointer is needed");
-  return *pointer;
-}
-
-// A struct of this version; a longer one, of a later header, only if the library knows all that is set in it.
-template <class T>
-T read_struct(const T& from, const char* name) {
-  const std::string field(name);
-  constexpr std::size_t head = offsetof(T, version) + sizeof(std::uint32_t);
-  if (from.size < head || from.size > 4096)
-    throw InvalidInput(field + ".size", std::to_string(from.size), "fill the struct with its _INIT macro");
-  if (from.version != TOPOMOE_ABI_VERSION)
-    throw InvalidInput(field + ".version", std::to_string(from.version),
-                       "this library speaks " + std::to_string(TOPOMOE_ABI_VERSION));
-  if (from.size < sizeof(T))
-    throw InvalidInput(field + ".size", std::to_string(from.size),
-                       "version " + std::to_string(from.version) + " has " + std::to_string(sizeof(T)) + " bytes");
-  const auto* bytes = reinterpret_cast<const unsigned char*>(&from);
-  for (std::size_t i = sizeof(T); i < from.size; ++i)
-    if (bytes[i] != 0)
-      throw InvalidInput(field + ".size", std::to_string(from.size),
-                         "it sets a field that this library (" + std::to_string(sizeof(T)) + " bytes) does not know");
-  return from;
 }
 
 const topomoe::Schedule& schedule_of(const topomoe::Plan& plan, int kind) {
@@ -135,25 +43,6 @@ const topomoe::Schedule& schedule_of(const topomoe::Plan& plan, int kind) {
 topomoe::LayerShape shape_of(const topomoe::Plan& plan, int kind) {
   const topomoe::MoeKind k = topomoe::moe_kind(plan.model, kind);
   return {plan.model.hidden, k.expert_ffn, k.experts, k.top_k, plan.model.renormalize, plan.job.dtype};
-}
-
-// What the planned layer does beyond softmax routing to SwiGLU experts.
-std::string unlike(const topomoe::Plan& plan, int kind) {
-  if (topomoe::moe_kind(plan.model, kind).shared_ffn > 0) return "shared experts";
-  if (plan.model.scoring == topomoe::Scoring::sigmoid) return "sigmoid scoring";
-  if (plan.model.router_groups > 1) return "group-limited routing";
-  if (!plan.model.gated_ffn) return "experts without a gate";
-  if (plan.job.capacity_factor > 0) return "a capacity factor";
-  return {};
-}
-
-topomoe::LayerWeights weights_from(const topomoe_weights* given) {
-  const topomoe_weights w = read_struct(require(given, "weights"), "weights");
-  require(w.router, "weights.router");
-  for (const auto& [pointer, name] :
-       {std::pair{w.gate, "weights.gate"}, {w.up, "weights.up"}, {w.down, "weights.down"}})
-    if (pointer == nullptr) throw InvalidInput(name, "null", "every rank holds experts");
-  return {w.router, w.gate, w.up, w.down};
 }
 
 void require_rows(const void* tensor, std::int64_t rows, const char* name) {
@@ -181,6 +70,53 @@ topomoe::LayerShape shape_of(const topomoe::Plan& plan, const topomoe_layer_conf
 
 std::chrono::milliseconds deadline_of(const topomoe_layer_config& c) {
   return std::chrono::milliseconds(c.deadline_ms > 0 ? c.deadline_ms : 30000);
+}
+
+}  // namespace topomoe::c_api
+
+using namespace topomoe::c_api;
+
+using topomoe::InvalidInput;
+
+namespace {
+
+// In this order: the layer goes first, then what it refers to.
+struct Layer {
+  std::shared_ptr<topomoe::Communicator> communicator;
+  std::shared_ptr<topomoe::Device> device;
+  topomoe::MoeLayer value;
+};
+
+}  // namespace
+
+struct topomoe_layer {
+  std::shared_ptr<Layer> value;
+};
+struct topomoe_handle {
+  std::shared_ptr<Layer> layer;
+  std::int64_t rows;
+  topomoe::MoeLayer::Handle value;
+};
+
+namespace {
+
+// What the planned layer does beyond softmax routing to SwiGLU experts.
+std::string unlike(const topomoe::Plan& plan, int kind) {
+  if (topomoe::moe_kind(plan.model, kind).shared_ffn > 0) return "shared experts";
+  if (plan.model.scoring == topomoe::Scoring::sigmoid) return "sigmoid scoring";
+  if (plan.model.router_groups > 1) return "group-limited routing";
+  if (!plan.model.gated_ffn) return "experts without a gate";
+  if (plan.job.capacity_factor > 0) return "a capacity factor";
+  return {};
+}
+
+topomoe::LayerWeights weights_from(const topomoe_weights* given) {
+  const topomoe_weights w = read_struct(require(given, "weights"), "weights");
+  require(w.router, "weights.router");
+  for (const auto& [pointer, name] :
+       {std::pair{w.gate, "weights.gate"}, {w.up, "weights.up"}, {w.down, "weights.down"}})
+    if (pointer == nullptr) throw InvalidInput(name, "null", "every rank holds experts");
+  return {w.router, w.gate, w.up, w.down};
 }
 
 void read_plan_text(const std::string& text, const std::string& name, topomoe_plan** plan) {
@@ -344,83 +280,3 @@ topomoe_status topomoe_backward(topomoe_layer* layer, topomoe_handle* handle, co
 }
 
 void topomoe_handle_free(topomoe_handle* handle) { delete handle; }
-
-topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_communicator* communicator,
-                                         topomoe_device* device, const topomoe_layer_config* config,
-                                         topomoe_dispatcher** dispatcher) {
-  return guarded([&] {
-    require(dispatcher, "dispatcher") = nullptr;
-    const topomoe::Plan& p = require(plan, "plan").value;
-    const auto& ranks = require(communicator, "communicator").value;
-    const auto& on = require(device, "device").value;
-    const topomoe_layer_config c = config_from(config);
-    if (c.ffn != 0) throw InvalidInput("config.ffn", std::to_string(c.ffn), "0: the experts are the caller's");
-    const topomoe::Schedule& schedule = schedule_of(p, c.kind);
-    const topomoe::LayerShape s = shape_of(p, c);
-    topomoe::Dispatcher value(schedule, p.layout, p.topology.gpus_per_node, {s.hidden, s.experts, s.top_k, s.dtype},
-                              *ranks, *on, deadline_of(c));
-    *dispatcher = new topomoe_dispatcher{
-        std::make_shared<topomoe_dispatcher::Value>(topomoe_dispatcher::Value{ranks, on, std::move(value)})};
-  });
-}
-
-void topomoe_dispatcher_free(topomoe_dispatcher* dispatcher) { delete dispatcher; }
-
-topomoe_status topomoe_dispatch(topomoe_dispatcher* dispatcher, const void* tokens, int64_t rows, const int32_t* ids,
-                                const float* weights, topomoe_dispatched** dispatched) {
-  return guarded([&] {
-    require(dispatched, "dispatched") = nullptr;
-    const auto& d = require(dispatcher, "dispatcher").value;
-    require_rows(tokens, rows, "tokens");
-    require_rows(ids, rows, "ids");
-    require_rows(weights, rows, "weights");
-    auto handle = d->value.dispatch(tokens, rows, ids, weights);
-    const auto batches = handle.batches();
-    *dispatched = new topomoe_dispatched{d, rows, std::move(handle), batches};
-  });
-}
-
-topomoe_status topomoe_batches(const topomoe_dispatched* dispatched, int32_t* count) {
-  return guarded(
-      [&] { require(count, "count") = static_cast<std::int32_t>(require(dispatched, "dispatched").batches.size()); });
-}
-
-topomoe_status topomoe_get_batch(const topomoe_dispatched* dispatched, int32_t index, topomoe_batch* batch) {
-  return guarded([&] {
-    const auto& batches = require(dispatched, "dispatched").batches;
-    const topomoe_batch given = read_struct(require(batch, "batch"), "batch");
-    if (index < 0 || index >= static_cast<int>(batches.size()))
-      throw InvalidInput("index", std::to_string(index), "there are " + std::to_string(batches.size()) + " batches");
-    const topomoe::ExpertBatch& b = batches[static_cast<std::size_t>(index)];
-    *batch = {given.size, given.version, static_cast<std::int32_t>(b.rows.size()), b.rows.data(), b.inputs, b.outputs};
-  });
-}
-
-topomoe_status topomoe_combine(topomoe_dispatched* dispatched, void* output) {
-  return guarded([&] {
-    topomoe_dispatched& d = require(dispatched, "dispatched");
-    require_rows(output, d.rows, "output");
-    d.dispatcher->value.combine(d.handle, output);
-  });
-}
-
-topomoe_status topomoe_combine_backward(topomoe_dispatched* dispatched, const void* output_gradients) {
-  return guarded([&] {
-    topomoe_dispatched& d = require(dispatched, "dispatched");
-    require_rows(output_gradients, d.rows, "output_gradients");
-    d.batches = d.dispatcher->value.combine_backward(d.handle, output_gradients);
-  });
-}
-
-topomoe_status topomoe_dispatch_backward(topomoe_dispatched* dispatched, void* token_gradients,
-                                         float* weight_gradients) {
-  return guarded([&] {
-    topomoe_dispatched& d = require(dispatched, "dispatched");
-    require_rows(token_gradients, d.rows, "token_gradients");
-    require_rows(weight_gradients, d.rows, "weight_gradients");
-    d.dispatcher->value.dispatch_backward(d.handle, token_gradients, weight_gradients);
-    d.batches = {};
-  });
-}
-
-void topomoe_dispatched_free(topomoe_dispatched* dispatched) { delete dispatched; }
