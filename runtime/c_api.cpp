@@ -7,11 +7,11 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "runtime/c_api.hpp"
 #include "runtime/communicator_inproc.hpp"
 #include "runtime/communicator_mpi.hpp"
 #include "runtime/device_cpu.hpp"
@@ -20,17 +20,63 @@
 #include "topomoe/plan.hpp"
 #include "topomoe/topomoe.h"
 
-using topomoe::InvalidInput;
+namespace topomoe::c_api {
+namespace {
 
-struct topomoe_plan {
-  topomoe::Plan value;
-};
-struct topomoe_communicator {
-  std::shared_ptr<topomoe::Communicator> value;
-};
-struct topomoe_device {
-  std::shared_ptr<topomoe::Device> value;
-};
+// Room for one line: an error must be told even where there is no memory left.
+thread_local char last_error[1024] = "";
+
+}  // namespace
+
+topomoe_status failed(topomoe_status status, const char* why) noexcept {
+  std::snprintf(last_error, sizeof last_error, "%s", why);
+  return status;
+}
+
+const topomoe::Schedule& schedule_of(const topomoe::Plan& plan, int kind) {
+  const int kinds = topomoe::moe_kind_count(plan.model);
+  if (kind < 0 || kind >= kinds)
+    throw InvalidInput("kind", std::to_string(kind), "the plan has kinds 0 to " + std::to_string(kinds - 1));
+  return kind == 0 ? plan.schedule : plan.later_kinds[static_cast<std::size_t>(kind) - 1].schedule;
+}
+
+topomoe::LayerShape shape_of(const topomoe::Plan& plan, int kind) {
+  const topomoe::MoeKind k = topomoe::moe_kind(plan.model, kind);
+  return {plan.model.hidden, k.expert_ffn, k.experts, k.top_k, plan.model.renormalize, plan.job.dtype};
+}
+
+void require_rows(const void* tensor, std::int64_t rows, const char* name) {
+  if (tensor == nullptr && rows > 0) throw InvalidInput(name, "null", "it has " + std::to_string(rows) + " rows");
+}
+
+topomoe_layer_config config_from(const topomoe_layer_config* given) {
+  static constexpr topomoe_layer_config kAsPlanned = TOPOMOE_LAYER_CONFIG_INIT;
+  const topomoe_layer_config c = read_struct(given != nullptr ? *given : kAsPlanned, "config");
+  if (c.hidden < 0) throw InvalidInput("config.hidden", std::to_string(c.hidden), "at least 1, or 0 as planned");
+  if (c.ffn < 0) throw InvalidInput("config.ffn", std::to_string(c.ffn), "at least 1, or 0 as planned");
+  if (c.dtype < -1 || c.dtype > TOPOMOE_BF16)
+    throw InvalidInput("config.dtype", std::to_string(c.dtype), "TOPOMOE_F32, TOPOMOE_BF16, or -1 as planned");
+  if (c.deadline_ms < 0) throw InvalidInput("config.deadline_ms", std::to_string(c.deadline_ms), "at least 1, or 0");
+  return c;
+}
+
+topomoe::LayerShape shape_of(const topomoe::Plan& plan, const topomoe_layer_config& c) {
+  topomoe::LayerShape shape = shape_of(plan, c.kind);
+  if (c.hidden > 0) shape.hidden = c.hidden;
+  if (c.ffn > 0) shape.ffn = c.ffn;
+  if (c.dtype >= 0) shape.dtype = c.dtype == TOPOMOE_F32 ? topomoe::DType::f32 : topomoe::DType::bf16;
+  return shape;
+}
+
+std::chrono::milliseconds deadline_of(const topomoe_layer_config& c) {
+  return std::chrono::milliseconds(c.deadline_ms > 0 ? c.deadline_ms : 30000);
+}
+
+}  // namespace topomoe::c_api
+
+using namespace topomoe::c_api;
+
+using topomoe::InvalidInput;
 
 namespace {
 
@@ -54,73 +100,6 @@ struct topomoe_handle {
 
 namespace {
 
-// Room for one line: an error must be told even where there is no memory left.
-thread_local char last_error[1024] = "";
-
-topomoe_status failed(topomoe_status status, const char* why) noexcept {
-  std::snprintf(last_error, sizeof last_error, "%s", why);
-  return status;
-}
-
-template <class Body>
-topomoe_status guarded(Body body) noexcept {
-  try {
-    body();
-    return TOPOMOE_OK;
-  } catch (const InvalidInput& e) {
-    return failed(TOPOMOE_INVALID_INPUT, e.what());
-  } catch (const topomoe::MissingEnvironment& e) {
-    return failed(TOPOMOE_MISSING_ENVIRONMENT, e.what());
-  } catch (const topomoe::TransportError& e) {
-    return failed(TOPOMOE_TRANSPORT_ERROR, e.what());
-  } catch (const std::bad_alloc&) {
-    return failed(TOPOMOE_MISSING_ENVIRONMENT, "memory: exhausted");
-  } catch (const std::exception& e) {
-    return failed(TOPOMOE_INTERNAL_ERROR, e.what());
-  } catch (...) {
-    return failed(TOPOMOE_INTERNAL_ERROR, "something was thrown that is no error");
-  }
-}
-
-template <class T>
-T& require(T* pointer, const char* name) {
-  if (pointer == nullptr) throw InvalidInput(name, "null", "a pointer is needed");
-  return *pointer;
-}
-
-// A struct of this version; a longer one, of a later header, only if the library knows all that is set in it.
-template <class T>
-T read_struct(const T& from, const char* name) {
-  const std::string field(name);
-  constexpr std::size_t head = offsetof(T, version) + sizeof(std::uint32_t);
-  if (from.size < head || from.size > 4096)
-    throw InvalidInput(field + ".size", std::to_string(from.size), "fill the struct with its _INIT macro");
-  if (from.version != TOPOMOE_ABI_VERSION)
-    throw InvalidInput(field + ".version", std::to_string(from.version),
-                       "this library speaks " + std::to_string(TOPOMOE_ABI_VERSION));
-  if (from.size < sizeof(T))
-    throw InvalidInput(field + ".size", std::to_string(from.size),
-                       "version " + std::to_string(from.version) + " has " + std::to_string(sizeof(T)) + " bytes");
-  const auto* bytes = reinterpret_cast<const unsigned char*>(&from);
-  for (std::size_t i = sizeof(T); i < from.size; ++i)
-    if (bytes[i] != 0)
-      throw InvalidInput(field + ".size", std::to_string(from.size),
-                         "it sets a field that this library (" + std::to_string(sizeof(T)) + " bytes) does not know");
-  return from;
-}
-
-const topomoe::Schedule& schedule_of(const topomoe::Plan& plan, int kind) {
-  const int kinds = topomoe::moe_kind_count(plan.model);
-  if (kind < 0 || kind >= kinds)
-    throw InvalidInput("kind", std::to_string(kind), "the plan has kinds 0 to " + std::to_string(kinds - 1));
-  return kind == 0 ? plan.schedule : plan.later_kinds[static_cast<std::size_t>(kind) - 1].schedule;
-}
-
-topomoe::LayerShape shape_of(const topomoe::Plan& plan, int kind) {
-  const topomoe::MoeKind k = topomoe::moe_kind(plan.model, kind);
-  return {plan.model.hidden, k.expert_ffn, k.experts, k.top_k, plan.model.renormalize, plan.job.dtype};
-}
-
 // What the planned layer does beyond softmax routing to SwiGLU experts.
 std::string unlike(const topomoe::Plan& plan, int kind) {
   if (topomoe::moe_kind(plan.model, kind).shared_ffn > 0) return "shared experts";
@@ -138,10 +117,6 @@ topomoe::LayerWeights weights_from(const topomoe_weights* given) {
        {std::pair{w.gate, "weights.gate"}, {w.up, "weights.up"}, {w.down, "weights.down"}})
     if (pointer == nullptr) throw InvalidInput(name, "null", "every rank holds experts");
   return {w.router, w.gate, w.up, w.down};
-}
-
-void require_rows(const void* tensor, std::int64_t rows, const char* name) {
-  if (tensor == nullptr && rows > 0) throw InvalidInput(name, "null", "it has " + std::to_string(rows) + " rows");
 }
 
 void read_plan_text(const std::string& text, const std::string& name, topomoe_plan** plan) {
@@ -240,7 +215,10 @@ topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicato
 }
 
 topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why) {
-  return guarded([&] { require(communicator, "communicator").value->abort(why != nullptr ? why : "no reason given"); });
+  return guarded([&] {
+    require(communicator, "communicator")
+        .value->fail({.rank = -1, .step = "caller", .why = why != nullptr ? why : "no reason given"});
+  });
 }
 
 void topomoe_communicator_free(topomoe_communicator* communicator) { delete communicator; }
@@ -261,24 +239,13 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
     const topomoe::Plan& p = require(plan, "plan").value;
     const auto& ranks = require(communicator, "communicator").value;
     const auto& on = require(device, "device").value;
-    const topomoe_layer_config as_planned = TOPOMOE_LAYER_CONFIG_INIT;
-    const topomoe_layer_config c = read_struct(config != nullptr ? *config : as_planned, "config");
+    const topomoe_layer_config c = config_from(config);
     const topomoe::Schedule& schedule = schedule_of(p, c.kind);
     const std::string more = unlike(p, c.kind);
     if (!more.empty() && c.accept_unlike == 0)
       throw InvalidInput("plan", p.model.name + " has " + more,
                          "they are not executed; config.accept_unlike = 1 runs the layer without");
-    topomoe::LayerShape shape = shape_of(p, c.kind);
-    if (c.hidden < 0) throw InvalidInput("config.hidden", std::to_string(c.hidden), "at least 1, or 0 as planned");
-    if (c.ffn < 0) throw InvalidInput("config.ffn", std::to_string(c.ffn), "at least 1, or 0 as planned");
-    if (c.dtype < -1 || c.dtype > TOPOMOE_BF16)
-      throw InvalidInput("config.dtype", std::to_string(c.dtype), "TOPOMOE_F32, TOPOMOE_BF16, or -1 as planned");
-    if (c.deadline_ms < 0) throw InvalidInput("config.deadline_ms", std::to_string(c.deadline_ms), "at least 1, or 0");
-    if (c.hidden > 0) shape.hidden = c.hidden;
-    if (c.ffn > 0) shape.ffn = c.ffn;
-    if (c.dtype >= 0) shape.dtype = c.dtype == TOPOMOE_F32 ? topomoe::DType::f32 : topomoe::DType::bf16;
-    topomoe::MoeLayer value(schedule, p.layout, p.topology.gpus_per_node, shape, *ranks, *on,
-                            std::chrono::milliseconds(c.deadline_ms > 0 ? c.deadline_ms : 30000));
+    topomoe::MoeLayer value(schedule, p.layout, p.topology.gpus_per_node, shape_of(p, c), *ranks, *on, deadline_of(c));
     *layer = new topomoe_layer{std::make_shared<Layer>(Layer{ranks, on, std::move(value)})};
   });
 }

@@ -107,6 +107,8 @@ void Executor::wait_behind(int before, std::size_t step, const Step& s, std::spa
 void Executor::run(bool backward, std::span<const std::uint8_t> part) {
   const std::vector<Step>& steps = backward ? c_.schedule.backward : c_.schedule.forward;
   const auto left_out = [&](std::size_t i) { return !part.empty() && part[i] == 0; };
+  // A part without the first step goes on where another one stopped, and finds what that left.
+  const bool begins = !left_out(0) || m_.found.empty(), ends = !left_out(steps.size() - 1);
   backward_ = m_.last_backward = backward;
   std::vector<StepTrace>& trace = m_.trace[backward];
   std::vector<EventPtr>& events = m_.events;
@@ -129,9 +131,11 @@ void Executor::run(bool backward, std::span<const std::uint8_t> part) {
     trace.resize(steps.size());
     events.assign(steps.size(), nullptr);
     m_.seen.assign(steps.size(), 0);
-    m_.found.assign(m_.arenas.slots().size(), nullptr);
-    if (!backward) state_.offsets.clear();
-    m_.arenas.begin(backward, state_.memory);
+    if (begins) {
+      m_.found.assign(m_.arenas.slots().size(), nullptr);
+      if (!backward) state_.offsets.clear();
+      m_.arenas.begin(backward, state_.memory);
+    }
     for (std::size_t i = 0; i < steps.size(); ++i) {
       const Step& s = steps[i];
       if (left_out(i)) continue;
@@ -159,7 +163,7 @@ void Executor::run(bool backward, std::span<const std::uint8_t> part) {
     events.clear();
     throw;
   }
-  m_.arenas.end(backward, state_.memory);
+  if (ends) m_.arenas.end(backward, state_.memory);
 }
 
 }  // namespace topomoe

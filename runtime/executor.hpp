@@ -8,6 +8,7 @@
 
 #include <array>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -83,6 +84,8 @@ struct PassState {
   SlotMemory memory;
   std::map<int, std::byte*> bound;  // memory of others: the caller's tensors, and what stands in for steps left out
   std::vector<HostMap> maps;        // by map
+  // Stands in for the router: writes ids and weights, [rows, top_k] of the tokens that this rank injects.
+  std::function<void(Lane, std::int32_t* ids, float* weights, std::int64_t rows)> router;
 };
 
 class Executor {
@@ -90,14 +93,14 @@ class Executor {
   Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
            const LayerGradients* gradients);
 
-  // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp); what buffers of
-  // Storage::pass hold is lost. Throws after failing the communicator.
+  // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp). What buffers of
+  // Storage::pass hold is lost once the last step is over; between parts of one pass no other may run on the same
+  // layer's memory. Throws after failing the communicator.
   void run(bool backward, std::span<const std::uint8_t> part = {});
   // Of the last pass of the layer, until its next.
   const std::vector<StepTrace>& trace() const { return m_.trace[m_.last_backward]; }
   std::vector<StepTrace> take_trace() { return std::move(m_.trace[m_.last_backward]); }
 
- private:
   struct Span {  // a resolved view
     std::byte* data;
     std::int64_t rows;
@@ -106,6 +109,10 @@ class Executor {
   };
 
   Span at(const View& view, int peer = -1);
+  // First row of each local expert, and the end.
+  std::span<const std::int64_t> expert_offsets(const View& rows);
+
+ private:
   std::byte* memory_of(int buffer);
   std::byte* slot(std::size_t slot, std::int64_t elements, std::size_t element_bytes);
   std::int32_t* map_part(int map, Slots::MapPart part, const std::vector<std::int32_t>& host);
@@ -115,7 +122,6 @@ class Executor {
   DType dtype(const Buffer& b) const;
   std::size_t bytes_of_row(const Buffer& b) const { return static_cast<std::size_t>(row_bytes(b, widths_)); }
   const Buffer& buffer(const View& v) const { return c_.schedule.buffers[static_cast<std::size_t>(v.buffer)]; }
-  std::span<const std::int64_t> expert_offsets(const View& rows);
   std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
 
   void issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr& event);

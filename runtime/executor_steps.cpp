@@ -47,17 +47,20 @@ void Executor::issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr
 
 void Executor::route(const Step& s) {
   const Span tokens = at(s.in[0]), ids = at(s.out[0]);
-  c_.device.router(s.lane, {.tokens = tokens.data,
-                            .weight = weights_.router,
-                            .probabilities = as<float>(at(s.out[2]).data),
-                            .ids = as<std::int32_t>(ids.data),
-                            .weights = as<float>(at(s.out[1]).data),
-                            .rows = tokens.rows,
-                            .hidden = c_.shape.hidden,
-                            .experts = c_.shape.experts,
-                            .k = c_.shape.top_k,
-                            .renormalize = c_.shape.renormalize,
-                            .dtype = c_.shape.dtype});
+  if (state_.router)
+    state_.router(s.lane, as<std::int32_t>(ids.data), as<float>(at(s.out[1]).data), tokens.rows);
+  else
+    c_.device.router(s.lane, {.tokens = tokens.data,
+                              .weight = weights_.router,
+                              .probabilities = as<float>(at(s.out[2]).data),
+                              .ids = as<std::int32_t>(ids.data),
+                              .weights = as<float>(at(s.out[1]).data),
+                              .rows = tokens.rows,
+                              .hidden = c_.shape.hidden,
+                              .experts = c_.shape.experts,
+                              .k = c_.shape.top_k,
+                              .renormalize = c_.shape.renormalize,
+                              .dtype = c_.shape.dtype});
   m_.ids.resize(static_cast<std::size_t>(tokens.rows * c_.shape.top_k));
   c_.device.to_host(s.lane, m_.ids.data(), ids.data, ids.bytes());
   state_.counts.set_routing(m_.ids, c_.shape.top_k);
@@ -176,7 +179,6 @@ void Executor::ordered_sum(const Step& s) {
                                  .dtype = dtype(buffer(s.out[0]))});
 }
 
-// First row of each local expert, and the end.
 std::span<const std::int64_t> Executor::expert_offsets(const View& rows) {
   const int parts = c_.groups.size(Role::ep), index = c_.groups.index_in(Role::ep, c_.rank);
   const auto first = part_begin(c_.shape.experts, parts, index), end = part_begin(c_.shape.experts, parts, index + 1);

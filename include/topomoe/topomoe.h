@@ -122,6 +122,38 @@ topomoe_status topomoe_backward(topomoe_layer* layer, topomoe_handle* handle, co
                                 const topomoe_gradients* gradients);
 void topomoe_handle_free(topomoe_handle* handle);
 
+/* dispatch and combine, for programs with their own router and experts: include/topomoe/dispatch.hpp says what they
+ * are. The config's ffn must be 0; accept_unlike plays no part. */
+typedef struct topomoe_dispatcher topomoe_dispatcher;
+typedef struct topomoe_dispatched topomoe_dispatched; /* one dispatch on its way to its combine and back */
+
+topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_communicator* communicator,
+                                         topomoe_device* device, const topomoe_layer_config* config,
+                                         topomoe_dispatcher** dispatcher);
+void topomoe_dispatcher_free(topomoe_dispatcher* dispatcher);
+/* Collective. ids and weights are [rows, top_k]. */
+topomoe_status topomoe_dispatch(topomoe_dispatcher* dispatcher, const void* tokens, int64_t rows, const int32_t* ids,
+                                const float* weights, topomoe_dispatched** dispatched);
+/* What this rank's experts are to compute: after dispatch of tokens, after combine_backward of gradients. */
+typedef struct topomoe_batch {
+  size_t size;
+  uint32_t version;
+  int32_t experts;     /* held by this rank */
+  const int64_t* rows; /* of each; valid until the next call with this dispatched */
+  const void* inputs;  /* [sum of rows, hidden], one expert after another */
+  void* outputs;       /* the same, to be written */
+} topomoe_batch;
+#define TOPOMOE_BATCH_INIT \
+  { sizeof(topomoe_batch), TOPOMOE_ABI_VERSION, 0, NULL, NULL, NULL }
+topomoe_status topomoe_batches(const topomoe_dispatched* dispatched, int32_t* count);
+topomoe_status topomoe_get_batch(const topomoe_dispatched* dispatched, int32_t index, topomoe_batch* batch);
+/* Collective, in this order, each once. */
+topomoe_status topomoe_combine(topomoe_dispatched* dispatched, void* output);
+topomoe_status topomoe_combine_backward(topomoe_dispatched* dispatched, const void* output_gradients);
+topomoe_status topomoe_dispatch_backward(topomoe_dispatched* dispatched, void* token_gradients,
+                                         float* weight_gradients);
+void topomoe_dispatched_free(topomoe_dispatched* dispatched);
+
 #ifdef __cplusplus
 }
 #endif

@@ -13,47 +13,10 @@
 #include "tests/runtime/c_api_layer.h"
 #include "tests/support/layer_cases.hpp"
 #include "tests/support/layer_world.hpp"
-#include "topomoe/planner.hpp"
+#include "tests/support/tiny_plan.hpp"
 
 namespace topomoe::testing {
 namespace {
-
-// Two hosts of two GPUs, TP2 EP2: `change` may ask for another model.
-template <class Change>
-Plan planned(Change change) {
-  const auto rate = [](double GBps) { return Rate{GBps, 0.5, Source::assumed, "made up"}; };
-  HostShape shape;
-  shape.kind = "nvswitch";
-  shape.gpus = 2, shape.nics = 2;
-  shape.nvlink = rate(450), shape.pcie = rate(64), shape.nic = rate(50);
-  PlanRequest r;
-  r.topology.name = "2x2";
-  r.topology.templates = {build_host(shape, {"made up", 80, 3350, 989, 1978, 67, 132, Source::assumed, ""}, "host")};
-  r.topology.groups = {{0, 2}};
-  r.topology.fabric = Fabric{};
-  r.topology.fabric->rails = 2;
-  r.topology.fabric->rail_optimised = true;
-  r.topology.fabric->hosts_per_leaf = 2;
-  r.topology.fabric->spine_count = 1;
-  r.topology.fabric->uplink = rate(200);
-  Model& m = r.model;
-  m.name = "tiny", m.model_type = "mixtral";
-  m.hidden = 16, m.layers = 1, m.heads = 2, m.kv_heads = 2, m.head_dim = 8, m.vocab = 64;
-  m.experts = 4, m.top_k = 2, m.expert_ffn = 24, m.is_moe = {1}, m.renormalize = true;
-  r.job.sequence = 16, r.job.global_batch = 4;
-  r.job.sequence_parallel = SequenceParallel::off;
-  r.fix = {"tp=2", "ep=2", "etp=2", "pp=1", "cp=1"};
-  r.split = "sliced", r.transport = "flat", r.chunks = 2;
-  r.flips = false;
-  change(r);
-  const auto plan = make_plan(r);
-  if (!plan) throw std::runtime_error(plan.error().message());
-  return *plan;
-}
-const Plan& tiny() {
-  static const Plan plan = planned([](PlanRequest&) {});
-  return plan;
-}
 
 std::string last() { return topomoe_last_error(); }
 
@@ -259,6 +222,67 @@ TEST(CApi, LayerThatHasMore_IsRefusedUnlessAccepted) {
   EXPECT_EQ(o.layer(nullptr, &layer), TOPOMOE_INVALID_INPUT);
   EXPECT_EQ(last(),
             "plan: tiny has shared experts: they are not executed; config.accept_unlike = 1 runs the layer without");
+}
+
+// Experts that return what they get, on both ranks of each ETP group, whose outputs are added up; both weights 1/2:
+// y = 2 x. Back: dx = 2 dy, and the gradient of each weight is dy . 2 x.
+TEST(CApi, DispatchAndCombine_WithExpertsThatReturnTheirInput) {
+  Opened o;
+  std::vector<std::string> errors(4);
+  std::vector<std::thread> threads;
+  for (std::size_t r = 0; r < 4; ++r)
+    threads.emplace_back([&, r] {
+      topomoe_layer_config config = TOPOMOE_LAYER_CONFIG_INIT;
+      config.dtype = TOPOMOE_F32;
+      topomoe_dispatcher* dispatcher = nullptr;
+      topomoe_dispatched* pass = nullptr;
+      constexpr std::size_t kRows = 5, kHidden = 16;
+      std::vector<float> x(kRows * kHidden), y(x.size()), dx(x.size()), weights(2 * kRows, 0.5F), dweights(2 * kRows);
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i + r / 2);  // alike in a TP group
+      const std::vector<float> dy(x.size(), 1);
+      const std::vector<std::int32_t> ids{0, 3, 1, 2, 2, 0, 3, 1, 0, 1};
+      const auto echo = [&] {
+        std::int32_t count = 0;
+        EXPECT_EQ(topomoe_batches(pass, &count), TOPOMOE_OK);
+        for (std::int32_t i = 0; i < count; ++i) {
+          topomoe_batch batch = TOPOMOE_BATCH_INIT;
+          EXPECT_EQ(topomoe_get_batch(pass, i, &batch), TOPOMOE_OK) << last();
+          EXPECT_EQ(batch.experts, 2);
+          const auto values = static_cast<std::size_t>(batch.rows[0] + batch.rows[1]) * kHidden;
+          std::copy_n(static_cast<const float*>(batch.inputs), values, static_cast<float*>(batch.outputs));
+        }
+        return TOPOMOE_OK;
+      };
+      topomoe_status status = topomoe_dispatcher_create(o.plan, o.ranks[r], o.device, &config, &dispatcher);
+      if (status == TOPOMOE_OK)
+        status = topomoe_dispatch(dispatcher, x.data(), kRows, ids.data(), weights.data(), &pass);
+      topomoe_dispatcher_free(dispatcher);
+      if (status == TOPOMOE_OK) status = echo();
+      if (status == TOPOMOE_OK) status = topomoe_combine(pass, y.data());
+      if (status == TOPOMOE_OK) status = topomoe_combine_backward(pass, dy.data());
+      if (status == TOPOMOE_OK) status = echo();
+      if (status == TOPOMOE_OK) status = topomoe_dispatch_backward(pass, dx.data(), dweights.data());
+      if (status != TOPOMOE_OK) {
+        errors[r] = last();
+        topomoe_communicator_abort(o.ranks[r], "the test failed");
+      } else {
+        EXPECT_EQ(topomoe_combine(pass, y.data()), TOPOMOE_INVALID_INPUT);
+        EXPECT_EQ(last(), "handle: next for it is nothing: combine comes once, in order");
+      }
+      topomoe_dispatched_free(pass);
+      for (std::size_t row = 0; row < kRows; ++row) {
+        float sum = 0;
+        for (std::size_t i = row * kHidden; i < (row + 1) * kHidden; ++i) {
+          sum += 2 * x[i];
+          EXPECT_EQ(y[i], 2 * x[i]);
+          EXPECT_EQ(dx[i], 2);
+        }
+        EXPECT_EQ(dweights[2 * row], sum);
+        EXPECT_EQ(dweights[2 * row + 1], sum);
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
 
 TEST(CApi, AbortOfOneRank_EndsTheOthersForwardWithATransportError) {

@@ -3,14 +3,21 @@
 
 #include <gtest/gtest.h>
 
+// Neither library's deprecated C++ bindings.
+#define OMPI_SKIP_MPICXX 1
+#define MPICH_SKIP_MPICXX 1
+#include <mpi.h>
+
 #include <cstring>
 #include <mutex>
 
 #include "runtime/communicator_inproc.hpp"
 #include "runtime/communicator_mpi.hpp"
 #include "runtime/device_cpu.hpp"
+#include "tests/runtime/c_api_layer.h"
 #include "tests/support/layer_cases.hpp"
 #include "tests/support/layer_world.hpp"
+#include "tests/support/tiny_plan.hpp"
 
 namespace topomoe::testing {
 namespace {
@@ -72,6 +79,41 @@ TEST(MpiLayer, LargeMessages_AreTheSameAsOnThreads) {
   const Layout l = layout(4, 1, 1, 4);
   expect_the_same_over_mpi({.layout = l, .gpus_per_node = 2, .shape = {1024, 8, 8, 4, true}, .tokens = {200, 120}},
                            build_schedule("flat", request(l, TokenSplit::sliced, 2)), false);
+}
+
+// A communicator of the caller's own, in which ranks stand in the opposite order.
+TEST(MpiLayer, FromCOverTheCallersComm_IsTheSameAsOnThreads) {
+  int world = 0, size = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &world);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (size != 4) GTEST_SKIP() << "needs 4 ranks";
+  MPI_Comm turned = MPI_COMM_NULL;
+  ASSERT_EQ(MPI_Comm_split(MPI_COMM_WORLD, 0, -world, &turned), MPI_SUCCESS);
+  topomoe_communicator* ranks = nullptr;
+  ASSERT_EQ(topomoe_mpi_communicator(&turned, &ranks), TOPOMOE_OK) << topomoe_last_error();
+  std::int32_t rank = -1;
+  ASSERT_EQ(topomoe_communicator_rank(ranks, &rank, nullptr), TOPOMOE_OK);
+  EXPECT_EQ(rank, 3 - world);
+
+  const LayerCase c{.layout = tiny().layout, .gpus_per_node = 2, .tokens = {13, 7}};
+  RankTensors actual(c, make_weights(c), rank);
+  const c_layer in{
+      actual.x.data(),      actual.dy.data(),   actual.y.data(),     actual.dx.data(),   actual.rows,
+      actual.router.data(), actual.gate.data(), actual.up.data(),    actual.down.data(), actual.drouter.data(),
+      actual.dgate.data(),  actual.dup.data(),  actual.ddown.data(), TOPOMOE_F32};
+  const std::string plan = write_plan(tiny());
+  ASSERT_EQ(run_c_layer(plan.data(), plan.size(), ranks, &in), TOPOMOE_OK) << topomoe_last_error();
+  topomoe_communicator_free(ranks);
+  MPI_Barrier(turned);  // still the caller's
+  MPI_Comm_free(&turned);
+  run_inproc(4, [&](Communicator& threads) {
+    const RankTensors expected = run_rank(c, tiny().schedule, threads);
+    if (threads.rank() != rank) return;
+    EXPECT_TRUE(actual.y == expected.y);
+    EXPECT_TRUE(actual.dx == expected.dx);
+    EXPECT_TRUE(actual.drouter == expected.drouter);
+    EXPECT_TRUE(actual.ddown == expected.ddown);
+  });
 }
 
 }  // namespace

@@ -1,0 +1,80 @@
+// dispatch and combine for programs with their own router and experts: a plan's exchange without its layer.
+//
+//   dispatch(tokens, ids, weights) -> what my experts are to compute, sorted by expert, and a handle
+//   combine(handle) -> for each token the sum over its experts of weight * output
+//   combine_backward, dispatch_backward: the same way for gradients, of tokens and of weights
+//
+// It runs the steps of the layer's own Schedule but for route and experts, so that with the same ids, weights and
+// experts the output has the same bits as MoeLayer's. Experts stand as there: even blocks by id over the EP group,
+// under ETP a shard of each, whose outputs are partial sums that combine adds up. Not thread-safe.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "topomoe/communicator.hpp"
+#include "topomoe/device.hpp"
+#include "topomoe/layout.hpp"
+#include "topomoe/schedule.hpp"
+
+namespace topomoe {
+
+struct DispatchShape {
+  std::int64_t hidden = 0;
+  int experts = 0, top_k = 1;
+  DType dtype = DType::f32;
+};
+
+// Rows for my experts, one expert after another; `rows` of each in order of id. A schedule in r pieces gives r batches.
+// Both tensors are [sum of rows, hidden] of the shape's dtype.
+struct ExpertBatch {
+  const void* inputs = nullptr;  // of dispatch: lives as long as the handle
+  void* outputs = nullptr;       // to be written, complete, before the next call; then gone
+  std::vector<std::int64_t> rows;
+};
+
+class Dispatcher {
+ public:
+  // Collective, as MoeLayer's. The references must outlive it.
+  Dispatcher(Schedule schedule, Layout layout, int gpus_per_node, DispatchShape shape, Communicator& communicator,
+             Device& device, std::chrono::milliseconds deadline = std::chrono::seconds(30));
+  ~Dispatcher();
+  Dispatcher(Dispatcher&&) noexcept;
+
+  class Handle {
+   public:
+    ~Handle();
+    Handle(Handle&&) noexcept;
+    std::span<const ExpertBatch> batches() const;
+
+   private:
+    friend class Dispatcher;
+    struct State;
+    explicit Handle(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+  };
+
+  // Collective. All in the device's memory, of the `rows` tokens that this rank holds: tokens [rows, hidden], ids
+  // [rows, top_k] of any expert, weights [rows, top_k]. Ranks of a TP group that hold the same tokens must pass the
+  // same ids and weights. Throws InvalidInput for an id of no expert before anything moves, TransportError as MoeLayer.
+  Handle dispatch(const void* tokens, std::int64_t rows, const std::int32_t* ids, const float* weights);
+  // Collective; once a handle. output: [rows, hidden].
+  void combine(Handle& handle, void* output);
+
+  // Collective, after combine, once a handle. Batch by batch as dispatch gave them: `inputs` is the gradient of what
+  // the caller wrote (weights applied), the gradient of what it read goes to `outputs`. Throws InvalidInput for a
+  // schedule whose backward has other pieces than its forward.
+  std::span<const ExpertBatch> combine_backward(Handle& handle, const void* output_gradients);
+  // Collective. Overwrites the gradients of tokens [rows, hidden], through the experts alone, and of the weights [rows,
+  // top_k]; a router's own backward adds the rest.
+  void dispatch_backward(Handle& handle, void* token_gradients, float* weight_gradients);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace topomoe

@@ -1,0 +1,31 @@
+// What everything that executes a schedule is made of, checked to fit together: schedule, groups, channels.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "runtime/executor.hpp"
+
+namespace topomoe {
+
+// Stays where it is: its context refers to its other members.
+struct LayerParts {
+  // Collective: opens one channel for each group role that the schedule uses. Throws InvalidInput.
+  LayerParts(Schedule its_schedule, const Layout& layout, int gpus_per_node, const LayerShape& its_shape,
+             Communicator& communicator, Device& device, std::chrono::milliseconds deadline);
+  LayerParts(const LayerParts&) = delete;
+  LayerParts& operator=(const LayerParts&) = delete;
+
+  // The caller's tensor is the buffer of that name which is not an alias.
+  int boundary(const std::string& name) const;
+  // The pass begins with `rows` tokens held by this rank.
+  void hold(PassState& pass, std::int64_t rows) const;
+
+  Schedule schedule;
+  LayerShape shape;
+  RankGroups groups;
+  GroupChannels channels;
+  ExecutorContext context;
+};
+
+}  // namespace topomoe

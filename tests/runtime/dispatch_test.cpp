@@ -1,0 +1,279 @@
+// dispatch, experts of one's own, combine: the bits of the layer whose steps they are.
+
+#include "topomoe/dispatch.hpp"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <string>
+#include <thread>
+
+#include "kernels/grouped_ffn.hpp"
+#include "kernels/router.hpp"
+#include "runtime/communicator_inproc.hpp"
+#include "runtime/device_cpu.hpp"
+#include "tests/support/layer_cases.hpp"
+#include "topomoe/error.hpp"
+
+namespace topomoe::testing {
+namespace {
+
+DispatchShape shape_of(const LayerCase& c) { return {c.shape.hidden, c.shape.experts, c.shape.top_k, c.dtype}; }
+
+struct Routing {
+  std::vector<std::int32_t> ids;
+  std::vector<float> weights, probabilities;
+};
+
+// A router of the caller's: the layer's own, so that there is something to compare with.
+Routing route(const LayerCase& c, const RankTensors& t, Device& device) {
+  const auto pairs = static_cast<std::size_t>(t.rows * c.shape.top_k);
+  Routing out{std::vector<std::int32_t>(pairs), std::vector<float>(pairs),
+              std::vector<float>(static_cast<std::size_t>(t.rows * c.shape.experts))};
+  device.router(Lane::compute, {.tokens = t.x.data(),
+                                .weight = t.router.data(),
+                                .probabilities = out.probabilities.data(),
+                                .ids = out.ids.data(),
+                                .weights = out.weights.data(),
+                                .rows = t.rows,
+                                .hidden = c.shape.hidden,
+                                .experts = c.shape.experts,
+                                .k = c.shape.top_k,
+                                .renormalize = c.shape.renormalize,
+                                .dtype = c.dtype});
+  return out;
+}
+
+// Its gradients on top of those that came through the experts.
+void route_backward(const LayerCase& c, const RankTensors& t, const Routing& r, const std::vector<float>& dweights,
+                    std::vector<std::byte>& dx, Device& device) {
+  std::vector<float> scratch(r.probabilities.size());
+  device.router_backward(Lane::compute, {.tokens = t.x.data(),
+                                         .weight = t.router.data(),
+                                         .probabilities = r.probabilities.data(),
+                                         .ids = r.ids.data(),
+                                         .weight_grads = dweights.data(),
+                                         .logit_grads = scratch.data(),
+                                         .token_grads = dx.data(),
+                                         .rows = t.rows,
+                                         .hidden = c.shape.hidden,
+                                         .experts = c.shape.experts,
+                                         .k = c.shape.top_k,
+                                         .renormalize = c.shape.renormalize,
+                                         .dtype = c.dtype});
+}
+
+struct Kept {
+  std::vector<std::byte> gate, up;
+};
+
+// Experts of the caller's: the same kernel on each batch.
+Kept compute(const LayerCase& c, const RankTensors& t, const ExpertBatch& batch, Device& device) {
+  std::vector<std::int64_t> offsets(batch.rows.size() + 1, 0);
+  std::partial_sum(batch.rows.begin(), batch.rows.end(), offsets.begin() + 1);
+  const std::int64_t ffn = c.shape.ffn / c.layout.etp;
+  const auto inner = static_cast<std::size_t>(offsets.back() * ffn) * size_of(c.dtype);
+  Kept kept{std::vector<std::byte>(inner), std::vector<std::byte>(inner)};
+  std::vector<std::byte> act(inner);
+  device.grouped_ffn(Lane::compute, {.in = batch.inputs,
+                                     .out = batch.outputs,
+                                     .gate = kept.gate.data(),
+                                     .up = kept.up.data(),
+                                     .act = act.data(),
+                                     .w_gate = t.gate.data(),
+                                     .w_up = t.up.data(),
+                                     .w_down = t.down.data(),
+                                     .offsets = offsets,
+                                     .hidden = c.shape.hidden,
+                                     .ffn = ffn,
+                                     .dtype = c.dtype});
+  return kept;
+}
+
+void compute_backward(const LayerCase& c, const RankTensors& t, const Kept& kept, const ExpertBatch& batch,
+                      Device& device) {
+  std::vector<std::int64_t> offsets(batch.rows.size() + 1, 0);
+  std::partial_sum(batch.rows.begin(), batch.rows.end(), offsets.begin() + 1);
+  std::vector<std::byte> gate(kept.gate.size()), up(kept.gate.size()), act(kept.gate.size());
+  device.grouped_ffn_dgrad(Lane::compute, {.out_grad = batch.inputs,
+                                           .in_grad = batch.outputs,
+                                           .gate = kept.gate.data(),
+                                           .up = kept.up.data(),
+                                           .gate_grad = gate.data(),
+                                           .up_grad = up.data(),
+                                           .act = act.data(),
+                                           .w_gate = t.gate.data(),
+                                           .w_up = t.up.data(),
+                                           .w_down = t.down.data(),
+                                           .offsets = offsets,
+                                           .hidden = c.shape.hidden,
+                                           .ffn = c.shape.ffn / c.layout.etp,
+                                           .dtype = c.dtype});
+}
+
+void expect_the_layers_bits(const LayerCase& c, const Schedule& schedule, bool other_pieces) {
+  SCOPED_TRACE(schedule.name + ", " + describe(c));
+  const ReferenceWeights weights = make_weights(c);
+  run_inproc(c.layout.world, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    RankTensors t(c, weights, ranks.rank());
+    MoeLayer layer = make_layer(c, schedule, ranks, *device);
+    auto whole = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
+    layer.backward(whole, t.dy.data(), t.dx.data(), t.weights(), t.gradients());
+
+    Dispatcher dispatcher(schedule, c.layout, c.gpus_per_node, shape_of(c), ranks, *device);
+    const Routing routing = route(c, t, *device);
+    std::vector<std::byte> y(t.y.size(), std::byte{0x7F});
+    auto handle = dispatcher.dispatch(t.x.data(), t.rows, routing.ids.data(), routing.weights.data());
+    EXPECT_EQ(handle.batches().size(), static_cast<std::size_t>(schedule.pieces));
+    std::vector<Kept> kept;
+    for (const ExpertBatch& batch : handle.batches()) kept.push_back(compute(c, t, batch, *device));
+    dispatcher.combine(handle, y.data());
+    EXPECT_TRUE(y == t.y) << "rank " << ranks.rank();
+    EXPECT_TRUE(y.empty() || y != std::vector<std::byte>(y.size()));
+
+    std::vector<std::byte> dx(t.dx.size(), std::byte{0x7F});
+    std::vector<float> dweights(routing.weights.size(), -1);
+    if (other_pieces) {
+      EXPECT_THROW(dispatcher.combine_backward(handle, t.dy.data()), InvalidInput);
+      return;
+    }
+    const auto gradients = dispatcher.combine_backward(handle, t.dy.data());
+    ASSERT_EQ(gradients.size(), kept.size());
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+      EXPECT_EQ(gradients[i].rows, handle.batches()[i].rows);
+      compute_backward(c, t, kept[i], gradients[i], *device);
+    }
+    dispatcher.dispatch_backward(handle, dx.data(), dweights.data());
+    route_backward(c, t, routing, dweights, dx, *device);
+    EXPECT_TRUE(dx == t.dx) << "rank " << ranks.rank();
+  });
+}
+
+class DispatchOf : public ::testing::TestWithParam<std::string_view> {};
+
+TEST_P(DispatchOf, WithOwnExperts_HasTheLayersBits_EverySplitAndFold) {
+  int run = 0;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const auto& [tp, etp, sp] :
+         {std::tuple{1, 1, false}, {2, 1, false}, {2, 2, false}, {2, 1, true}, {2, 2, true}})
+      for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated})
+        for (const auto& [chunks, pieces] : {std::pair{1, 1}, {4, 2}}) {
+          const Layout l = layout(8, tp, etp, 4, sp);
+          if (!applies(GetParam(), l, 4)) continue;
+          ScheduleRequest r = request(l, split, chunks, pieces);
+          const bool other_pieces = run % 5 == 1;
+          if (other_pieces) r.backward_chunks = 3, r.backward_pieces = 3;
+          if (run % 5 == 3) r.backward_chunks = 3 * pieces, r.backward_pieces = pieces;
+          if (!find_transport(GetParam()).refuses(r).empty()) continue;
+          expect_the_layers_bits({.layout = l,
+                                  .gpus_per_node = 4,
+                                  .shape = {16, 24, 8, 3, run % 2 == 0},
+                                  .tokens = {9, 0, 5, 1},
+                                  .dtype = dtype,
+                                  .seed = static_cast<std::uint64_t>(++run)},
+                                 build_schedule(GetParam(), r), other_pieces);
+        }
+  EXPECT_GE(run, 24);
+}
+INSTANTIATE_TEST_SUITE_P(, DispatchOf, ::testing::ValuesIn(transport_names()),
+                         [](const auto& p) { return std::string(p.param); });
+
+// One rank, 2 experts, top 1: tokens 1 2 3 go to experts 1 0 1, so expert 0 sees 2, expert 1 sees 1 3. Experts that
+// return 10 x, weights 1 0.5 2: y = 10 10 60.
+TEST(Dispatch, ByHand_ForeignRouterAndExperts) {
+  const Layout l = layout(1, 1, 1, 1);
+  run_inproc(1, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    Dispatcher dispatcher(build_schedule("flat", request(l, TokenSplit::sliced, 1)), l, 1, {1, 2, 1, DType::f32}, ranks,
+                          *device);
+    const std::vector<float> x{1, 2, 3}, weights{1, 0.5F, 2};
+    const std::vector<std::int32_t> ids{1, 0, 1};
+    std::vector<float> y(3);
+    auto handle = dispatcher.dispatch(x.data(), 3, ids.data(), weights.data());
+    ASSERT_EQ(handle.batches().size(), 1U);
+    const ExpertBatch& batch = handle.batches()[0];
+    EXPECT_EQ(batch.rows, (std::vector<std::int64_t>{1, 2}));
+    const auto* in = static_cast<const float*>(batch.inputs);
+    EXPECT_EQ(std::vector<float>(in, in + 3), (std::vector<float>{2, 1, 3}));
+    for (int i = 0; i < 3; ++i) static_cast<float*>(batch.outputs)[i] = 10 * in[i];
+    dispatcher.combine(handle, y.data());
+    EXPECT_EQ(y, (std::vector<float>{10, 10, 60}));
+    EXPECT_THROW(dispatcher.combine(handle, y.data()), InvalidInput);
+
+    // dy = 1 2 3: what comes to the experts is weight * dy = 1 (token 1), 1, 6; dx through experts of slope 10 is 10
+    // times that, and the weights' gradients are dy * 10 x.
+    const std::vector<float> dy{1, 2, 3};
+    std::vector<float> dx(3), dweights(3);
+    EXPECT_THROW(dispatcher.dispatch_backward(handle, dx.data(), dweights.data()), InvalidInput);
+    const auto gradients = dispatcher.combine_backward(handle, dy.data());
+    ASSERT_EQ(gradients.size(), 1U);
+    const auto* dout = static_cast<const float*>(gradients[0].inputs);
+    EXPECT_EQ(std::vector<float>(dout, dout + 3), (std::vector<float>{1, 1, 6}));
+    for (int i = 0; i < 3; ++i) static_cast<float*>(gradients[0].outputs)[i] = 10 * dout[i];
+    dispatcher.dispatch_backward(handle, dx.data(), dweights.data());
+    EXPECT_EQ(dx, (std::vector<float>{10, 10, 60}));
+    EXPECT_EQ(dweights, (std::vector<float>{10, 40, 90}));
+  });
+}
+
+TEST(Dispatch, TwoHandlesOutstanding_DoNotMix) {
+  const LayerCase c{.layout = layout(4, 1, 1, 4), .gpus_per_node = 2, .shape = {16, 24, 8, 2, true}, .tokens = {6, 3}};
+  const ReferenceWeights weights = make_weights(c);
+  const Schedule schedule = build_schedule("node_dedup", request(c.layout, TokenSplit::sliced, 2));
+  run_inproc(4, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    const RankTensors t(c, weights, ranks.rank());
+    Dispatcher dispatcher(schedule, c.layout, 2, shape_of(c), ranks, *device);
+    const Routing all = route(c, t, *device);
+    const auto whole = [&](auto& handle) {
+      std::vector<std::byte> y(t.y.size());
+      for (const ExpertBatch& batch : handle.batches()) compute(c, t, batch, *device);
+      dispatcher.combine(handle, y.data());
+      return y;
+    };
+    Routing other = all;
+    for (std::int32_t& id : other.ids) id = (id + 1) % 8;
+    auto alone = dispatcher.dispatch(t.x.data(), t.rows, all.ids.data(), all.weights.data());
+    const auto expected = whole(alone);
+    auto first = dispatcher.dispatch(t.x.data(), t.rows, all.ids.data(), all.weights.data());
+    auto second = dispatcher.dispatch(t.x.data(), t.rows, other.ids.data(), other.weights.data());
+    const auto y2 = whole(second), y1 = whole(first);
+    EXPECT_TRUE(y1 == expected);
+    EXPECT_TRUE(y2 != expected);
+  });
+}
+
+TEST(Dispatch, IdOfNoExpert_IsNamedBeforeAnythingMoves) {
+  const Layout l = layout(1, 1, 1, 1);
+  run_inproc(1, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    Dispatcher dispatcher(build_schedule("flat", request(l, TokenSplit::sliced, 1)), l, 1, {1, 4, 2, DType::f32}, ranks,
+                          *device);
+    const std::vector<float> x{1, 2}, weights{1, 1, 1, 1};
+    const std::vector<std::int32_t> ids{0, 1, 2, 4};
+    try {
+      dispatcher.dispatch(x.data(), 2, ids.data(), weights.data());
+      FAIL() << "an expert that does not exist";
+    } catch (const InvalidInput& e) {
+      EXPECT_STREQ(e.what(), "ids[1][1]: 4: an expert, 0 to 3");
+    }
+    const std::vector<std::int32_t> good{0, 1, 2, 3};  // the communicator is as good as before
+    dispatcher.dispatch(x.data(), 2, good.data(), weights.data());
+  });
+}
+
+TEST(Dispatch, ShapeThatDoesNotFit_IsRefusedAsByTheLayer) {
+  const Layout l = layout(1, 1, 1, 1);
+  run_inproc(1, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    const auto made = [&](DispatchShape s) {
+      return Dispatcher(build_schedule("flat", request(l, TokenSplit::sliced, 1)), l, 1, s, ranks, *device);
+    };
+    EXPECT_THROW(made({0, 4, 2, DType::f32}), InvalidInput);
+    EXPECT_THROW(made({8, 4, 5, DType::f32}), InvalidInput);
+  });
+}
+
+}  // namespace
+}  // namespace topomoe::testing
