@@ -10,8 +10,10 @@
 #include <new>
 #include <optional>
 
+#include "planner/plan/buffer_plan.hpp"
 #include "runtime/communicator_inproc.hpp"
 #include "runtime/device_cpu.hpp"
+#include "tests/support/drawn_counts.hpp"
 #include "tests/support/layer_cases.hpp"
 
 namespace {
@@ -40,9 +42,11 @@ struct Uncounted {
 class CountingDevice final : public Device {
  public:
   long allocations = 0;
+  std::size_t bytes_in_all = 0;
 
   DeviceMemory allocate(std::size_t bytes) override {
     ++allocations;
+    bytes_in_all += bytes;
     DeviceMemory memory = inner_->allocate(bytes);
     std::memset(memory.get(), 0xFF, bytes);
     return memory;
@@ -148,6 +152,7 @@ void step(MoeLayer& layer, Batch& a, Batch& b) {
 struct Case {
   LayerCase large, small;
   Schedule schedule;
+  bool sliced;
 };
 
 std::vector<Case> cases() {
@@ -162,7 +167,7 @@ std::vector<Case> cases() {
           LayerCase small = large;
           small.tokens = {3, 9, 1, 0};
           small.seed = 2;
-          out.push_back({large, small, build_schedule(transport, r)});
+          out.push_back({large, small, build_schedule(transport, r), split == TokenSplit::sliced});
         }
   return out;
 }
@@ -260,6 +265,40 @@ TEST(SteadyStep, CountsGrowWhileAHandleIsOut_ItsBackwardIsUnharmed) {
       const std::lock_guard lock(mutex);
       EXPECT_EQ(small.results(), alone);
     });
+  }
+}
+
+// The first pass allocates slot by slot: in all, what slot_bytes() says from the counts alone. So a planner that asks
+// plan_buffers() with these sizes speaks of the same memory.
+TEST(SteadyStep, BytesOfTheSlots_AreWhatThePlannersSideSays) {
+  for (const Case& c : cases()) {
+    SCOPED_TRACE(c.schedule.name + ", " + describe(c.large));
+    const ReferenceWeights weights = make_weights(c.large);
+    const Layout& l = c.large.layout;
+    const DrawnCounts counts(c.large, expect_layer(c.large).ids, c.sliced, c.schedule.chunks);
+    std::vector<std::size_t> actual(static_cast<std::size_t>(l.world));
+    run_inproc(l.world, [&](Communicator& communicator) {
+      CountingDevice device;
+      Batch batch(c.large, weights, communicator.rank());
+      MoeLayer layer = make_layer(c.large, c.schedule, communicator, device);
+      batch.forward(layer);
+      batch.backward(layer);
+      actual[static_cast<std::size_t>(communicator.rank())] = device.bytes_in_all;
+    });
+    const RankGroups groups(l, c.large.gpus_per_node);
+    const auto& shape = c.large.shape;
+    const RowWidths widths{static_cast<double>(shape.hidden), static_cast<double>(shape.ffn / l.etp),
+                           static_cast<double>(shape.top_k), static_cast<double>(shape.experts), 4};
+    for (int rank = 0; rank < l.world; ++rank) {
+      const SlotBytes bytes = slot_bytes(c.schedule, groups, counts, widths, rank);
+      std::size_t expected = 0;
+      for (const bool backward : {false, true}) {
+        const auto uses = slot_uses(c.schedule, backward);
+        for (std::size_t slot = 0; slot < uses.size(); ++slot)  // one byte where there are no rows
+          if (!uses[slot].users.empty()) expected += std::max<std::size_t>(1, bytes[backward][slot]);
+      }
+      EXPECT_EQ(actual[static_cast<std::size_t>(rank)], expected) << "rank " << rank;
+    }
   }
 }
 
