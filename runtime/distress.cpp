@@ -187,6 +187,9 @@ int Distress::dead_or_silent(std::chrono::milliseconds patience) noexcept {
     }
     sleep_until_mail();
   }
+  // Who is silent may wait for the dead and be stuck inside its transport.
+  for (std::size_t r = 0; r < refused_.size(); ++r)
+    if (refused_[r] != 0 && failed_ranks_[r] == 0) return static_cast<int>(r);
   for (std::size_t r = 0; r < alive_.size(); ++r)
     blameless_[r] = static_cast<unsigned char>(alive_[r] != 0 || failed_ranks_[r] != 0);
   return search();

@@ -125,6 +125,14 @@ TEST(Distress, StoppedRank_IsTheSilentOne) {
   EXPECT_EQ(job.ranks[0]->ask(kShort, Blame::the_silent), 2);
 }
 
+// 1 waits for dead 2 but cannot say so: stuck in its transport.
+TEST(Distress, SilentAndDead_TheDeadIsToBlame) {
+  Job job(3);
+  job.waits(0, {1});
+  job.ranks[2].reset();
+  EXPECT_EQ(job.ranks[0]->ask(kShort, Blame::the_silent), 2);
+}
+
 // 1 computes for ever. Where a job is ended from outside that is no fault.
 TEST(Distress, AllAnswer_WhoDoesNotWaitIsToBlameAtADeadlineOnly) {
   Job job(3);
