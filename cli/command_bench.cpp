@@ -12,6 +12,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
+#include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
 #include "planner/schedules/build.hpp"
 #include "runtime/bench.hpp"
@@ -193,8 +194,9 @@ void as_rank(const Options& o, Context& context) {
   } catch (const InvalidInput&) {
     throw;  // alike on all ranks
   } catch (const std::exception& e) {
-    mpi->abort(e.what());
-    throw;
+    const topomoe::Failure failure = failure_of(e, mpi->rank());
+    mpi->fail(failure);
+    leave_job(failure);
   }
   if (rows) deliver(context, *rows);
 }

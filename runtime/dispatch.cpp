@@ -14,6 +14,7 @@ struct Dispatcher::Handle::State {
   explicit State(const ExecutorContext& context) : pass(context) {}
   PassState pass;  // with memory of its own: parts of other passes may run between its own
   std::vector<ExpertBatch> batches, gradients;
+  DeviceMemory weight_gradients;
   enum class Next { combine, combine_backward, dispatch_backward, nothing } next = Next::combine;
 
   void advance(Next from, Next to, const char* call) {
@@ -59,6 +60,15 @@ struct Dispatcher::Impl : LayerParts {
                                   gradients_out = backward_steps(schedule, false),
                                   gradients_back = backward_steps(schedule, true);
   const LayerWeights no_weights;
+
+  // What the router's backward would read.
+  const View& weight_gradients() const {
+    const std::vector<Step>& steps = schedule.backward;
+    const auto router =
+        std::find_if(steps.begin(), steps.end(), [](const Step& s) { return s.kind == StepKind::route_backward; });
+    TOPOMOE_ASSERT(router != steps.end());
+    return router->in[1];
+  }
 
   // What the experts' steps of this kind read and write.
   std::vector<ExpertBatch> batches(Executor& executor, const std::vector<Step>& steps, StepKind kind) const {
@@ -201,6 +211,16 @@ std::span<const ExpertBatch> Dispatcher::combine_backward(Handle& handle, const 
   Handle::State& state = *handle.state_;
   state.advance(Next::combine_backward, Next::dispatch_backward, "combine_backward");
   state.pass.bound[impl_->boundary("dy")] = static_cast<std::byte*>(const_cast<void*>(output_gradients));  // read only
+  // Gradients of the weights are read when the pass is over: they lie apart from its memory.
+  const View& of_weights = impl_->weight_gradients();
+  View all;
+  all.buffer = root_of(schedule, of_weights.buffer);
+  const double rows =
+      resolve(schedule, all, impl_->groups, state.pass.counts, impl_->context.rank, impl_->context.rank).rows;
+  const std::size_t row_bytes = static_cast<std::size_t>(impl_->shape.top_k) * sizeof(float);
+  state.weight_gradients =
+      impl_->context.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(rows) * row_bytes));
+  state.pass.bound[all.buffer] = state.weight_gradients.get();
   Executor executor(impl_->context, state.pass, impl_->no_weights, nullptr);
   executor.run(true, impl_->gradients_out);
   return state.gradients = impl_->batches(executor, schedule.backward, StepKind::expert_dgrad);
@@ -212,19 +232,11 @@ void Dispatcher::dispatch_backward(Handle& handle, void* token_gradients, float*
   state.advance(Next::dispatch_backward, Next::nothing, "dispatch_backward");
   state.pass.bound[impl_->boundary("dx")] = static_cast<std::byte*>(token_gradients);
   Executor executor(impl_->context, state.pass, impl_->no_weights, nullptr);
-  // Held over the end of the run, which frees the pass.
-  const std::vector<Step>& steps = impl_->schedule.backward;
-  const auto router =
-      std::find_if(steps.begin(), steps.end(), [](const Step& s) { return s.kind == StepKind::route_backward; });
-  TOPOMOE_ASSERT(router != steps.end());
-  const int root = root_of(impl_->schedule, router->in[1].buffer);
-  const Executor::Span injected = executor.at(router->in[1]);
-  const DeviceMemory kept = state.pass.memory.at(root);
   executor.run(true, impl_->gradients_back);
   try {
-    impl_->eject(weight_gradients, injected.data, state.pass.counts);
+    impl_->eject(weight_gradients, executor.at(impl_->weight_gradients()).data, state.pass.counts);
   } catch (const std::exception& e) {
-    impl_->context.communicator.abort(e.what());
+    impl_->context.communicator.fail(failure_of(e, impl_->context.rank));
     throw;
   }
   state.gradients.clear();

@@ -116,7 +116,7 @@ class UncountedCommunicator final : public Communicator {
   }
   void progress() override { inner_.progress(); }
   void barrier() override { inner_.barrier(); }
-  void abort(const std::string& why) noexcept override { inner_.abort(why); }
+  void fail(const Failure& failure) noexcept override { inner_.fail(failure); }
 
  private:
   Communicator& inner_;
