@@ -216,8 +216,11 @@ topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicato
 
 topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why) {
   return guarded([&] {
-    require(communicator, "communicator")
-        .value->fail({.rank = -1, .step = "caller", .why = why != nullptr ? why : "no reason given"});
+    const auto& ranks = require(communicator, "communicator").value;
+    ranks->fail({.rank = ranks->rank(),
+                 .culprit = ranks->rank(),
+                 .step = "caller",
+                 .why = why != nullptr ? why : "no reason given"});
   });
 }
 

@@ -103,6 +103,23 @@ class CountingDevice final : public Device {
   std::unique_ptr<Device> inner_ = make_cpu_device();
 };
 
+// What a transport allocates to wait, say who is missing, is its own as well.
+class UncountedEvent final : public Event {
+ public:
+  explicit UncountedEvent(EventPtr inner) : inner_(std::move(inner)) {}
+  bool poll() override {
+    const Uncounted u;
+    return inner_->poll();
+  }
+  void wait(std::chrono::steady_clock::time_point deadline) override {
+    const Uncounted u;
+    inner_->wait(deadline);
+  }
+
+ private:
+  EventPtr inner_;
+};
+
 class UncountedCommunicator final : public Communicator {
  public:
   explicit UncountedCommunicator(Communicator& inner) : inner_(inner) {}
@@ -112,7 +129,7 @@ class UncountedCommunicator final : public Communicator {
   EventPtr exchange(ChannelId channel, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                     const ExchangeInfo& info) override {
     const Uncounted u;
-    return inner_.exchange(channel, sends, receives, info);
+    return std::make_shared<UncountedEvent>(inner_.exchange(channel, sends, receives, info));
   }
   void progress() override { inner_.progress(); }
   void barrier() override { inner_.barrier(); }
