@@ -46,7 +46,7 @@ class MoeLayer {
 
   // `tokens` must stay valid until the backward, and be complete when this is called: the device's lanes know
   // nothing of a caller's stream yet. Returns when the output is complete. Throws TransportError on failure, after
-  // aborting the communicator, so that no rank waits for this one.
+  // telling the other ranks, so that none waits for this one.
   Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights);
   void backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
                 const LayerGradients& gradients);
