@@ -2,26 +2,28 @@
 # Kills (SIGKILL) or stops (SIGSTOP) a random rank of `topomoe run --backend mpi` at a random time, and looks at the
 # survivors: nobody may live longer than deadline + 2 s, and each must name the culprit on stderr.
 #
-#   faults.sh --binary build/release/topomoe [--count N] [--seed S] [--deadline SECONDS] [--keep DIR]
+#   faults.sh --binary build/release/topomoe [--count N] [--seed S] [--deadline SECONDS] [--recovery no|yes|both] [--keep DIR]
 #
 # Four ranks on this machine over TCP, in turn with and without Open MPI's --enable-recovery. A rank is hit while the
 # layer runs: opening channels at the start blocks inside MPI, without a deadline. Needs Open MPI's mpirun and Linux'
 # /proc; exits with 77 where they are missing. Prints a table; exits with 1 if any case failed.
 set -u
 
-ranks=4 count=4 seed=1 deadline=3 binary= keep=
+ranks=4 count=4 seed=1 deadline=3 binary= keep= recoveries=both
 while [ $# -gt 0 ]; do
   case $1 in
     --binary) binary=$2 ;;
     --count) count=$2 ;;
     --seed) seed=$2 ;;
     --deadline) deadline=$2 ;;
+    --recovery) recoveries=$2 ;;
     --keep) keep=$2 ;;
-    *) echo "faults.sh: $1: unknown; --binary --count --seed --deadline --keep" >&2; exit 2 ;;
+    *) echo "faults.sh: $1: unknown; --binary --count --seed --deadline --recovery --keep" >&2; exit 2 ;;
   esac
   [ $# -ge 2 ] || { echo "faults.sh: $1: missing: a value" >&2; exit 2; }
   shift 2
 done
+case $recoveries in no | yes | both) ;; *) echo "faults.sh: --recovery: '$recoveries': no, yes or both" >&2; exit 2 ;; esac
 [ -x "$binary" ] || { echo "faults.sh: --binary: '$binary': the topomoe program" >&2; exit 2; }
 skip() { echo "skipped: $1"; exit 77; }
 command -v mpirun > /dev/null || skip "no mpirun"
@@ -131,7 +133,7 @@ printf '%4s  %-4s  %-8s  %4s  %8s  %8s  %-3s  %s\n' case fault recovery rank 'af
 for ((number = 0; number < count; number++)); do
   signal=KILL recovery=no
   [ $((number % 2)) -eq 1 ] && signal=STOP
-  [ $((number / 2 % 2)) -eq 1 ] && recovery=yes
+  if [ $recoveries = yes ] || { [ $recoveries = both ] && [ $((number / 2 % 2)) -eq 1 ]; }; then recovery=yes; fi
   victim=$((RANDOM % ranks)) delay=$((RANDOM % 2000))
   one_case $recovery $signal $victim $delay
   [ -n "$verdict" ] && failed=$((failed + 1))
