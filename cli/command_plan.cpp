@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "cli/commands.hpp"
+#include "cli/edit_options.hpp"
 #include "cli/files.hpp"
 #include "cli/plan_request.hpp"
 
@@ -11,6 +12,7 @@ namespace {
 
 struct Options : PlanOptions {
   std::string cluster, output;
+  EditOptions edits;
 };
 
 // What a user types next. Ranks beyond what threads carry go to mpirun.
@@ -18,6 +20,9 @@ std::string next_commands(const Plan& plan, const std::string& program, const st
   std::string text = "\nnext\n  " + program + " explain " + path + "\n  " + program + " explain --glossary\n";
   const std::string run = program + " run " + path;
   if (plan.layout.world <= kMostThreads) text += "  " + run + " --verify --trace trace.json\n";
+  // More ranks than this no single machine carries.
+  constexpr int kMostProcesses = 128;
+  if (plan.layout.world > kMostProcesses) return text;
   return text + "  mpirun --oversubscribe -n " + std::to_string(plan.layout.world) + " " + run +
          " --backend mpi --verify\n";
 }
@@ -25,6 +30,10 @@ std::string next_commands(const Plan& plan, const std::string& program, const st
 void plan(const Options& o, const Context& context) {
   PlanRequest request = plan_request(o);
   request.topology = planned_topology(o, o.cluster, &request.topology_note);
+  if (const std::string what = words(o.edits); !what.empty()) {
+    request.topology = edited(request.topology, o.edits);
+    request.topology_note += (request.topology_note.empty() ? "" : "; ") + ("edited: " + what);
+  }
   if (!request.topology_note.empty()) say("note: " + request.topology_note);
 
   const auto found = make_plan(request);
@@ -47,6 +56,7 @@ void add_plan_command(CLI::App& app, Context& context) {
       ->required()
       ->option_text("FILE");
   add_plan_options(*command, *o);
+  add_edit_options(*command, o->edits);
   command->add_option("-o,--output", o->output, "Where plan.json goes")->option_text("FILE");
   add_format_option(*command, context);
   command->callback([o, &context] { plan(*o, context); });

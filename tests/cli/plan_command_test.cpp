@@ -18,6 +18,26 @@ TEST_F(Command, Plan_Twice_IsTheSameToTheByte) {
   EXPECT_EQ(files(), (std::vector<std::string>{"a.json", "b.json"}));
 }
 
+// A slow host anywhere slows the step, and the plan is of another cluster than the file's.
+TEST_F(Command, Plan_OfADegradedCluster_IsItsOwn) {
+  const std::string ask =
+      "plan --cluster $clusters/h100-2x8.json --model $models/mixtral-8x7b.json --fix "
+      "tp=8,ep=2,etp=8,pp=1 --format json";
+  const Said whole = topomoe(ask);
+  std::string slower = ask;
+  for (int nic = 0; nic < 8; ++nic) slower += " --degrade host1.nic" + std::to_string(nic) + "=0.1";
+  const Said degraded = topomoe(slower);
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  ASSERT_EQ(degraded.code, 0) << degraded.err;
+  const json a = json::parse(whole.out), b = json::parse(degraded.out);
+  EXPECT_NE(a.at("topology").at("fingerprint"), b.at("topology").at("fingerprint"));
+  EXPECT_GT(b.at("summary").at("time_ms").get<double>(), 1.05 * a.at("summary").at("time_ms").get<double>());
+  EXPECT_NE(degraded.err.find("edited: host1.nic0=0.1"), std::string::npos);
+  const Said refused = topomoe(ask + " --remove nothing7");
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("nothing7"), std::string::npos);
+}
+
 TEST_F(Command, Explain_AsJson_WritesThePlanThatItRead) {
   plan_small();
   const Said said = topomoe("explain plan.json --format json");
