@@ -22,9 +22,7 @@ PlannedKind describe_kind(Search& s, const Candidate& c, int kind) {
   const std::size_t later = static_cast<std::size_t>(kind) - 1;
   LayerPrices& prices = kind == 0 ? s.prices : s.later_prices[later];
   PlannedKind p;
-  const int experts = moe_kind(s.request.model, kind).experts;
-  for (int i = 0; i < c.layout.ep; ++i)
-    p.expert_owners.resize(static_cast<std::size_t>(part_begin(experts, c.layout.ep, i + 1)), i);
+  p.expert_owners = even_blocks(moe_kind(s.request.model, kind).experts, c.layout.ep);
   p.schedule = prices.schedule(c.layout, kind == 0 ? c.algorithm : c.later[later]);
   const RankGroups groups(c.layout, s.gpus_per_node());
   LayerPricer pricer(s.traffic, s.machine, groups, prices.widths(c.layout), kind == 0 ? s.odds : s.later_odds[later],

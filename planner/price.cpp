@@ -213,12 +213,10 @@ LayerPricer::Cost LayerPricer::counts(const Step& step, int chunks) {
 
 // Rows of each of my experts, of `rows` in all.
 std::vector<double> LayerPricer::rows_by_expert(double rows) const {
-  const int parts = groups_.size(Role::ep), place = groups_.index_in(Role::ep, me_);
-  const int experts = counts_->experts();
   std::vector<double> out;
   double sum = 0;
-  for (auto e = part_begin(experts, parts, place); e < part_begin(experts, parts, place + 1); ++e) {
-    out.push_back(counts_->count(Symbol::pairs, 0, me_, static_cast<int>(e)));
+  for (const int copy : counts_->placement().held_by(groups_.index_in(Role::ep, me_))) {
+    out.push_back(counts_->count(Symbol::pairs, 0, me_, copy));
     sum += out.back();
   }
   for (double& r : out) r *= sum > 0 ? rows / sum : 0;

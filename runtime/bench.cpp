@@ -8,6 +8,7 @@
 #include "runtime/drawn_traffic.hpp"
 #include "runtime/executor.hpp"
 #include "runtime/host_exchange.hpp"
+#include "runtime/settle.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -50,7 +51,8 @@ class Contestant {
  public:
   Contestant(const Schedule& schedule, const ExchangeBench& b, const RankGroups& groups, const GroupChannels& channels,
              Communicator& communicator, Device& device)
-      : context_{schedule, groups, b.shape, channels, communicator, device, kDeadline, communicator.rank()},
+      : placement_(b.shape.experts, groups.layout().ep, b.shape.expert_owners),
+        context_{schedule, groups, b.shape, placement_, channels, communicator, device, kDeadline, communicator.rank()},
         pass_(context_),
         exchange_(steps_of(schedule, Part::exchange)) {
     bool meets_others = false;
@@ -63,7 +65,9 @@ class Contestant {
       for (const int member : groups.members(Role::tp, rank)) pass_.counts.set_held(member, b.tokens);
     else
       pass_.counts.set_held(rank, b.tokens);
-    const auto ids = injected_ids(b, schedule, groups, rank);
+    auto ids = injected_ids(b, schedule, groups, rank);
+    std::vector<std::int64_t> used;
+    settle(ids, b.shape, placement_, used);
     pass_.counts.set_routing(ids, b.shape.top_k);
     const auto route = std::find_if(schedule.forward.begin(), schedule.forward.end(),
                                     [](const Step& s) { return s.kind == StepKind::route; });
@@ -115,6 +119,7 @@ class Contestant {
   }
   void run(const std::vector<std::uint8_t>& part) { Executor(context_, pass_, weights_, nullptr).run(false, part); }
 
+  ExpertPlacement placement_;
   ExecutorContext context_;
   PassState pass_;
   LayerWeights weights_;
@@ -125,7 +130,7 @@ class Contestant {
 // What the schedule's own sizes say of the rows that were drawn, all ranks.
 void predict(ExchangeRow& row, const Schedule& schedule, const ExchangeBench& b, const RankGroups& groups) {
   const DrawnCounts counts(
-      schedule, groups, b.shape.experts, b.shape.top_k, [&](int) { return b.tokens; },
+      schedule, groups, b.shape, [&](int) { return b.tokens; },
       [&](int rank) { return injected_ids(b, schedule, groups, rank); });
   const auto part = steps_of(schedule, Part::exchange);
   std::vector<Step> steps;

@@ -42,7 +42,10 @@ const topomoe::Schedule& schedule_of(const topomoe::Plan& plan, int kind) {
 
 topomoe::LayerShape shape_of(const topomoe::Plan& plan, int kind) {
   const topomoe::MoeKind k = topomoe::moe_kind(plan.model, kind);
-  return {plan.model.hidden, k.expert_ffn, k.experts, k.top_k, plan.model.renormalize, plan.job.dtype};
+  const topomoe::ExpertOwners& owners =
+      kind == 0 ? plan.expert_owners : plan.later_kinds[static_cast<std::size_t>(kind) - 1].expert_owners;
+  return {plan.model.hidden,      k.expert_ffn,   k.experts, k.top_k,
+          plan.model.renormalize, plan.job.dtype, owners,    plan.job.capacity_factor};
 }
 
 void require_rows(const void* tensor, std::int64_t rows, const char* name) {
@@ -106,7 +109,6 @@ std::string unlike(const topomoe::Plan& plan, int kind) {
   if (plan.model.scoring == topomoe::Scoring::sigmoid) return "sigmoid scoring";
   if (plan.model.router_groups > 1) return "group-limited routing";
   if (!plan.model.gated_ffn) return "experts without a gate";
-  if (plan.job.capacity_factor > 0) return "a capacity factor";
   return {};
 }
 

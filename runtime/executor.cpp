@@ -146,6 +146,7 @@ void Executor::run(bool backward, std::span<const std::uint8_t> part) {
       t.kind = s.kind, t.lane = s.lane, t.backward = backward, t.chunk = s.chunk;
       t.begin_s = now();
       t.end_s = t.payload_bytes = t.metadata_bytes = 0;
+      t.dropped = 0;
       issue(s, i, t, events[i]);
       if (!events[i]) t.end_s = now();
     }

@@ -29,6 +29,7 @@ struct ExecutorContext {
   const Schedule& schedule;
   const RankGroups& groups;
   const LayerShape& shape;
+  const ExpertPlacement& placement;
   const GroupChannels& channels;
   Communicator& communicator;
   Device& device;
@@ -42,7 +43,7 @@ struct PassState;
 // a time uses it; handles may come back to it from any thread, and after the layer is gone.
 struct LayerMemory {
   explicit LayerMemory(const ExecutorContext& c)
-      : rows(c.schedule, c.groups, c.rank, c.shape.experts), maps(rows), arenas(c.schedule, c.device) {}
+      : rows(c.schedule, c.groups, c.rank, c.placement), maps(rows), arenas(c.schedule, c.device) {}
   ~LayerMemory();
 
   // A state that some handle gave back, or a new one.
@@ -62,6 +63,7 @@ struct LayerMemory {
   std::vector<std::byte*> in, out;
   std::vector<std::int64_t> expert_offsets;
   std::vector<std::int32_t> ids;
+  std::vector<std::int64_t> used;  // of settle()
   // What a peer may still read or write when this rank gives up: it must outlive the abort.
   std::vector<std::vector<std::int32_t>> sent, received;
 
@@ -76,7 +78,7 @@ struct PassState {
   // Without a layer's memory it has its own.
   explicit PassState(const ExecutorContext& context, std::shared_ptr<LayerMemory> of_layer = nullptr)
       : layer(of_layer ? std::move(of_layer) : std::make_shared<LayerMemory>(context)),
-        counts(context.schedule, context.groups, context.rank, context.shape.experts),
+        counts(context.schedule, context.groups, context.rank, context.placement),
         maps(context.schedule.maps.size()) {}
   std::shared_ptr<LayerMemory> layer;
   RankCounts counts;
@@ -125,7 +127,7 @@ class Executor {
   std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
 
   void issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr& event);
-  void route(const Step& s);
+  void route(const Step& s, StepTrace& trace);
   void counts_exchange(const Step& s, StepTrace& trace);
   void index(const Step& s);
   void pack(const Step& s, std::size_t step);

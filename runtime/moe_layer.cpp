@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "runtime/layer_parts.hpp"
+#include "runtime/replica_sum.hpp"
 
 namespace topomoe {
 
@@ -46,6 +47,10 @@ void MoeLayer::backward(Handle& handle, const void* output_gradients, void* toke
   pass.bound[impl_->boundary("dx")] = static_cast<std::byte*>(token_gradients);
   Executor executor(impl_->context, pass, weights, &gradients);
   executor.run(true);
+}
+
+void MoeLayer::sum_over_replicas(const LayerGradients& gradients) {
+  topomoe::sum_over_replicas(impl_->context, gradients);
 }
 
 const std::vector<StepTrace>& MoeLayer::last_trace() const {

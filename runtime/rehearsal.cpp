@@ -100,7 +100,7 @@ void RehearsalRank::agree() {
 
 void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
   const Index hidden = static_cast<Index>(shape_.hidden), ffn = static_cast<Index>(shape_.ffn);
-  const Range held = held_by(rank_), experts = experts_of(rank_), shard = shard_of(rank_);
+  const Range held = held_by(rank_), shard = shard_of(rank_);
   std::vector<float> x(static_cast<Index>(held.size()) * hidden), dy(x.size());
   std::vector<std::int32_t> ids(static_cast<Index>(shape_.top_k));
   for (std::int64_t t = held.begin; t < held.end; ++t) {
@@ -109,8 +109,8 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
     data_.output_gradient(group(), t, {&dy[row], hidden});
   }
   std::vector<float> gate, up, down;
-  for (std::int64_t e = experts.begin; e < experts.end; ++e) {
-    const RehearsalData::Expert w = data_.expert(static_cast<int>(e));
+  for (const int copy : held_by_place_of(rank_)) {
+    const RehearsalData::Expert w = data_.expert(placement_.expert_of(copy));
     const auto rows = [&](const std::vector<float>& from, std::vector<float>& to) {
       to.insert(to.end(), from.begin() + shard.begin * shape_.hidden, from.begin() + shard.end * shape_.hidden);
     };
@@ -166,7 +166,8 @@ void RehearsalRank::gather_runs(RehearsalReport& report, const RankTrace& mine, 
   numbers.insert(numbers.end(), seconds.begin(), seconds.end());
   for (const auto* pass : {&mine.forward, &mine.backward})
     for (const StepTrace& s : *pass)
-      numbers.insert(numbers.end(), {s.begin_s, s.end_s, s.payload_bytes, s.metadata_bytes});
+      numbers.insert(numbers.end(),
+                     {s.begin_s, s.end_s, s.payload_bytes, s.metadata_bytes, static_cast<double>(s.dropped)});
 
   report.seconds.assign(seconds.size(), 0.0);
   for (const auto& all : host_.gather("gather the traces", numbers)) {
@@ -179,7 +180,8 @@ void RehearsalRank::gather_runs(RehearsalReport& report, const RankTrace& mine, 
     for (auto* pass : {&trace.forward, &trace.backward})
       for (StepTrace& s : *pass) {
         s.begin_s = all[at], s.end_s = all[at + 1], s.payload_bytes = all[at + 2], s.metadata_bytes = all[at + 3];
-        at += 4;
+        s.dropped = static_cast<std::int64_t>(all[at + 4]);
+        at += 5;
       }
     report.ranks.push_back(std::move(trace));
   }
@@ -196,16 +198,14 @@ std::vector<std::int32_t> RehearsalRank::injected_ids(int rank,
     ids.resize(ids.size() + k);
     data_.token(g, t, row, {ids.data() + ids.size() - k, k});
   }
-  Range injected = held_by(rank);
-  if (plan_.schedule.intake == Intake::tp_slice) injected = slice_of(rank);
-  if (plan_.schedule.intake == Intake::tp_gather) injected = {0, request_.size.tokens};
+  const Range injected = injected_by(rank);
   return {ids.begin() + injected.begin * shape_.top_k, ids.begin() + injected.end * shape_.top_k};
 }
 
 void RehearsalRank::predict(RehearsalReport& report) {
   std::vector<std::vector<std::int32_t>> by_group(static_cast<Index>(layout_.world / layout_.tp));
   const DrawnCounts counts(
-      plan_.schedule, groups_, shape_.experts, shape_.top_k, [&](int r) { return held_by(r).size(); },
+      plan_.schedule, groups_, shape_, [&](int r) { return held_by(r).size(); },
       [&](int r) { return injected_ids(r, by_group); });
   const auto visit = [&](const Step& step, int rank, int peer, double bytes) {
     ClassBytes& sum = step.metadata ? report.predicted_metadata : report.predicted_payload;

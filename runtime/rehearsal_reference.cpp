@@ -27,7 +27,8 @@ void add_scaled(double* y, double a, const X* x, std::size_t n) {
 
 }  // namespace
 
-ReferenceShare::ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last)
+ReferenceShare::ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last,
+                               std::int64_t routed_first, std::int64_t routed_last)
     : data_(data),
       tokens_(static_cast<std::size_t>(last - first)),
       hidden_(static_cast<std::size_t>(data.shape().hidden)),
@@ -47,6 +48,26 @@ ReferenceShare::ReferenceShare(const RehearsalData& data, int group, std::int64_
     for (std::size_t e = 0; e < experts; ++e) sum += p[e] = std::exp(p[e] - top);
     for (std::size_t e = 0; e < experts; ++e) p[e] /= sum;
   }
+  dropped_.assign(tokens_ * k_, false);
+  if (data_.shape().capacity_factor > 0) drop(group, first, routed_first, routed_last);
+}
+
+// GShard: each expert takes so many choices of the tokens routed together, first choices first.
+void ReferenceShare::drop(int group, std::int64_t first, std::int64_t routed_first, std::int64_t routed_last) {
+  const auto routed = static_cast<std::size_t>(routed_last - routed_first);
+  const double fair = static_cast<double>(routed * k_) / data_.shape().experts;
+  std::vector<float> row(hidden_);
+  std::vector<std::int32_t> ids(routed * k_);
+  for (std::size_t t = 0; t < routed; ++t)
+    data_.token(group, routed_first + static_cast<std::int64_t>(t), row, {&ids[t * k_], k_});
+  std::vector<double> taken(static_cast<std::size_t>(data_.shape().experts), 0);
+  const auto before = static_cast<std::size_t>(first - routed_first);
+  for (std::size_t k = 0; k < k_; ++k)
+    for (std::size_t t = 0; t < routed; ++t) {
+      const bool full =
+          ++taken[static_cast<std::size_t>(ids[t * k_ + k])] > std::ceil(data_.shape().capacity_factor * fair);
+      if (t >= before && t < before + tokens_) dropped_[(t - before) * k_ + k] = full;
+    }
 }
 
 // What the weights of a token's chosen experts are divided by.
@@ -67,7 +88,7 @@ ReferenceShare::ExpertGradients ReferenceShare::run_expert(int index) {
                     std::vector<double>(ffn * hidden_)};
   std::vector<double> gate(ffn), up(ffn), act(ffn), dact(ffn);
   for (std::size_t slot = 0; slot < tokens_ * k_; ++slot) {
-    if (ids_[slot] != index) continue;
+    if (ids_[slot] != index || dropped_[slot]) continue;
     const std::size_t t = slot / k_;
     const float *const x = &x_[t * hidden_], *const dy = &dy_[t * hidden_];
     const double weight = probabilities_[t * experts + static_cast<std::size_t>(index)] / norm(t);

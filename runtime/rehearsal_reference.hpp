@@ -12,8 +12,9 @@ namespace topomoe {
 
 class ReferenceShare {
  public:
-  // Tokens [first, last) of the group.
-  ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last);
+  // Tokens [first, last) of the group. With a capacity factor: among [routed_first, routed_last), which compete for it.
+  ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last, std::int64_t routed_first,
+                 std::int64_t routed_last);
 
   struct ExpertGradients {
     std::vector<double> gate, up, down;  // as RehearsalData::Expert
@@ -30,9 +31,11 @@ class ReferenceShare {
   std::size_t tokens_, hidden_, k_;
   std::vector<float> x_, dy_;
   std::vector<std::int32_t> ids_;
+  std::vector<bool> dropped_;          // [tokens, k]
   std::vector<double> probabilities_;  // [tokens, experts]
   std::vector<double> dweight_;        // [tokens, k]: gradient of each weight
   double norm(std::size_t token) const;
+  void drop(int group, std::int64_t first, std::int64_t routed_first, std::int64_t routed_last);
 };
 
 }  // namespace topomoe

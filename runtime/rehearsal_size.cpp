@@ -29,7 +29,8 @@ double flops_of(const Plan& plan, const LayerShape& s, std::int64_t tokens) {
 double memory_of(const Plan& plan, const LayerShape& s, std::int64_t tokens) {
   const Layout& l = plan.layout;
   const double matrix = as_double(s.hidden) * as_double(s.ffn), element = static_cast<double>(size_of(s.dtype));
-  const double weights = 3 * matrix * s.experts / l.ep / l.etp * (element + 4);
+  const double copies = ExpertPlacement(s.experts, l.ep, s.expert_owners).copies();
+  const double weights = 3 * matrix * copies / l.ep / l.etp * (element + 4);
   const double router = 2.0 * s.experts * as_double(s.hidden) * 4;
   const double rows =
       as_double(tokens) * (4.0 * s.top_k * l.etp + 8) * (as_double(s.hidden) + as_double(s.ffn) / l.etp) * element;
@@ -76,7 +77,8 @@ RehearsalSize choose_size(const Plan& plan, const SizeRequest& request, const Bu
                        fmt::format("must be a multiple of ETP = {}, e.g. {}", etp, multiple(request.ffn, etp)));
   const auto planned_tokens = std::max<std::int64_t>(1, static_cast<std::int64_t>(plan.tokens_per_rank));
   RehearsalSize out;
-  out.shape = {m.hidden, m.expert_ffn, m.experts, m.top_k, m.renormalize, plan.job.dtype};
+  out.shape = {m.hidden,      m.expert_ffn,   m.experts,          m.top_k,
+               m.renormalize, plan.job.dtype, plan.expert_owners, plan.job.capacity_factor};
   out.tokens = planned_tokens;
   const auto fits = [&] {
     out.memory_bytes = memory_of(plan, out.shape, out.tokens), out.flops = flops_of(plan, out.shape, out.tokens);
@@ -135,8 +137,6 @@ std::vector<std::string> unexecuted(const Plan& plan) {
   if (m.router_groups > 1)
     out.push_back(fmt::format("group-limited routing ({} of {} groups; any expert may be chosen)", m.router_topk_groups,
                               m.router_groups));
-  if (plan.job.capacity_factor > 0)
-    out.push_back(fmt::format("capacity factor {} (no token is dropped)", plan.job.capacity_factor));
   if (plan.routing.kind != RoutingProfile::Kind::uniform)
     out.push_back(fmt::format("routing profile {} (tokens are random and the router decides: nearly uniform)",
                               plan.routing.name));

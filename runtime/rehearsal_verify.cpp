@@ -29,8 +29,8 @@ void add(std::vector<double>& to, const std::vector<double>& from) {
 
 // Each rank computes its TP slice of the reference; ranks that hold the whole group's tokens get the other slices.
 void RehearsalRank::verify(RehearsalReport& report) {
-  const Range slice = slice_of(rank_);
-  ReferenceShare share(data_, group(), slice.begin, slice.end);
+  const Range slice = slice_of(rank_), routed = injected_by(rank_);
+  ReferenceShare share(data_, group(), slice.begin, slice.end, routed.begin, routed.end);
   std::vector<VerifiedTensor> tensors{{"output", {}}};
   if (trains())
     for (const char* name : {"token gradients", "router gradient", "gate gradients", "up gradients", "down gradients"})
@@ -74,13 +74,21 @@ void RehearsalRank::verify_expert(ReferenceShare& share, int expert, std::vector
   if (!trains()) return;
   const int judge = expert % host_.size();
   const Index hidden = static_cast<Index>(shape_.hidden), ffn = static_cast<Index>(shape_.ffn), matrix = hidden * ffn;
-  const auto holds = [&](int rank) { return expert >= experts_of(rank).begin && expert < experts_of(rank).end; };
+  // Place among the experts of a rank; -1 where it has none.
+  const auto local = [&](int rank) {
+    int index = 0;
+    for (const int copy : held_by_place_of(rank)) {
+      if (placement_.expert_of(copy) == expert) return index;
+      ++index;
+    }
+    return -1;
+  };
+  const auto holds = [&](int rank) { return local(rank) >= 0; };
   const auto shard_size = [&](int rank) { return static_cast<Index>(shard_of(rank).size()) * hidden; };
   std::vector<double> mine;
   for (const auto* g : {&reference.gate, &reference.up, &reference.down}) mine.insert(mine.end(), g->begin(), g->end());
   if (holds(rank_)) {
-    const auto begin =
-        static_cast<std::ptrdiff_t>(static_cast<Index>(expert - experts_of(rank_).begin) * shard_size(rank_));
+    const auto begin = static_cast<std::ptrdiff_t>(static_cast<Index>(local(rank_)) * shard_size(rank_));
     const auto end = begin + static_cast<std::ptrdiff_t>(shard_size(rank_));
     for (const auto* g : {&gate_grad_, &up_grad_, &down_grad_})
       mine.insert(mine.end(), g->begin() + begin, g->begin() + end);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "topomoe/device.hpp"
+#include "topomoe/placement.hpp"
 #include "topomoe/schedule.hpp"
 
 namespace topomoe {
@@ -15,6 +16,9 @@ struct LayerShape {
   int experts = 0, top_k = 1;
   bool renormalize = true;  // weights of the chosen experts sum to 1
   DType dtype = DType::f32;
+  ExpertOwners expert_owners;  // empty: even blocks by id
+  // GShard's, of the tokens that one rank injects (runtime/settle.hpp says what is counted); 0: none is dropped.
+  double capacity_factor = 0;
 };
 
 inline RowWidths row_widths(const LayerShape& s, int etp) {
@@ -22,7 +26,8 @@ inline RowWidths row_widths(const LayerShape& s, int etp) {
           static_cast<double>(s.experts), static_cast<double>(size_of(s.dtype))};
 }
 
-// Device pointers. `local experts` are [E ep_index / EP, E (ep_index+1) / EP), `shard` is ffn / ETP.
+// Device pointers. `local experts` are those that the rank's place in its EP group holds (ExpertPlacement::held_by), by
+// id; in even blocks [E ep_index / EP, E (ep_index+1) / EP). `shard` is ffn / ETP.
 struct LayerWeights {
   const float* router = nullptr;                               // [experts, hidden], on every rank
   const void *gate = nullptr, *up = nullptr, *down = nullptr;  // [local experts][shard, hidden], .., [hidden, shard]
@@ -40,6 +45,7 @@ struct StepTrace {
   int chunk = -1;
   double begin_s = 0, end_s = 0;
   double payload_bytes = 0, metadata_bytes = 0;
+  std::int64_t dropped = 0;  // of a route step: choices (token, slot) that found their expert full
 };
 
 }  // namespace topomoe

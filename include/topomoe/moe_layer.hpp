@@ -5,7 +5,8 @@
 //   (ranks of one TP group hold the same tokens unless the layout is sequence parallel).
 //
 // Gradients of parameters are added to, and are this rank's share: the gradient of an expert is the sum
-// over the ranks that hold (this shard of) it, that of the router the sum over all ranks. Not thread-safe.
+// over the ranks that hold (this shard of) it, that of the router the sum over all ranks; of an expert's replicas
+// inside an EP group sum_over_replicas() makes that sum. Not thread-safe.
 #pragma once
 
 #include <chrono>
@@ -50,6 +51,11 @@ class MoeLayer {
   Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights);
   void backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
                 const LayerGradients& gradients);
+
+  // Collective; once an optimizer step, after the last backward that adds to `gradients`: those of each replicated
+  // expert become their sum over its replicas, in order of replica, with the same bits on each. Others are left as they
+  // are, and so is EDP: that reduction is the caller's, before or after.
+  void sum_over_replicas(const LayerGradients& gradients);
 
   // Steps of the last pass, in issue order.
   const std::vector<StepTrace>& last_trace() const;

@@ -15,7 +15,7 @@
 //    is the transpose of the other: one map serves four steps.
 //  * Order. `steps` is the total issue order, equal on all ranks. Communication starts in that order.
 //
-// What it does not model: token drops (capacity), replicated experts.
+// Tokens go to copies of experts (placement.hpp): "expert" is one of them wherever rows are meant.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +24,12 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "topomoe/device.hpp"
 #include "topomoe/layout.hpp"
+#include "topomoe/placement.hpp"
 
 namespace topomoe {
 
@@ -202,15 +204,18 @@ class RankGroups {
   mutable std::vector<std::unordered_map<int, std::vector<int>>> known_;  // [role], by rank: those asked for
 };
 
-// Where counts come from. `index` is an expert for pairs, a rank for rank_tokens (it stands for its place in its
-// EP group: a token of another EP group has a rank there) and node_tokens (any rank of the node), unused otherwise.
+// Where counts come from. `index` is a copy of an expert for pairs, a rank for rank_tokens (it stands for its place in
+// its EP group: a token of another EP group has a rank there) and node_tokens (any rank of the node), unused otherwise.
 // Throws std::logic_error when the count is not known here.
 class CountSource {
  public:
+  explicit CountSource(ExpertPlacement placement) : placement_(std::move(placement)) {}
   virtual ~CountSource() = default;
   virtual double count(Symbol symbol, int chunk, int source, int index) const = 0;
-  // Experts held by a rank: consecutive ids by its place in the EP group.
-  virtual int experts() const = 0;
+  const ExpertPlacement& placement() const { return placement_; }
+
+ private:
+  ExpertPlacement placement_;
 };
 
 // One run of rows that share chunk, source, dest and expert.

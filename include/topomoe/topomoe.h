@@ -84,7 +84,7 @@ typedef struct topomoe_layer_config {
   int32_t dtype;         /* a topomoe_dtype; -1: as planned */
   int32_t deadline_ms;   /* of every wait; 0: 30 s */
   int32_t accept_unlike; /* 1: run the routed experts of a model that has more (shared experts, sigmoid or grouped
-                            routing, ungated experts, capacity), which is refused otherwise */
+                            routing, ungated experts), which is refused otherwise */
 } topomoe_layer_config;
 #define TOPOMOE_LAYER_CONFIG_INIT \
   { sizeof(topomoe_layer_config), TOPOMOE_ABI_VERSION, 0, 0, 0, -1, 0, 0 }
@@ -94,7 +94,8 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
                                     topomoe_device* device, const topomoe_layer_config* config, topomoe_layer** layer);
 void topomoe_layer_free(topomoe_layer* layer);
 
-/* In the device's memory. Local experts are [E ep_index / EP, E (ep_index + 1) / EP), `shard` is ffn / ETP. */
+/* In the device's memory. Local experts are those that the plan's expert_owners gives to the rank's place in its EP
+   group, by id (unless edited: [E ep_index / EP, E (ep_index + 1) / EP)), `shard` is ffn / ETP. */
 typedef struct topomoe_weights {
   size_t size;
   uint32_t version;
