@@ -12,7 +12,21 @@ using Clock = std::chrono::steady_clock;
 
 }  // namespace
 
-LayerMemory::~LayerMemory() = default;
+LayerMemory::~LayerMemory() { drain(); }
+
+void LayerMemory::settle() {
+  if (!last) return;
+  last->wait();
+  std::vector<StepTrace>& steps = trace[last_backward];
+  for (const PassEnd::Part& p : last->parts())
+    if (p.row < steps.size() && steps[p.row].end_s == 0) steps[p.row].end_s = p.end_s;
+  last = nullptr;
+}
+
+void LayerMemory::drain() noexcept {
+  if (last) last->drain();
+  last = nullptr;
+}
 
 std::unique_ptr<PassState> LayerMemory::take(const std::shared_ptr<LayerMemory>& layer,
                                              const ExecutorContext& context) {
@@ -104,12 +118,42 @@ void Executor::wait_behind(int before, std::size_t step, const Step& s, std::spa
     c_.device.wait(s.lane, event, deadline());
 }
 
-void Executor::run(bool backward, std::span<const std::uint8_t> part) {
+// The host waits only for what no lane can wait for.
+EventPtr Executor::end_of_pass(Clock::time_point begin, std::span<const std::uint8_t> part) {
+  const std::vector<Step>& steps = backward_ ? c_.schedule.backward : c_.schedule.forward;
+  std::vector<StepTrace>& trace = m_.trace[backward_];
+  std::array<EventPtr, kLaneCount> last;
+  std::vector<PassEnd::Part> open;
+  std::size_t row = 0;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (!part.empty() && part[i] == 0) continue;
+    if (EventPtr& event = m_.events[i]) {
+      if (event->native_event() == nullptr) {
+        event->wait(deadline());
+        if (trace[i].end_s == 0) trace[i].end_s = std::chrono::duration<double>(Clock::now() - begin).count();
+      } else {
+        last[static_cast<std::size_t>(steps[i].lane)] = event;
+        open.push_back({std::move(event), row, trace[i].end_s});
+      }
+    }
+    ++row;
+  }
+  m_.events.clear();
+  std::size_t step = 0;
+  if (!part.empty()) std::erase_if(trace, [&](const StepTrace&) { return part[step++] == 0; });
+  if (open.empty()) return m_.last = nullptr;
+  for (const EventPtr& event : last)
+    if (event) c_.device.wait(Lane::compute, event, deadline());
+  m_.last =
+      std::make_shared<PassEnd>(std::move(open), c_.device.record(Lane::compute), c_.communicator, begin, c_.deadline);
+  return m_.last;
+}
+
+EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const EventPtr& ready) {
   const std::vector<Step>& steps = backward ? c_.schedule.backward : c_.schedule.forward;
   const auto left_out = [&](std::size_t i) { return !part.empty() && part[i] == 0; };
   // A part without the first step goes on where another one stopped, and finds what that left.
   const bool begins = !left_out(0) || m_.found.empty(), ends = !left_out(steps.size() - 1);
-  backward_ = m_.last_backward = backward;
   std::vector<StepTrace>& trace = m_.trace[backward];
   std::vector<EventPtr>& events = m_.events;
   // Host kernels drive our transfers while they compute, for as long as this pass runs.
@@ -128,6 +172,13 @@ void Executor::run(bool backward, std::span<const std::uint8_t> part) {
       if (events[i] && trace[i].end_s == 0 && events[i]->poll()) trace[i].end_s = now();
   };
   try {
+    for (int lane = 0; lane < kLaneCount; ++lane) {
+      if (ready) c_.device.wait(static_cast<Lane>(lane), ready, deadline());
+      if (m_.last) c_.device.wait(static_cast<Lane>(lane), m_.last, deadline());
+    }
+    const bool gives_back = begins && m_.arenas.lay_out(backward, state_.memory);
+    if (gives_back) m_.settle();
+    backward_ = m_.last_backward = backward;
     trace.resize(steps.size());
     events.assign(steps.size(), nullptr);
     m_.seen.assign(steps.size(), 0);
@@ -149,21 +200,16 @@ void Executor::run(bool backward, std::span<const std::uint8_t> part) {
       issue(s, i, t, events[i]);
       if (!events[i]) t.end_s = now();
     }
-    for (std::size_t i = 0; i < steps.size(); ++i)
-      if (events[i]) {
-        events[i]->wait(deadline());
-        if (trace[i].end_s == 0) trace[i].end_s = now();
-      }
-    c_.device.synchronize();
-    events.clear();
-    std::size_t step = 0;
-    if (!part.empty()) std::erase_if(trace, [&](const StepTrace&) { return left_out(step++); });
+    EventPtr end = end_of_pass(begin, part);
+    if (!ends) return end;
+    if (m_.arenas.gives_back()) m_.settle(), end = nullptr;
+    m_.arenas.end(backward, state_.memory);
+    return end;
   } catch (const std::exception& e) {
     c_.communicator.fail(failure_of(e, c_.rank));
     events.clear();
     throw;
   }
-  if (ends) m_.arenas.end(backward, state_.memory);
 }
 
 }  // namespace topomoe

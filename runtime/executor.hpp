@@ -19,6 +19,7 @@
 #include "runtime/group_channels.hpp"
 #include "runtime/index_map.hpp"
 #include "runtime/layer_memory.hpp"
+#include "runtime/pass_end.hpp"
 #include "runtime/row_table.hpp"
 #include "topomoe/layer_shape.hpp"
 
@@ -49,11 +50,17 @@ struct LayerMemory {
   static std::unique_ptr<PassState> take(const std::shared_ptr<LayerMemory>& layer, const ExecutorContext& context);
   static void give(std::unique_ptr<PassState> state) noexcept;
 
+  // The last pass is over, and its trace complete. Throws as PassEnd::wait.
+  void settle();
+  // It is over; for destructors.
+  void drain() noexcept;
+
   RowTable rows;
   MapBuilder maps;
   LayerArenas arenas;
   std::vector<std::byte*> found;  // by slot: where this pass has it
   std::vector<EventPtr> events;   // by step
+  std::shared_ptr<PassEnd> last;  // of the last pass; null: it is over
   std::array<std::vector<StepTrace>, 2> trace;
   bool last_backward = false;
   std::vector<std::size_t> seen;  // by step: the last one that looked behind it
@@ -78,6 +85,11 @@ struct PassState {
       : layer(of_layer ? std::move(of_layer) : std::make_shared<LayerMemory>(context)),
         counts(context.schedule, context.groups, context.rank, context.shape.experts),
         maps(context.schedule.maps.size()) {}
+  PassState(const PassState&) = delete;
+  PassState& operator=(const PassState&) = delete;
+  ~PassState() {
+    if (layer) layer->drain();  // what dies here may be in use
+  }
   std::shared_ptr<LayerMemory> layer;
   RankCounts counts;
   RowOffsets offsets;
@@ -93,13 +105,11 @@ class Executor {
   Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
            const LayerGradients* gradients);
 
-  // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp). What buffers of
-  // Storage::pass hold is lost once the last step is over; between parts of one pass no other may run on the same
-  // layer's memory. Throws after failing the communicator.
-  void run(bool backward, std::span<const std::uint8_t> part = {});
-  // Of the last pass of the layer, until its next.
-  const std::vector<StepTrace>& trace() const { return m_.trace[m_.last_backward]; }
-  std::vector<StepTrace> take_trace() { return std::move(m_.trace[m_.last_backward]); }
+  // Runs one pass, or those of its steps that `part` flags (planner/plan/schedule_part.hpp), after `ready`, and returns
+  // its end: null where that is now (CPU). Lanes wait for `ready` and for the pass before this one; the host does only
+  // where it reads what the router chose. What buffers of Storage::pass hold is lost once the last step is over;
+  // between parts of one pass no other may run on the same layer's memory. Throws after failing the communicator.
+  EventPtr run(bool backward, std::span<const std::uint8_t> part = {}, const EventPtr& ready = nullptr);
 
   struct Span {  // a resolved view
     std::byte* data;
@@ -116,6 +126,7 @@ class Executor {
   std::byte* memory_of(int buffer);
   std::byte* slot(std::size_t slot, std::int64_t elements, std::size_t element_bytes);
   std::int32_t* map_part(int map, Slots::MapPart part, const std::vector<std::int32_t>& host);
+  EventPtr end_of_pass(std::chrono::steady_clock::time_point begin, std::span<const std::uint8_t> part);
   void wait_behind(int before, std::size_t step, const Step& s, std::span<const Step> steps,
                    std::span<const std::uint8_t> part);
   std::int64_t columns(const Buffer& b) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace topomoe {
 namespace {
@@ -16,7 +17,6 @@ std::size_t rounded(std::size_t bytes) {
 
 void SlotMemory::forget() {
   std::fill(saved.begin(), saved.end(), Place{});
-  std::fill(apart.begin(), apart.end(), nullptr);
   in_use = false;
 }
 
@@ -32,14 +32,19 @@ LayerArenas::LayerArenas(const Schedule& schedule, Device& device)
   plan_ = plan_buffers(schedule, capacity_);
 }
 
-void LayerArenas::begin(bool backward, SlotMemory& memory) {
-  memory.saved.resize(slots_.size());
-  memory.apart.resize(slots_.size());
+bool LayerArenas::lay_out(bool backward, const SlotMemory& memory) {
   if (grown_) {
     plan_ = plan_buffers(schedule_, capacity_);
     grown_ = false;
     ++plans_;
   }
+  if (arena_ && plan_.pass_bytes[backward] > arena_bytes_) return true;
+  return !backward && !memory.in_use && (memory.has_apart || (memory.arena && plan_.saved_bytes > memory.arena_bytes));
+}
+
+void LayerArenas::begin(bool backward, SlotMemory& memory) {
+  memory.saved.resize(slots_.size());
+  memory.apart.resize(slots_.size());
   if (plan_.pass_bytes[backward] > arena_bytes_) {
     arena_.reset();  // before the larger one is asked for
     arena_bytes_ = 0;
@@ -48,6 +53,8 @@ void LayerArenas::begin(bool backward, SlotMemory& memory) {
     arena_bytes_ = bytes;
   }
   if (backward || memory.in_use) return;
+  if (memory.has_apart) std::fill(memory.apart.begin(), memory.apart.end(), nullptr);
+  memory.has_apart = false;
   memory.laid_out = plans_;
   if (plan_.saved_bytes > memory.arena_bytes) {
     memory.arena.reset();
@@ -73,6 +80,7 @@ std::byte* LayerArenas::get(bool backward, std::size_t slot, std::size_t bytes, 
     data = (saved ? memory.arena : arena_).get() + planned.offset;
   } else {
     memory.apart[slot] = device_.allocate(bytes);
+    (saved ? memory.has_apart : pass_apart_) = true;
     data = memory.apart[slot].get();
   }
   if (saved) {
@@ -83,6 +91,7 @@ std::byte* LayerArenas::get(bool backward, std::size_t slot, std::size_t bytes, 
 }
 
 void LayerArenas::end(bool backward, SlotMemory& memory) {
+  if (!std::exchange(pass_apart_, false)) return;
   for (std::size_t slot = 0; slot < slots_.size(); ++slot)
     if (!saved_[backward][slot]) memory.apart[slot] = nullptr;
 }

@@ -36,6 +36,9 @@ class MoeLayer {
    public:
     ~Handle();
     Handle(Handle&&) noexcept;
+    // When the last call on this handle is over; null: it is. A lane can wait for its native_event(); a host that waits
+    // hears of what failed. Must not outlive the layer.
+    const EventPtr& done() const;
 
    private:
     friend class MoeLayer;
@@ -44,14 +47,16 @@ class MoeLayer {
     std::unique_ptr<State> state_;
   };
 
-  // `tokens` must stay valid until the backward, and be complete when this is called: the device's lanes know
-  // nothing of a caller's stream yet. Returns when the output is complete. Throws TransportError on failure, after
-  // telling the other ranks, so that none waits for this one.
-  Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights);
+  // What a call reads must be complete when `ready` happens (null: now); what it writes is when Handle::done() does. On
+  // a CPU that is when it returns; on a GPU the host waits for what the router chose, and for no more. `tokens` must
+  // stay valid until the backward is over. Throws TransportError on failure, after telling the other ranks, so that
+  // none waits for this one.
+  Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights,
+                 const EventPtr& ready = nullptr);
   void backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
-                const LayerGradients& gradients);
+                const LayerGradients& gradients, const EventPtr& ready = nullptr);
 
-  // Steps of the last pass, in issue order.
+  // Steps of the last pass, in issue order. Waits until it is over.
   const std::vector<StepTrace>& last_trace() const;
   const Schedule& schedule() const;
 
