@@ -1,6 +1,8 @@
 #include "runtime/executor.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "topomoe/error.hpp"
@@ -11,6 +13,87 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 }  // namespace
+
+namespace {
+
+// Maxima over the groups of these roles, one after another, are maxima over all ranks that any chain of groups
+// connects: the roles of the schedule, as often as it takes. Every rank of the chain finds the same answer.
+std::vector<Role> roles_to_agree_over(const Schedule& schedule, const RankGroups& groups, int rank) {
+  const std::vector<Role> roles = roles_of(schedule);
+  const auto spread = [&](std::vector<int> ranks, Role role) {
+    std::vector<int> all;
+    for (const int r : ranks) {
+      const auto group = groups.members(role, r);
+      all.insert(all.end(), group.begin(), group.end());
+    }
+    std::sort(all.begin(), all.end());
+    all.erase(std::unique(all.begin(), all.end()), all.end());
+    return all;
+  };
+  std::vector<int> connected{rank};
+  for (std::size_t before = 0; before != connected.size();) {
+    before = connected.size();
+    for (const Role role : roles) connected = spread(connected, role);
+  }
+  std::vector<Role> over;
+  const auto all_hear_of_all = [&] {
+    return std::all_of(connected.begin(), connected.end(), [&](int r) {
+      std::vector<int> heard{r};
+      for (auto role = over.rbegin(); role != over.rend(); ++role) heard = spread(heard, *role);
+      return heard == connected;
+    });
+  };
+  while (!all_hear_of_all()) over.insert(over.end(), roles.begin(), roles.end());
+  return over;
+}
+
+SlotBytes bytes_for(const ExecutorContext& c, const Capacity& capacity) {
+  if (capacity.tokens <= 0) return {};
+  return capacity_bytes(c.schedule, c.groups, row_widths(c.shape, c.groups.layout().etp), capacity, c.rank);
+}
+
+}  // namespace
+
+LayerMemory::LayerMemory(const ExecutorContext& c, const Capacity& capacity)
+    : rows(c.schedule, c.groups, c.rank, c.shape.experts),
+      maps(rows),
+      arenas(c.schedule, c.device, bytes_for(c, capacity)),
+      sizes_(arenas.bounded() ? slot_sizes(c.schedule, row_widths(c.shape, c.groups.layout().etp))
+                              : std::vector<SlotSize>{}) {
+  if (arenas.bounded()) agree_over_ = roles_to_agree_over(c.schedule, c.groups, c.rank);
+}
+
+int LayerMemory::rounds(const ExecutorContext& c, PassState& state, std::int64_t held) {
+  double times = 1;
+  for (const SlotSize& s : sizes_) {
+    const double bytes = state.offsets.resolve(rows, state.counts, s.rows, c.rank).rows * s.row_bytes;
+    times = std::max(times, bytes / static_cast<double>(arenas.capacity(s.backward, s.slot)));
+  }
+  // My rounds and my tokens, and then each member's in turn.
+  agreed.assign(2, 0);
+  agreed[0] = static_cast<std::int32_t>(std::ceil(times));
+  agreed[1] = static_cast<std::int32_t>(std::min<std::int64_t>(held, std::numeric_limits<std::int32_t>::max()));
+  for (const Role role : agree_over_) {
+    const auto members = c.groups.members(role, c.rank);
+    if (members.size() == 1) continue;
+    agreed.resize(2 + 2 * members.size());
+    sends.clear();
+    receives.clear();
+    for (std::size_t i = 0; i < members.size(); ++i) {
+      if (members[i] == c.rank) continue;
+      sends.push_back({static_cast<int>(i), agreed.data(), 2 * sizeof(std::int32_t)});
+      receives.push_back({static_cast<int>(i), &agreed[2 + 2 * i], 2 * sizeof(std::int32_t)});
+    }
+    c.communicator
+        .exchange(c.channels.of(role), sends, receives,
+                  {.step = "agree on rounds", .lane = Lane::inter_node, .metadata = true})
+        ->wait(std::chrono::steady_clock::now() + c.deadline);
+    for (std::size_t i = 0; i < members.size(); ++i)
+      for (std::size_t j = 0; j < 2; ++j)
+        if (members[i] != c.rank) agreed[j] = std::max(agreed[j], agreed[2 + 2 * i + j]);
+  }
+  return std::min(agreed[0], std::max(1, agreed[1]));
+}
 
 LayerMemory::~LayerMemory() { drain(); }
 
@@ -164,6 +247,12 @@ EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const 
   } unhook{c_.device};
   const auto begin = Clock::now();
   const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
+  // From here on a forward knows all counts.
+  std::size_t counted = steps.size();
+  if (!backward && part.empty() && m_.arenas.bounded())
+    for (std::size_t i = 0; i < steps.size(); ++i)
+      if (steps[i].kind == StepKind::route || steps[i].kind == StepKind::counts_exchange) counted = i;
+  rounds_ = 1;
   // A transfer's end is when somebody first sees that it is over.
   std::size_t first_open = 0;
   const auto look = [&](std::size_t until) {
@@ -199,6 +288,10 @@ EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const 
       t.end_s = t.payload_bytes = t.metadata_bytes = 0;
       issue(s, i, t, events[i]);
       if (!events[i]) t.end_s = now();
+      if (i == counted &&
+          (rounds_ =
+               m_.rounds(c_, state_, static_cast<std::int64_t>(state_.counts.count(Symbol::held, 0, c_.rank, 0)))) > 1)
+        break;
     }
     EventPtr end = end_of_pass(begin, part);
     if (!ends) return end;

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "planner/plan/capacity.hpp"
 #include "runtime/counts.hpp"
 #include "runtime/group_channels.hpp"
 #include "runtime/index_map.hpp"
@@ -42,8 +43,8 @@ struct PassState;
 // What all passes of a layer share: memory, tables, and vectors that keep their capacity from step to step. One pass at
 // a time uses it; handles may come back to it from any thread, and after the layer is gone.
 struct LayerMemory {
-  explicit LayerMemory(const ExecutorContext& c)
-      : rows(c.schedule, c.groups, c.rank, c.shape.experts), maps(rows), arenas(c.schedule, c.device) {}
+  // Capacity of 0 tokens: arenas grow to what comes.
+  explicit LayerMemory(const ExecutorContext& c, const Capacity& capacity = {});
   ~LayerMemory();
 
   // A state that some handle gave back, or a new one.
@@ -54,6 +55,10 @@ struct LayerMemory {
   void settle();
   // It is over; for destructors.
   void drain() noexcept;
+
+  // Rounds that the ranks which communicate with one another agree on: the largest number that one of them needs, by
+  // the counts that its pass knows; 1 where no rank has tokens to cut.
+  int rounds(const ExecutorContext& context, PassState& state, std::int64_t held);
 
   RowTable rows;
   MapBuilder maps;
@@ -71,8 +76,11 @@ struct LayerMemory {
   std::vector<std::int32_t> ids;
   // What a peer may still read or write when this rank gives up: it must outlive the abort.
   std::vector<std::vector<std::int32_t>> sent, received;
+  std::vector<std::int32_t> agreed;
 
  private:
+  const std::vector<SlotSize> sizes_;  // of bounded arenas
+  std::vector<Role> agree_over_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<PassState>> given_back_;
   std::size_t made_ = 0;
@@ -110,6 +118,9 @@ class Executor {
   // where it reads what the router chose. What buffers of Storage::pass hold is lost once the last step is over;
   // between parts of one pass no other may run on the same layer's memory. Throws after failing the communicator.
   EventPtr run(bool backward, std::span<const std::uint8_t> part = {}, const EventPtr& ready = nullptr);
+  // Of a whole forward in bounded arenas: 1; or what the tokens must be cut into, as they would not fit. Then nothing
+  // but routing has been done, and the pass state is of no more use.
+  int rounds() const { return rounds_; }
 
   struct Span {  // a resolved view
     std::byte* data;
@@ -155,6 +166,7 @@ class Executor {
   const LayerGradients* gradients_;
   LayerMemory& m_;
   bool backward_ = false;
+  int rounds_ = 1;
 };
 
 }  // namespace topomoe

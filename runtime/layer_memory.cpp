@@ -20,10 +20,14 @@ void SlotMemory::forget() {
   in_use = false;
 }
 
-LayerArenas::LayerArenas(const Schedule& schedule, Device& device)
-    : schedule_(schedule), device_(device), slots_(schedule) {
+LayerArenas::LayerArenas(const Schedule& schedule, Device& device, SlotBytes capacity)
+    : schedule_(schedule),
+      device_(device),
+      slots_(schedule),
+      capacity_(std::move(capacity)),
+      bounded_(!capacity_[0].empty()) {
   for (const bool backward : {false, true}) {
-    capacity_[backward].assign(slots_.size(), 0);
+    if (!bounded_) capacity_[backward].assign(slots_.size(), 0);
     for (const SlotUse& use : slot_uses(schedule, backward)) saved_[backward].push_back(use.saved);
   }
   // A backward finds saved slots where the forward left them.
@@ -70,7 +74,7 @@ std::byte* LayerArenas::get(bool backward, std::size_t slot, std::size_t bytes, 
   SlotMemory::Place& place = memory.saved[slot];
   if (saved && place.data != nullptr && place.bytes >= bytes) return place.data;
   std::size_t& capacity = capacity_[backward && !saved][slot];
-  if (bytes > capacity) {
+  if (bytes > capacity && !bounded_) {
     capacity = rounded(bytes);
     grown_ = true;
   }

@@ -3,6 +3,8 @@
 // Rows are known only while a pass runs. Each slot has the capacity that any pass asked for so far, rounded up; what
 // asks for more gets memory of its own for this once, and the next pass finds larger arenas. So the first pass
 // allocates slot by slot, the second once, and after that nothing does unless counts grow. Nothing shrinks.
+// With a capacity that is given, arenas are laid out by it once; what asks for more still gets memory of its own, but
+// nothing grows: whoever can runs in rounds that fit.
 #pragma once
 
 #include <array>
@@ -33,8 +35,11 @@ struct SlotMemory {
 
 class LayerArenas {
  public:
-  LayerArenas(const Schedule& schedule, Device& device);
+  // No capacity: it is found out.
+  LayerArenas(const Schedule& schedule, Device& device, SlotBytes capacity = {});
   const Slots& slots() const { return slots_; }
+  bool bounded() const { return bounded_; }
+  std::size_t capacity(bool backward, std::size_t slot) const { return capacity_[backward][slot]; }
 
   // Arenas of the next pass, by what the passes before asked for. True if begin() will give memory back.
   bool lay_out(bool backward, const SlotMemory& memory);
@@ -54,7 +59,7 @@ class LayerArenas {
   SlotBytes capacity_;
   BufferPlan plan_;
   int plans_ = 0;
-  bool grown_ = false, pass_apart_ = false;
+  bool bounded_ = false, grown_ = false, pass_apart_ = false;
   DeviceMemory arena_;  // of whichever pass runs
   std::size_t arena_bytes_ = 0;
 };

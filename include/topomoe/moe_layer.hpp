@@ -22,12 +22,24 @@
 
 namespace topomoe {
 
+// Memory of bounded size. Planned once, for the `tokens` that a TP group holds and, of all routed rows, `skew` times
+// the mean on any rank (a Plan's: planner/plan/capacity.hpp). What does not fit runs again on a part of the tokens, in
+// the same memory, on all ranks alike: outputs are those of one pass, gradients of weights add up in another order.
+// 0 tokens: memory grows with what comes.
+struct LayerOptions {
+  double tokens = 0, skew = 1;
+};
+struct LayerCounters {
+  std::int64_t overflow_rounds = 0;  // forwards beyond the one that each call asked for
+};
+
 class MoeLayer {
  public:
   // Collective: opens one channel for each group role that the schedule uses. The references must
   // outlive the layer. Throws InvalidInput when shape, layout and communicator do not fit together.
   MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
-           Device& device, std::chrono::milliseconds deadline = std::chrono::seconds(30));
+           Device& device, std::chrono::milliseconds deadline = std::chrono::seconds(30),
+           const LayerOptions& options = {});
   ~MoeLayer();
   MoeLayer(MoeLayer&&) noexcept;
 
@@ -56,9 +68,10 @@ class MoeLayer {
   void backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
                 const LayerGradients& gradients, const EventPtr& ready = nullptr);
 
-  // Steps of the last pass, in issue order. Waits until it is over.
+  // Steps of the last pass, of its last round, in issue order. Waits until it is over.
   const std::vector<StepTrace>& last_trace() const;
   const Schedule& schedule() const;
+  const LayerCounters& counters() const;
 
  private:
   struct Impl;

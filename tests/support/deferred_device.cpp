@@ -71,6 +71,7 @@ void DeferredDevice::stream_waits(const EventPtr& event) { wait(kStream, event);
 // What is not written is NaN, and what was given back too.
 DeviceMemory DeferredDevice::allocate(std::size_t bytes) {
   ++counts.allocations;
+  counts.bytes += bytes;
   const auto spoil = [bytes](std::byte* p) { std::memset(p, 0xFF, bytes); };
   auto* const memory = new std::byte[bytes];
   spoil(memory);

@@ -24,7 +24,8 @@ class DeferredDevice final : public Device {
   // Of the host, since it was made.
   struct Counts {
     long synchronizes = 0, lane_waits = 0, allocations = 0;
-    long waits = 0;  // for events of this device, over or not
+    std::size_t bytes = 0;  // allocated, in all
+    long waits = 0;         // for events of this device, over or not
   };
   Counts counts;
 
