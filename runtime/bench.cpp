@@ -117,7 +117,10 @@ class Contestant {
     const RowWidths widths = row_widths(context_.shape, context_.groups.layout().etp);
     return std::max<Index>(1, static_cast<Index>(rows * row_bytes(s.buffers[static_cast<Index>(root)], widths)));
   }
-  void run(const std::vector<std::uint8_t>& part) { Executor(context_, pass_, weights_, nullptr).run(false, part); }
+  void run(const std::vector<std::uint8_t>& part) {
+    Executor(context_, pass_, weights_, nullptr).run(false, part);
+    pass_.layer->settle();
+  }
 
   ExpertPlacement placement_;
   ExecutorContext context_;

@@ -103,8 +103,8 @@ class CudaDevice final : public Device {
   std::string name() const override { return name_; }
   MemorySpace memory_space() const override { return MemorySpace::cuda; }
 
-  // cudaMalloc, not cudaMallocAsync: all lanes use it. The executor frees nothing before the end of a pass, since
-  // cudaFree waits for the whole GPU; it still takes memory in a pass, which a pool will end.
+  // cudaMalloc, not cudaMallocAsync: all lanes use it. The executor gives memory back where counts grow, and
+  // then waits for the lanes; cudaFree itself waits for the whole GPU.
   DeviceMemory allocate(std::size_t bytes) override {
     use();
     void* memory = nullptr;
@@ -206,6 +206,21 @@ std::unique_ptr<Device> make_cuda_device(int ordinal) {
                              std::to_string(count) + ", counted from 0 (see CUDA_VISIBLE_DEVICES)");
   }
   return std::make_unique<CudaDevice>(ordinal);
+}
+
+EventPtr record_cuda_stream(void* stream) {
+  int ordinal = 0;
+  TOPOMOE_CUDA_TRY("ask for the current GPU", cudaGetDevice(&ordinal));
+  return std::make_shared<CudaEvent>(ordinal, static_cast<cudaStream_t>(stream));
+}
+
+void make_cuda_stream_wait(void* stream, const EventPtr& event, std::chrono::steady_clock::time_point deadline) {
+  if (!event) return;
+  if (void* on_gpu = event->native_event())
+    TOPOMOE_CUDA_TRY("wait for an event",
+                     cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(on_gpu), 0));
+  else
+    event->wait(deadline);
 }
 
 std::string cuda_description() {

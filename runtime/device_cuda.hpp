@@ -15,6 +15,12 @@ namespace topomoe {
 // driver or without that GPU. The calling thread's current device becomes this one.
 std::unique_ptr<Device> make_cuda_device(int ordinal);
 
+// All work on a caller's stream (a cudaStream_t of the GPU that is the thread's current device) so far: the `ready` of
+// a layer's calls. And the other way: later work on the stream starts after `event`; where only a host can wait for it,
+// this one does.
+EventPtr record_cuda_stream(void* stream);
+void make_cuda_stream_wait(void* stream, const EventPtr& event, std::chrono::steady_clock::time_point deadline);
+
 // One line for `topomoe --version`: CUDA and cuBLAS as compiled and as loaded, the driver, and the
 // GPUs that it shows; says so where there is none. Never throws.
 std::string cuda_description();

@@ -15,6 +15,8 @@ struct Dispatcher::Handle::State {
   PassState pass;  // with memory of its own: parts of other passes may run between its own
   std::vector<ExpertBatch> batches, gradients;
   DeviceMemory weight_gradients;
+  EventPtr done;
+  ~State() { pass.layer->drain(); }
   enum class Next { combine, combine_backward, dispatch_backward, nothing } next = Next::combine;
 
   void advance(Next from, Next to, const char* call) {
@@ -29,6 +31,7 @@ Dispatcher::Handle::Handle(std::unique_ptr<State> state) : state_(std::move(stat
 Dispatcher::Handle::~Handle() = default;
 Dispatcher::Handle::Handle(Handle&&) noexcept = default;
 std::span<const ExpertBatch> Dispatcher::Handle::batches() const { return state_->batches; }
+const EventPtr& Dispatcher::Handle::done() const { return state_->done; }
 
 namespace {
 
@@ -117,8 +120,8 @@ struct Dispatcher::Impl : LayerParts {
     gather(lane, into, from, rows, row);
   }
 
-  // The way back: of the tokens that this rank injects to those that it holds.
-  void eject(void* to, const void* injected, const RankCounts& counts) const {
+  // The way back: of the tokens that this rank injects to those that it holds. Returns what must end before.
+  EventPtr eject(void* to, const void* injected, const RankCounts& counts) const {
     const auto row = static_cast<std::size_t>(shape.top_k) * 4;
     const auto held_by = [&](int rank) { return static_cast<std::int64_t>(counts.count(Symbol::held, 0, rank, 0)); };
     const auto* from = static_cast<const std::byte*>(injected);
@@ -128,7 +131,7 @@ struct Dispatcher::Impl : LayerParts {
       std::vector<std::int64_t> rows;
       const int parts = static_cast<int>(members.size());
       for (int i = 0; i < parts; ++i) rows.push_back(part_begin(mine, parts, i + 1) - part_begin(mine, parts, i));
-      gather(Lane::compute, static_cast<std::byte*>(to), from, rows, row);
+      return gather(Lane::compute, static_cast<std::byte*>(to), from, rows, row);
     } else {
       if (schedule.intake == Intake::tp_gather)
         for (const int member : members) {
@@ -137,12 +140,12 @@ struct Dispatcher::Impl : LayerParts {
         }
       context.device.copy(Lane::compute, to, from, static_cast<std::size_t>(mine) * row);
     }
-    context.device.synchronize();
+    return nullptr;
   }
 
   // Rows of all members of the TP group, one after another.
-  void gather(Lane lane, std::byte* to, const std::byte* mine, const std::vector<std::int64_t>& rows,
-              std::size_t row_bytes) const {
+  EventPtr gather(Lane lane, std::byte* to, const std::byte* mine, const std::vector<std::int64_t>& rows,
+                  std::size_t row_bytes) const {
     std::vector<Outgoing> sends;
     std::vector<Incoming> receives;
     const int index = groups.index_in(Role::tp, context.rank);
@@ -161,6 +164,7 @@ struct Dispatcher::Impl : LayerParts {
         channels.of(Role::tp), sends, receives,
         {.step = "gather routing", .lane = lane, .metadata = true, .memory = context.device.memory_space()});
     context.device.wait(lane, event, std::chrono::steady_clock::now() + context.deadline);
+    return event;
   }
 };
 
@@ -179,10 +183,11 @@ Dispatcher::~Dispatcher() = default;
 Dispatcher::Dispatcher(Dispatcher&&) noexcept = default;
 
 Dispatcher::Handle Dispatcher::dispatch(const void* tokens, std::int64_t rows, const std::int32_t* ids,
-                                        const float* weights) {
+                                        const float* weights, const EventPtr& ready) {
   const Impl& impl = *impl_;
   Handle handle(std::make_unique<Handle::State>(impl.context));
   impl.hold(handle.state_->pass, rows);
+  impl.context.device.wait(Lane::compute, ready, std::chrono::steady_clock::now() + impl.context.deadline);
   impl.check_ids(ids, rows);
   PassState& pass = handle.state_->pass;
   pass.bound[impl.boundary("x")] = static_cast<std::byte*>(const_cast<void*>(tokens));  // read only
@@ -191,23 +196,24 @@ Dispatcher::Handle Dispatcher::dispatch(const void* tokens, std::int64_t rows, c
     impl.inject(lane, its_weights, weights, pass.counts);
   };
   Executor executor(impl.context, pass, impl.no_weights, nullptr);
-  executor.run(false, impl.out);
+  handle.state_->done = executor.run(false, impl.out, ready);
   pass.router = nullptr;
   handle.state_->batches = impl.batches(executor, impl.schedule.forward, StepKind::expert_forward);
   return handle;
 }
 
-void Dispatcher::combine(Handle& handle, void* output) {
+void Dispatcher::combine(Handle& handle, void* output, const EventPtr& ready) {
   using Next = Handle::State::Next;
   Handle::State& state = *handle.state_;
   state.advance(Next::combine, Next::combine_backward, "combine");
   state.pass.bound[impl_->boundary("y")] = static_cast<std::byte*>(output);
   Executor executor(impl_->context, state.pass, impl_->no_weights, nullptr);
-  executor.run(false, impl_->back);
+  state.done = executor.run(false, impl_->back, ready);
   for (ExpertBatch& batch : state.batches) batch.outputs = nullptr;
 }
 
-std::span<const ExpertBatch> Dispatcher::combine_backward(Handle& handle, const void* output_gradients) {
+std::span<const ExpertBatch> Dispatcher::combine_backward(Handle& handle, const void* output_gradients,
+                                                          const EventPtr& ready) {
   using Next = Handle::State::Next;
   const Schedule& schedule = impl_->schedule;
   if (count_of(schedule.forward, StepKind::expert_forward) != count_of(schedule.backward, StepKind::expert_dgrad))
@@ -226,19 +232,32 @@ std::span<const ExpertBatch> Dispatcher::combine_backward(Handle& handle, const 
       impl_->context.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(rows) * row_bytes));
   state.pass.bound[all.buffer] = state.weight_gradients.get();
   Executor executor(impl_->context, state.pass, impl_->no_weights, nullptr);
-  executor.run(true, impl_->gradients_out);
+  state.done = executor.run(true, impl_->gradients_out, ready);
   return state.gradients = impl_->batches(executor, schedule.backward, StepKind::expert_dgrad);
 }
 
-void Dispatcher::dispatch_backward(Handle& handle, void* token_gradients, float* weight_gradients) {
+void Dispatcher::dispatch_backward(Handle& handle, void* token_gradients, float* weight_gradients,
+                                   const EventPtr& ready) {
   using Next = Handle::State::Next;
   Handle::State& state = *handle.state_;
   state.advance(Next::dispatch_backward, Next::nothing, "dispatch_backward");
   state.pass.bound[impl_->boundary("dx")] = static_cast<std::byte*>(token_gradients);
   Executor executor(impl_->context, state.pass, impl_->no_weights, nullptr);
-  executor.run(true, impl_->gradients_back);
+  const auto begin = PassEnd::Clock::now();
+  state.done = executor.run(true, impl_->gradients_back, ready);
   try {
-    impl_->eject(weight_gradients, executor.at(impl_->weight_gradients()).data, state.pass.counts);
+    // On the lane that runs after the pass.
+    const EventPtr gathered =
+        impl_->eject(weight_gradients, executor.at(impl_->weight_gradients()).data, state.pass.counts);
+    if (EventPtr ejected = impl_->context.device.record(Lane::compute)) {
+      std::vector<PassEnd::Part> parts;
+      for (const EventPtr& part : {state.done, gathered})
+        if (part) parts.push_back({part});
+      const auto end = std::make_shared<PassEnd>(std::move(parts), std::move(ejected), impl_->context.communicator,
+                                                 begin, impl_->context.deadline);
+      state.pass.layer->last = end;
+      state.done = end;
+    }
   } catch (const std::exception& e) {
     impl_->context.communicator.fail(failure_of(e, impl_->context.rank));
     throw;

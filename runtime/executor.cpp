@@ -1,6 +1,8 @@
 #include "runtime/executor.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "topomoe/error.hpp"
@@ -12,7 +14,103 @@ using Clock = std::chrono::steady_clock;
 
 }  // namespace
 
-LayerMemory::~LayerMemory() = default;
+namespace {
+
+// Maxima over the groups of these roles, one after another, are maxima over all ranks that any chain of groups
+// connects: the roles of the schedule, as often as it takes. Every rank of the chain finds the same answer.
+std::vector<Role> roles_to_agree_over(const Schedule& schedule, const RankGroups& groups, int rank) {
+  const std::vector<Role> roles = roles_of(schedule);
+  const auto spread = [&](std::vector<int> ranks, Role role) {
+    std::vector<int> all;
+    for (const int r : ranks) {
+      const auto group = groups.members(role, r);
+      all.insert(all.end(), group.begin(), group.end());
+    }
+    std::sort(all.begin(), all.end());
+    all.erase(std::unique(all.begin(), all.end()), all.end());
+    return all;
+  };
+  std::vector<int> connected{rank};
+  for (std::size_t before = 0; before != connected.size();) {
+    before = connected.size();
+    for (const Role role : roles) connected = spread(connected, role);
+  }
+  std::vector<Role> over;
+  const auto all_hear_of_all = [&] {
+    return std::all_of(connected.begin(), connected.end(), [&](int r) {
+      std::vector<int> heard{r};
+      for (auto role = over.rbegin(); role != over.rend(); ++role) heard = spread(heard, *role);
+      return heard == connected;
+    });
+  };
+  while (!all_hear_of_all()) over.insert(over.end(), roles.begin(), roles.end());
+  return over;
+}
+
+SlotBytes bytes_for(const ExecutorContext& c, const Capacity& capacity) {
+  if (capacity.tokens <= 0) return {};
+  return capacity_bytes(c.schedule, c.groups, row_widths(c.shape, c.groups.layout().etp), c.placement, capacity,
+                        c.rank);
+}
+
+}  // namespace
+
+LayerMemory::LayerMemory(const ExecutorContext& c, const Capacity& capacity)
+    : rows(c.schedule, c.groups, c.rank, c.placement),
+      maps(rows),
+      arenas(c.schedule, c.device, bytes_for(c, capacity)),
+      sizes_(arenas.bounded() ? slot_sizes(c.schedule, row_widths(c.shape, c.groups.layout().etp))
+                              : std::vector<SlotSize>{}) {
+  if (arenas.bounded()) agree_over_ = roles_to_agree_over(c.schedule, c.groups, c.rank);
+}
+
+int LayerMemory::rounds(const ExecutorContext& c, PassState& state, std::int64_t held) {
+  double times = 1;
+  for (const SlotSize& s : sizes_) {
+    const double bytes = state.offsets.resolve(rows, state.counts, s.rows, c.rank).rows * s.row_bytes;
+    times = std::max(times, bytes / static_cast<double>(arenas.capacity(s.backward, s.slot)));
+  }
+  // My rounds and my tokens, and then each member's in turn.
+  agreed.assign(2, 0);
+  agreed[0] = static_cast<std::int32_t>(std::ceil(times));
+  agreed[1] = static_cast<std::int32_t>(std::min<std::int64_t>(held, std::numeric_limits<std::int32_t>::max()));
+  for (const Role role : agree_over_) {
+    const auto members = c.groups.members(role, c.rank);
+    if (members.size() == 1) continue;
+    agreed.resize(2 + 2 * members.size());
+    sends.clear();
+    receives.clear();
+    for (std::size_t i = 0; i < members.size(); ++i) {
+      if (members[i] == c.rank) continue;
+      sends.push_back({static_cast<int>(i), agreed.data(), 2 * sizeof(std::int32_t)});
+      receives.push_back({static_cast<int>(i), &agreed[2 + 2 * i], 2 * sizeof(std::int32_t)});
+    }
+    c.communicator
+        .exchange(c.channels.of(role), sends, receives,
+                  {.step = "agree on rounds", .lane = Lane::inter_node, .metadata = true})
+        ->wait(std::chrono::steady_clock::now() + c.deadline);
+    for (std::size_t i = 0; i < members.size(); ++i)
+      for (std::size_t j = 0; j < 2; ++j)
+        if (members[i] != c.rank) agreed[j] = std::max(agreed[j], agreed[2 + 2 * i + j]);
+  }
+  return std::min(agreed[0], std::max(1, agreed[1]));
+}
+
+LayerMemory::~LayerMemory() { drain(); }
+
+void LayerMemory::settle() {
+  if (!last) return;
+  last->wait();
+  std::vector<StepTrace>& steps = trace[last_backward];
+  for (const PassEnd::Part& p : last->parts())
+    if (p.row < steps.size() && steps[p.row].end_s == 0) steps[p.row].end_s = p.end_s;
+  last = nullptr;
+}
+
+void LayerMemory::drain() noexcept {
+  if (last) last->drain();
+  last = nullptr;
+}
 
 std::unique_ptr<PassState> LayerMemory::take(const std::shared_ptr<LayerMemory>& layer,
                                              const ExecutorContext& context) {
@@ -104,12 +202,42 @@ void Executor::wait_behind(int before, std::size_t step, const Step& s, std::spa
     c_.device.wait(s.lane, event, deadline());
 }
 
-void Executor::run(bool backward, std::span<const std::uint8_t> part) {
+// The host waits only for what no lane can wait for.
+EventPtr Executor::end_of_pass(Clock::time_point begin, std::span<const std::uint8_t> part) {
+  const std::vector<Step>& steps = backward_ ? c_.schedule.backward : c_.schedule.forward;
+  std::vector<StepTrace>& trace = m_.trace[backward_];
+  std::array<EventPtr, kLaneCount> last;
+  std::vector<PassEnd::Part> open;
+  std::size_t row = 0;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (!part.empty() && part[i] == 0) continue;
+    if (EventPtr& event = m_.events[i]) {
+      if (event->native_event() == nullptr) {
+        event->wait(deadline());
+        if (trace[i].end_s == 0) trace[i].end_s = std::chrono::duration<double>(Clock::now() - begin).count();
+      } else {
+        last[static_cast<std::size_t>(steps[i].lane)] = event;
+        open.push_back({std::move(event), row, trace[i].end_s});
+      }
+    }
+    ++row;
+  }
+  m_.events.clear();
+  std::size_t step = 0;
+  if (!part.empty()) std::erase_if(trace, [&](const StepTrace&) { return part[step++] == 0; });
+  if (open.empty()) return m_.last = nullptr;
+  for (const EventPtr& event : last)
+    if (event) c_.device.wait(Lane::compute, event, deadline());
+  m_.last =
+      std::make_shared<PassEnd>(std::move(open), c_.device.record(Lane::compute), c_.communicator, begin, c_.deadline);
+  return m_.last;
+}
+
+EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const EventPtr& ready) {
   const std::vector<Step>& steps = backward ? c_.schedule.backward : c_.schedule.forward;
   const auto left_out = [&](std::size_t i) { return !part.empty() && part[i] == 0; };
   // A part without the first step goes on where another one stopped, and finds what that left.
   const bool begins = !left_out(0) || m_.found.empty(), ends = !left_out(steps.size() - 1);
-  backward_ = m_.last_backward = backward;
   std::vector<StepTrace>& trace = m_.trace[backward];
   std::vector<EventPtr>& events = m_.events;
   // Host kernels drive our transfers while they compute, for as long as this pass runs.
@@ -120,6 +248,12 @@ void Executor::run(bool backward, std::span<const std::uint8_t> part) {
   } unhook{c_.device};
   const auto begin = Clock::now();
   const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
+  // From here on a forward knows all counts.
+  std::size_t counted = steps.size();
+  if (!backward && part.empty() && m_.arenas.bounded())
+    for (std::size_t i = 0; i < steps.size(); ++i)
+      if (steps[i].kind == StepKind::route || steps[i].kind == StepKind::counts_exchange) counted = i;
+  rounds_ = 1;
   // A transfer's end is when somebody first sees that it is over.
   std::size_t first_open = 0;
   const auto look = [&](std::size_t until) {
@@ -128,6 +262,13 @@ void Executor::run(bool backward, std::span<const std::uint8_t> part) {
       if (events[i] && trace[i].end_s == 0 && events[i]->poll()) trace[i].end_s = now();
   };
   try {
+    for (int lane = 0; lane < kLaneCount; ++lane) {
+      if (ready) c_.device.wait(static_cast<Lane>(lane), ready, deadline());
+      if (m_.last) c_.device.wait(static_cast<Lane>(lane), m_.last, deadline());
+    }
+    const bool gives_back = begins && m_.arenas.lay_out(backward, state_.memory);
+    if (gives_back) m_.settle();
+    backward_ = m_.last_backward = backward;
     trace.resize(steps.size());
     events.assign(steps.size(), nullptr);
     m_.seen.assign(steps.size(), 0);
@@ -149,22 +290,21 @@ void Executor::run(bool backward, std::span<const std::uint8_t> part) {
       t.dropped = 0;
       issue(s, i, t, events[i]);
       if (!events[i]) t.end_s = now();
+      if (i == counted &&
+          (rounds_ =
+               m_.rounds(c_, state_, static_cast<std::int64_t>(state_.counts.count(Symbol::held, 0, c_.rank, 0)))) > 1)
+        break;
     }
-    for (std::size_t i = 0; i < steps.size(); ++i)
-      if (events[i]) {
-        events[i]->wait(deadline());
-        if (trace[i].end_s == 0) trace[i].end_s = now();
-      }
-    c_.device.synchronize();
-    events.clear();
-    std::size_t step = 0;
-    if (!part.empty()) std::erase_if(trace, [&](const StepTrace&) { return left_out(step++); });
+    EventPtr end = end_of_pass(begin, part);
+    if (!ends) return end;
+    if (m_.arenas.gives_back()) m_.settle(), end = nullptr;
+    m_.arenas.end(backward, state_.memory);
+    return end;
   } catch (const std::exception& e) {
     c_.communicator.fail(failure_of(e, c_.rank));
     events.clear();
     throw;
   }
-  if (ends) m_.arenas.end(backward, state_.memory);
 }
 
 }  // namespace topomoe

@@ -15,10 +15,12 @@
 #include <span>
 #include <vector>
 
+#include "planner/plan/capacity.hpp"
 #include "runtime/counts.hpp"
 #include "runtime/group_channels.hpp"
 #include "runtime/index_map.hpp"
 #include "runtime/layer_memory.hpp"
+#include "runtime/pass_end.hpp"
 #include "runtime/row_table.hpp"
 #include "topomoe/layer_shape.hpp"
 
@@ -42,19 +44,29 @@ struct PassState;
 // What all passes of a layer share: memory, tables, and vectors that keep their capacity from step to step. One pass at
 // a time uses it; handles may come back to it from any thread, and after the layer is gone.
 struct LayerMemory {
-  explicit LayerMemory(const ExecutorContext& c)
-      : rows(c.schedule, c.groups, c.rank, c.placement), maps(rows), arenas(c.schedule, c.device) {}
+  // Capacity of 0 tokens: arenas grow to what comes.
+  explicit LayerMemory(const ExecutorContext& c, const Capacity& capacity = {});
   ~LayerMemory();
 
   // A state that some handle gave back, or a new one.
   static std::unique_ptr<PassState> take(const std::shared_ptr<LayerMemory>& layer, const ExecutorContext& context);
   static void give(std::unique_ptr<PassState> state) noexcept;
 
+  // The last pass is over, and its trace complete. Throws as PassEnd::wait.
+  void settle();
+  // It is over; for destructors.
+  void drain() noexcept;
+
+  // Rounds that the ranks which communicate with one another agree on: the largest number that one of them needs, by
+  // the counts that its pass knows; 1 where no rank has tokens to cut.
+  int rounds(const ExecutorContext& context, PassState& state, std::int64_t held);
+
   RowTable rows;
   MapBuilder maps;
   LayerArenas arenas;
   std::vector<std::byte*> found;  // by slot: where this pass has it
   std::vector<EventPtr> events;   // by step
+  std::shared_ptr<PassEnd> last;  // of the last pass; null: it is over
   std::array<std::vector<StepTrace>, 2> trace;
   bool last_backward = false;
   std::vector<std::size_t> seen;  // by step: the last one that looked behind it
@@ -66,8 +78,11 @@ struct LayerMemory {
   std::vector<std::int64_t> used;  // of settle()
   // What a peer may still read or write when this rank gives up: it must outlive the abort.
   std::vector<std::vector<std::int32_t>> sent, received;
+  std::vector<std::int32_t> agreed;
 
  private:
+  const std::vector<SlotSize> sizes_;  // of bounded arenas
+  std::vector<Role> agree_over_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<PassState>> given_back_;
   std::size_t made_ = 0;
@@ -80,6 +95,11 @@ struct PassState {
       : layer(of_layer ? std::move(of_layer) : std::make_shared<LayerMemory>(context)),
         counts(context.schedule, context.groups, context.rank, context.placement),
         maps(context.schedule.maps.size()) {}
+  PassState(const PassState&) = delete;
+  PassState& operator=(const PassState&) = delete;
+  ~PassState() {
+    if (layer) layer->drain();  // what dies here may be in use
+  }
   std::shared_ptr<LayerMemory> layer;
   RankCounts counts;
   RowOffsets offsets;
@@ -95,13 +115,14 @@ class Executor {
   Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
            const LayerGradients* gradients);
 
-  // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp). What buffers of
-  // Storage::pass hold is lost once the last step is over; between parts of one pass no other may run on the same
-  // layer's memory. Throws after failing the communicator.
-  void run(bool backward, std::span<const std::uint8_t> part = {});
-  // Of the last pass of the layer, until its next.
-  const std::vector<StepTrace>& trace() const { return m_.trace[m_.last_backward]; }
-  std::vector<StepTrace> take_trace() { return std::move(m_.trace[m_.last_backward]); }
+  // Runs one pass, or those of its steps that `part` flags (planner/plan/schedule_part.hpp), after `ready`, and returns
+  // its end: null where that is now (CPU). Lanes wait for `ready` and for the pass before this one; the host does only
+  // where it reads what the router chose. What buffers of Storage::pass hold is lost once the last step is over;
+  // between parts of one pass no other may run on the same layer's memory. Throws after failing the communicator.
+  EventPtr run(bool backward, std::span<const std::uint8_t> part = {}, const EventPtr& ready = nullptr);
+  // Of a whole forward in bounded arenas: 1; or what the tokens must be cut into, as they would not fit. Then nothing
+  // but routing has been done, and the pass state is of no more use.
+  int rounds() const { return rounds_; }
 
   struct Span {  // a resolved view
     std::byte* data;
@@ -118,6 +139,7 @@ class Executor {
   std::byte* memory_of(int buffer);
   std::byte* slot(std::size_t slot, std::int64_t elements, std::size_t element_bytes);
   std::int32_t* map_part(int map, Slots::MapPart part, const std::vector<std::int32_t>& host);
+  EventPtr end_of_pass(std::chrono::steady_clock::time_point begin, std::span<const std::uint8_t> part);
   void wait_behind(int before, std::size_t step, const Step& s, std::span<const Step> steps,
                    std::span<const std::uint8_t> part);
   std::int64_t columns(const Buffer& b) const;
@@ -146,6 +168,7 @@ class Executor {
   const LayerGradients* gradients_;
   LayerMemory& m_;
   bool backward_ = false;
+  int rounds_ = 1;
 };
 
 }  // namespace topomoe

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace topomoe {
 namespace {
@@ -16,14 +17,17 @@ std::size_t rounded(std::size_t bytes) {
 
 void SlotMemory::forget() {
   std::fill(saved.begin(), saved.end(), Place{});
-  std::fill(apart.begin(), apart.end(), nullptr);
   in_use = false;
 }
 
-LayerArenas::LayerArenas(const Schedule& schedule, Device& device)
-    : schedule_(schedule), device_(device), slots_(schedule) {
+LayerArenas::LayerArenas(const Schedule& schedule, Device& device, SlotBytes capacity)
+    : schedule_(schedule),
+      device_(device),
+      slots_(schedule),
+      capacity_(std::move(capacity)),
+      bounded_(!capacity_[0].empty()) {
   for (const bool backward : {false, true}) {
-    capacity_[backward].assign(slots_.size(), 0);
+    if (!bounded_) capacity_[backward].assign(slots_.size(), 0);
     for (const SlotUse& use : slot_uses(schedule, backward)) saved_[backward].push_back(use.saved);
   }
   // A backward finds saved slots where the forward left them.
@@ -32,14 +36,19 @@ LayerArenas::LayerArenas(const Schedule& schedule, Device& device)
   plan_ = plan_buffers(schedule, capacity_);
 }
 
-void LayerArenas::begin(bool backward, SlotMemory& memory) {
-  memory.saved.resize(slots_.size());
-  memory.apart.resize(slots_.size());
+bool LayerArenas::lay_out(bool backward, const SlotMemory& memory) {
   if (grown_) {
     plan_ = plan_buffers(schedule_, capacity_);
     grown_ = false;
     ++plans_;
   }
+  if (arena_ && plan_.pass_bytes[backward] > arena_bytes_) return true;
+  return !backward && !memory.in_use && (memory.has_apart || (memory.arena && plan_.saved_bytes > memory.arena_bytes));
+}
+
+void LayerArenas::begin(bool backward, SlotMemory& memory) {
+  memory.saved.resize(slots_.size());
+  memory.apart.resize(slots_.size());
   if (plan_.pass_bytes[backward] > arena_bytes_) {
     arena_.reset();  // before the larger one is asked for
     arena_bytes_ = 0;
@@ -48,6 +57,8 @@ void LayerArenas::begin(bool backward, SlotMemory& memory) {
     arena_bytes_ = bytes;
   }
   if (backward || memory.in_use) return;
+  if (memory.has_apart) std::fill(memory.apart.begin(), memory.apart.end(), nullptr);
+  memory.has_apart = false;
   memory.laid_out = plans_;
   if (plan_.saved_bytes > memory.arena_bytes) {
     memory.arena.reset();
@@ -63,7 +74,7 @@ std::byte* LayerArenas::get(bool backward, std::size_t slot, std::size_t bytes, 
   SlotMemory::Place& place = memory.saved[slot];
   if (saved && place.data != nullptr && place.bytes >= bytes) return place.data;
   std::size_t& capacity = capacity_[backward && !saved][slot];
-  if (bytes > capacity) {
+  if (bytes > capacity && !bounded_) {
     capacity = rounded(bytes);
     grown_ = true;
   }
@@ -73,6 +84,7 @@ std::byte* LayerArenas::get(bool backward, std::size_t slot, std::size_t bytes, 
     data = (saved ? memory.arena : arena_).get() + planned.offset;
   } else {
     memory.apart[slot] = device_.allocate(bytes);
+    (saved ? memory.has_apart : pass_apart_) = true;
     data = memory.apart[slot].get();
   }
   if (saved) {
@@ -83,6 +95,7 @@ std::byte* LayerArenas::get(bool backward, std::size_t slot, std::size_t bytes, 
 }
 
 void LayerArenas::end(bool backward, SlotMemory& memory) {
+  if (!std::exchange(pass_apart_, false)) return;
   for (std::size_t slot = 0; slot < slots_.size(); ++slot)
     if (!saved_[backward][slot]) memory.apart[slot] = nullptr;
 }

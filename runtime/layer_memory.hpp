@@ -3,6 +3,8 @@
 // Rows are known only while a pass runs. Each slot has the capacity that any pass asked for so far, rounded up; what
 // asks for more gets memory of its own for this once, and the next pass finds larger arenas. So the first pass
 // allocates slot by slot, the second once, and after that nothing does unless counts grow. Nothing shrinks.
+// With a capacity that is given, arenas are laid out by it once; what asks for more still gets memory of its own, but
+// nothing grows: whoever can runs in rounds that fit.
 #pragma once
 
 #include <array>
@@ -25,21 +27,28 @@ struct SlotMemory {
   std::vector<DeviceMemory> apart;  // by slot
   DeviceMemory arena;               // of saved slots
   std::size_t arena_bytes = 0;
-  int laid_out = -1;    // by which of the plans that came one after another
-  bool in_use = false;  // something lies in the arena: it cannot be laid out anew
-  void forget();        // what is saved is no longer needed
+  int laid_out = -1;       // by which of the plans that came one after another
+  bool in_use = false;     // something lies in the arena: it cannot be laid out anew
+  bool has_apart = false;  // of what is saved
+  void forget();           // what is saved is no longer needed; gives nothing back, as lanes may still use it
 };
 
 class LayerArenas {
  public:
-  LayerArenas(const Schedule& schedule, Device& device);
+  // No capacity: it is found out.
+  LayerArenas(const Schedule& schedule, Device& device, SlotBytes capacity = {});
   const Slots& slots() const { return slots_; }
+  bool bounded() const { return bounded_; }
+  std::size_t capacity(bool backward, std::size_t slot) const { return capacity_[backward][slot]; }
 
-  // A pass begins: arenas grow to what the passes before asked for.
+  // Arenas of the next pass, by what the passes before asked for. True if begin() will give memory back.
+  bool lay_out(bool backward, const SlotMemory& memory);
+  // A pass begins.
   void begin(bool backward, SlotMemory& memory);
   // At least so many bytes; asked once a pass. Of what the forward saved, a backward gets what is there.
   std::byte* get(bool backward, std::size_t slot, std::size_t bytes, SlotMemory& memory);
-  // A pass is over: what it alone had is given back.
+  // A pass is over: what it alone had is given back, if it had any.
+  bool gives_back() const { return pass_apart_; }
   void end(bool backward, SlotMemory& memory);
 
  private:
@@ -50,7 +59,7 @@ class LayerArenas {
   SlotBytes capacity_;
   BufferPlan plan_;
   int plans_ = 0;
-  bool grown_ = false;
+  bool bounded_ = false, grown_ = false, pass_apart_ = false;
   DeviceMemory arena_;  // of whichever pass runs
   std::size_t arena_bytes_ = 0;
 };

@@ -50,6 +50,8 @@ class Dispatcher {
     ~Handle();
     Handle(Handle&&) noexcept;
     std::span<const ExpertBatch> batches() const;
+    // When what the last call on this handle writes is complete, as MoeLayer's.
+    const EventPtr& done() const;
 
    private:
     friend class Dispatcher;
@@ -60,18 +62,23 @@ class Dispatcher {
 
   // Collective. All in the device's memory, of the `rows` tokens that this rank holds: tokens [rows, hidden], ids
   // [rows, top_k] of any expert, weights [rows, top_k]. Ranks of a TP group that hold the same tokens must pass the
-  // same ids and weights. Throws InvalidInput for an id of no expert before anything moves, TransportError as MoeLayer.
-  Handle dispatch(const void* tokens, std::int64_t rows, const std::int32_t* ids, const float* weights);
+  // same ids and weights. What a call reads, also of what the caller wrote into its batches, must be complete when its
+  // `ready` happens (null: now). Throws InvalidInput for an id of no expert before anything moves, TransportError as
+  // MoeLayer.
+  Handle dispatch(const void* tokens, std::int64_t rows, const std::int32_t* ids, const float* weights,
+                  const EventPtr& ready = nullptr);
   // Collective; once a handle. output: [rows, hidden].
-  void combine(Handle& handle, void* output);
+  void combine(Handle& handle, void* output, const EventPtr& ready = nullptr);
 
   // Collective, after combine, once a handle. Batch by batch as dispatch gave them: `inputs` is the gradient of what
   // the caller wrote (weights applied), the gradient of what it read goes to `outputs`. Throws InvalidInput for a
   // schedule whose backward has other pieces than its forward.
-  std::span<const ExpertBatch> combine_backward(Handle& handle, const void* output_gradients);
+  std::span<const ExpertBatch> combine_backward(Handle& handle, const void* output_gradients,
+                                                const EventPtr& ready = nullptr);
   // Collective. Overwrites the gradients of tokens [rows, hidden], through the experts alone, and of the weights [rows,
   // top_k]; a router's own backward adds the rest.
-  void dispatch_backward(Handle& handle, void* token_gradients, float* weight_gradients);
+  void dispatch_backward(Handle& handle, void* token_gradients, float* weight_gradients,
+                         const EventPtr& ready = nullptr);
 
  private:
   struct Impl;

@@ -23,12 +23,24 @@
 
 namespace topomoe {
 
+// Memory of bounded size. Planned once, for the `tokens` that a TP group holds and, of all routed rows, `skew` times
+// the mean on any rank (a Plan's: planner/plan/capacity.hpp). What does not fit runs again on a part of the tokens, in
+// the same memory, on all ranks alike: outputs are those of one pass, gradients of weights add up in another order.
+// 0 tokens: memory grows with what comes.
+struct LayerOptions {
+  double tokens = 0, skew = 1;
+};
+struct LayerCounters {
+  std::int64_t overflow_rounds = 0;  // forwards beyond the one that each call asked for
+};
+
 class MoeLayer {
  public:
   // Collective: opens one channel for each group role that the schedule uses. The references must
   // outlive the layer. Throws InvalidInput when shape, layout and communicator do not fit together.
   MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
-           Device& device, std::chrono::milliseconds deadline = std::chrono::seconds(30));
+           Device& device, std::chrono::milliseconds deadline = std::chrono::seconds(30),
+           const LayerOptions& options = {});
   ~MoeLayer();
   MoeLayer(MoeLayer&&) noexcept;
 
@@ -37,6 +49,9 @@ class MoeLayer {
    public:
     ~Handle();
     Handle(Handle&&) noexcept;
+    // When the last call on this handle is over; null: it is. A lane can wait for its native_event(); a host that waits
+    // hears of what failed. Must not outlive the layer.
+    const EventPtr& done() const;
 
    private:
     friend class MoeLayer;
@@ -45,21 +60,24 @@ class MoeLayer {
     std::unique_ptr<State> state_;
   };
 
-  // `tokens` must stay valid until the backward, and be complete when this is called: the device's lanes know
-  // nothing of a caller's stream yet. Returns when the output is complete. Throws TransportError on failure, after
-  // telling the other ranks, so that none waits for this one.
-  Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights);
+  // What a call reads must be complete when `ready` happens (null: now); what it writes is when Handle::done() does. On
+  // a CPU that is when it returns; on a GPU the host waits for what the router chose, and for no more. `tokens` must
+  // stay valid until the backward is over. Throws TransportError on failure, after telling the other ranks, so that
+  // none waits for this one.
+  Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights,
+                 const EventPtr& ready = nullptr);
   void backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
-                const LayerGradients& gradients);
+                const LayerGradients& gradients, const EventPtr& ready = nullptr);
 
   // Collective; once an optimizer step, after the last backward that adds to `gradients`: those of each replicated
   // expert become their sum over its replicas, in order of replica, with the same bits on each. Others are left as they
   // are, and so is EDP: that reduction is the caller's, before or after.
   void sum_over_replicas(const LayerGradients& gradients);
 
-  // Steps of the last pass, in issue order.
+  // Steps of the last pass, of its last round, in issue order. Waits until it is over.
   const std::vector<StepTrace>& last_trace() const;
   const Schedule& schedule() const;
+  const LayerCounters& counters() const;
 
  private:
   struct Impl;

@@ -151,41 +151,45 @@ BufferPlan plan_buffers(const Schedule& schedule, const SlotBytes& capacity) {
   return plan;
 }
 
-SlotBytes slot_bytes(const Schedule& schedule, const RankGroups& groups, const CountSource& counts,
-                     const RowWidths& widths, int rank) {
+std::vector<SlotSize> slot_sizes(const Schedule& schedule, const RowWidths& widths) {
   const Slots slots(schedule);
-  const auto rows = [&](const View& v) { return rows_of(schedule, v, groups, counts, rank, rank); };
-  const auto whole = [](double bytes) { return static_cast<std::size_t>(std::ceil(bytes)); };
   constexpr double kIndexBytes = 4;
-  SlotBytes out;
+  std::vector<SlotSize> out;
   for (const bool backward : {false, true}) {
     const std::vector<Step>& steps = backward ? schedule.backward : schedule.forward;
     const auto uses = slot_uses(schedule, backward);
-    out[backward].assign(slots.size(), 0);
-    const auto set = [&](std::size_t slot, double bytes) {
-      if (!uses[slot].users.empty()) out[backward][slot] = whole(bytes);
+    const auto add = [&](std::size_t slot, const View& rows, double row_bytes) {
+      if (!uses[slot].users.empty()) out.push_back({backward, slot, rows, row_bytes});
     };
     for (std::size_t b = 0; b < schedule.buffers.size(); ++b) {
-      if (uses[b].users.empty()) continue;
       View all;
       all.buffer = static_cast<int>(b);
-      set(b, rows(all) * row_bytes(schedule.buffers[b], widths));
+      add(b, all, row_bytes(schedule.buffers[b], widths));
     }
     for (std::size_t i = 0; i < steps.size(); ++i) {
       const Step& s = steps[i];
       if (s.kind == StepKind::index) {
         const IndexMap& map = schedule.maps[static_cast<std::size_t>(s.map)];
-        set(slots.of_map(s.map, Slots::position),
-            rows(map.from) * (map.ids.buffer < 0 ? 1 : widths.top_k) * kIndexBytes);
+        add(slots.of_map(s.map, Slots::position), map.from, (map.ids.buffer < 0 ? 1 : widths.top_k) * kIndexBytes);
         for (const auto part : {Slots::source_row, Slots::source_factor})
-          set(slots.of_map(s.map, part), rows(map.to) * kIndexBytes);
+          add(slots.of_map(s.map, part), map.to, kIndexBytes);
       } else if (s.kind == StepKind::pack && s.weights.buffer >= 0) {
-        set(slots.of_scratch(backward, i), rows(s.out[0]) * sizeof(float));
+        add(slots.of_scratch(backward, i), s.out[0], sizeof(float));
       } else if (s.kind == StepKind::route_backward) {
-        set(slots.of_scratch(backward, i), rows(s.in[0]) * widths.experts * sizeof(float));
+        add(slots.of_scratch(backward, i), s.in[0], widths.experts * sizeof(float));
       }
     }
   }
+  return out;
+}
+
+SlotBytes slot_bytes(const Schedule& schedule, const RankGroups& groups, const CountSource& counts,
+                     const RowWidths& widths, int rank) {
+  SlotBytes out;
+  for (auto& pass : out) pass.assign(Slots(schedule).size(), 0);
+  for (const SlotSize& s : slot_sizes(schedule, widths))
+    out[s.backward][s.slot] =
+        static_cast<std::size_t>(std::ceil(rows_of(schedule, s.rows, groups, counts, rank, rank) * s.row_bytes));
   return out;
 }
 

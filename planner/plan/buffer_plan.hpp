@@ -57,6 +57,14 @@ constexpr std::size_t kSlotAlignment = 256;  // of cudaMalloc, and more than a c
 using SlotBytes = std::array<std::vector<std::size_t>, 2>;  // [backward][slot]
 BufferPlan plan_buffers(const Schedule& schedule, const SlotBytes& capacity);
 
+// What each slot must hold: rows of a view, and bytes of one.
+struct SlotSize {
+  bool backward;
+  std::size_t slot;
+  View rows;
+  double row_bytes;
+};
+std::vector<SlotSize> slot_sizes(const Schedule& schedule, const RowWidths& widths);
 // Bytes of each slot by counts; expectations are rounded up.
 SlotBytes slot_bytes(const Schedule& schedule, const RankGroups& groups, const CountSource& counts,
                      const RowWidths& widths, int rank);

@@ -1,0 +1,197 @@
+// Memory of bounded size: what the plan's side says is what a layer takes, and what does not fit runs in rounds, in the
+// same memory, to the same bits.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <mutex>
+#include <optional>
+
+#include "planner/plan/capacity.hpp"
+#include "runtime/communicator_inproc.hpp"
+#include "tests/support/deferred_device.hpp"
+
+namespace topomoe::testing {
+namespace {
+
+struct Case {
+  LayerCase layer;
+  Schedule schedule;
+};
+
+std::vector<Case> cases(std::vector<int> tokens) {
+  std::vector<Case> out;
+  for (const std::string_view transport : transport_names())
+    for (const auto& l : {layout(4, 1, 1, 4), layout(4, 2, 2, 2), layout(4, 2, 1, 4), layout(4, 2, 1, 4, true)})
+      for (const auto split : {TokenSplit::sliced, TokenSplit::replicated})
+        for (const auto& [chunks, pieces] : {std::pair{1, 1}, {4, 2}}) {
+          const ScheduleRequest r = request(l, split, chunks, pieces);
+          if (!applies(transport, l, 2) || !find_transport(transport).refuses(r).empty()) continue;
+          out.push_back({{.layout = l, .gpus_per_node = 2, .shape = {12, 8, 8, 2, true}, .tokens = tokens},
+                         build_schedule(transport, r)});
+        }
+  return out;
+}
+
+LayerShape shape_of(const LayerCase& c) {
+  return {c.shape.hidden, c.shape.ffn, c.shape.experts, c.shape.top_k, c.shape.renormalize, c.dtype};
+}
+
+// The first feature of every token is 1, and the router's weight of it ranks experts by Zipf's law: nearly all tokens
+// go to the first ones.
+void make_zipf(const LayerCase& c, RankTensors& t, double exponent) {
+  const auto M = static_cast<std::size_t>(c.shape.hidden);
+  const float one = 1;
+  for (std::size_t row = 0; row < static_cast<std::size_t>(t.rows); ++row)
+    std::memcpy(&t.x[row * M * sizeof(float)], &one, sizeof one);
+  for (std::size_t e = 0; e < static_cast<std::size_t>(c.shape.experts); ++e)
+    t.router[e * M] = static_cast<float>(-exponent * std::log(static_cast<double>(e + 1)));
+}
+
+struct Outcome {
+  std::vector<std::byte> y[2], dx[2];
+  std::vector<float> drouter, dgate, dup, ddown;
+  LayerCounters counters;
+  long allocations = 0, steady_allocations = 0;
+  std::size_t bytes = 0;
+};
+
+constexpr double kZipf = 6;
+
+// Some steps of two micro-batches, both outstanding at once. `zipf` 0: as drawn.
+Outcome run(const Case& c, Communicator& inner, const LayerOptions& options, double zipf, int batches = 2) {
+  const ReferenceWeights weights = make_weights(c.layer);
+  DeferredDevice device(5);
+  DeferredCommunicator communicator(inner, device);
+  RankTensors t[2] = {{c.layer, weights, inner.rank()}, {c.layer, weights, inner.rank()}};
+  for (RankTensors& one : t) make_zipf(c.layer, one, zipf);
+  if (zipf == 0)
+    for (RankTensors& one : t) one = RankTensors(c.layer, weights, inner.rank());
+  Outcome out;
+  {
+    MoeLayer layer(c.schedule, c.layer.layout, c.layer.gpus_per_node, shape_of(c.layer), communicator, device,
+                   std::chrono::seconds(60), options);
+    for (int step = 0; step < 4; ++step) {
+      if (step == 3) {
+        for (auto* g : {&t[0].drouter, &t[0].dgate, &t[0].dup, &t[0].ddown}) std::fill(g->begin(), g->end(), 0);
+        out.allocations = device.counts.allocations;
+      }
+      std::optional<MoeLayer::Handle> handles[2];
+      for (int i = 0; i < batches; ++i)
+        handles[i].emplace(layer.forward(t[i].x.data(), t[i].rows, t[i].y.data(), t[0].weights()));
+      for (int i = 0; i < batches; ++i)
+        layer.backward(*handles[i], t[i].dy.data(), t[i].dx.data(), t[0].weights(), t[0].gradients());
+      device.synchronize();
+    }
+    out.counters = layer.counters();
+    inner.barrier();
+  }
+  out.steady_allocations = device.counts.allocations - out.allocations;
+  out.bytes = device.counts.bytes;
+  for (int i = 0; i < 2; ++i) out.y[i] = t[i].y, out.dx[i] = t[i].dx;
+  out.drouter = t[0].drouter, out.dgate = t[0].dgate, out.dup = t[0].dup, out.ddown = t[0].ddown;
+  return out;
+}
+
+double tokens_of_group(const LayerCase& c) {
+  return held_tokens(c, 0) * (c.layout.sequence_parallel ? c.layout.tp : 1);
+}
+
+// Nothing overflows: two allocations, of the planner's bytes. Its bucket is rank 0's, of a token more or less.
+TEST(Overflow, NothingDoes_MemoryIsThePlannersBucket) {
+  for (const Case& c : cases({64})) {
+    SCOPED_TRACE(c.schedule.name + ", " + describe(c.layer));
+    const Layout& l = c.layer.layout;
+    const LayerOptions options{tokens_of_group(c.layer), 1.5};
+    const Capacity capacity{options.tokens, options.skew};
+    const RankGroups groups(l, c.layer.gpus_per_node);
+    const RowWidths widths = row_widths(shape_of(c.layer), l.etp);
+    const LayerBytes bucket = layer_bytes(c.schedule, groups, widths, capacity);
+    std::mutex mutex;
+    run_inproc(l.world, [&](Communicator& inner) {
+      const Outcome o = run(c, inner, options, 0, 1);
+      const std::lock_guard lock(mutex);
+      EXPECT_EQ(o.counters.overflow_rounds, 0);
+      EXPECT_EQ(o.allocations, 2);
+      EXPECT_EQ(o.steady_allocations, 0);
+      const LayerBytes mine = layer_bytes(c.schedule, groups, widths, capacity, inner.rank());
+      EXPECT_EQ(o.bytes, mine.pass() + mine.saved) << "rank " << inner.rank();
+      const auto planned = static_cast<double>(bucket.pass() + bucket.saved);
+      EXPECT_NEAR(static_cast<double>(o.bytes), planned, 0.05 * planned) << "rank " << inner.rank();
+    });
+  }
+}
+
+double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double x = static_cast<double>(a[i]), y = static_cast<double>(b[i]);
+    difference += (x - y) * (x - y), size += y * y;
+  }
+  return size > 0 ? std::sqrt(difference / size) : difference;
+}
+
+void expect_rounds_change_nothing(const Case& c, const LayerOptions& options, bool allocates_nothing) {
+  SCOPED_TRACE(c.schedule.name + ", " + describe(c.layer));
+  std::mutex mutex;
+  std::vector<std::int64_t> rounds;
+  std::vector<float> router, cut_router;
+  run_inproc(c.layer.layout.world, [&](Communicator& inner) {
+    const Outcome whole = run(c, inner, {}, kZipf), cut = run(c, inner, options, kZipf);
+    const std::lock_guard lock(mutex);
+    rounds.push_back(cut.counters.overflow_rounds);
+    EXPECT_EQ(whole.counters.overflow_rounds, 0);
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_EQ(cut.y[i], whole.y[i]);
+      EXPECT_EQ(cut.dx[i], whole.dx[i]);
+    }
+    // Sums of up to some hundred terms in fp32, in another order: 100 2^-24 at worst, far less in the mean.
+    for (const auto member : {&Outcome::dgate, &Outcome::dup, &Outcome::ddown})
+      EXPECT_LT(relative_difference(cut.*member, whole.*member), 2e-6);
+    // Who injects a token may change with the rounds, and with it whose share of the router's gradient it is in.
+    for (auto* const sum : {&router, &cut_router}) {
+      const auto& share = sum == &router ? whole.drouter : cut.drouter;
+      sum->resize(share.size());
+      for (std::size_t i = 0; i < share.size(); ++i) (*sum)[i] += share[i];
+    }
+    if (allocates_nothing) {
+      EXPECT_EQ(cut.steady_allocations, 0);
+    }
+  });
+  EXPECT_LT(relative_difference(cut_router, router), 2e-6);
+  EXPECT_GT(rounds.front(), 0);
+}
+
+// All tokens to a few experts, memory for the mean: busy ranks get a part at a time.
+TEST(Overflow, NoRoomForSkewUnderZipf_RoundsGiveTheSameBits) {
+  for (const Case& c : cases({96})) {
+    if (c.layer.layout.ep == 1) continue;
+    expect_rounds_change_nothing(c, {tokens_of_group(c.layer), 1.0}, true);
+  }
+}
+
+// More tokens than were planned for, unevenly, on some ranks none.
+TEST(Overflow, MoreTokensThanPlanned_RoundsGiveTheSameBits) {
+  const auto all = cases({20, 5, 0, 11});
+  for (std::size_t i = 0; i < all.size(); i += 3) expect_rounds_change_nothing(all[i], {5, 1.0}, false);
+}
+
+// What cannot be cut any further gets the memory that it needs.
+TEST(Overflow, NoRoomForAToken_StillRuns) {
+  for (const Case& c : cases({3, 0, 2, 1})) expect_rounds_change_nothing(c, {0.01, 1.0}, false);
+}
+
+TEST(Overflow, OptionsOutOfRange_AreRefused) {
+  const Case c = cases({4}).front();
+  run_inproc(c.layer.layout.world, [&](Communicator& inner) {
+    DeferredDevice device(1);
+    for (const LayerOptions& options : {LayerOptions{-1, 1}, LayerOptions{10, 0.5}, LayerOptions{10, NAN}})
+      EXPECT_THROW(MoeLayer(c.schedule, c.layer.layout, c.layer.gpus_per_node, shape_of(c.layer), inner, device,
+                            std::chrono::seconds(60), options),
+                   InvalidInput);
+  });
+}
+
+}  // namespace
+}  // namespace topomoe::testing
