@@ -31,9 +31,9 @@ namespace {
 
 using namespace example;
 
-constexpr int kSteps = 160, kSequences = 8;  // of each data-parallel rank
+constexpr int kSteps = 110, kSequences = 24;  // of each data-parallel rank
 constexpr std::int64_t kFfn = 64;
-constexpr float kLearningRate = 0.006F;
+constexpr float kLearningRate = 0.008F;
 
 topomoe::Plan read(const char* path) {
   std::ifstream in(path, std::ios::binary);
@@ -55,10 +55,19 @@ Batch draw(std::mt19937& random) {
   return b;
 }
 
-// Sums a parameter's gradient over the ranks of `group` and divides by what was counted more than once.
-void reduce(Parameter& p, MPI_Comm group, float divide_by) {
-  MPI_Allreduce(MPI_IN_PLACE, p.gradient.data(), static_cast<int>(p.gradient.size()), MPI_FLOAT, MPI_SUM, group);
-  for (float& g : p.gradient) g /= divide_by;
+struct Shared {
+  Parameter* parameter;
+  float divide_by;  // what the ranks' sum counts too often
+};
+// Sums gradients over the ranks of `group`, all in one message.
+void reduce(const std::vector<Shared>& shared, MPI_Comm group) {
+  std::vector<float> bucket;
+  for (const Shared& s : shared)
+    bucket.insert(bucket.end(), s.parameter->gradient.begin(), s.parameter->gradient.end());
+  MPI_Allreduce(MPI_IN_PLACE, bucket.data(), static_cast<int>(bucket.size()), MPI_FLOAT, MPI_SUM, group);
+  const float* from = bucket.data();
+  for (const Shared& s : shared)
+    for (float& g : s.parameter->gradient) g = *from++ / s.divide_by;
 }
 
 // The first loss and that of the last ten steps, means over all ranks.
@@ -81,7 +90,12 @@ std::pair<double, double> train(const topomoe::Plan& plan, int rank) {
   MPI_Comm replicas = MPI_COMM_NULL;  // ranks that hold the same (shards of) experts
   MPI_Comm_split(MPI_COMM_WORLD, place.ep * layout.etp + place.etp, rank, &replicas);
 
+  // The loss is the mean over data ranks. Every rank of a TP group computes the block's gradients whole; of its own
+  // parameters the layer gives each rank a share.
   const float data_ranks = static_cast<float>(layout.world / layout.tp);
+  const std::vector<Shared> experts{{&gate, data_ranks}, {&up, data_ranks}, {&down, data_ranks}};
+  std::vector<Shared> everywhere{{&router, data_ranks}};
+  for (Parameter* p : block.parameters()) everywhere.push_back({p, static_cast<float>(layout.world)});
   double first = 0, last = 0;
   for (int step = 1; step <= kSteps; ++step) {
     const Batch batch = draw(data);
@@ -99,10 +113,8 @@ std::pair<double, double> train(const topomoe::Plan& plan, int rank) {
                  {router.gradient.data(), gate.gradient.data(), up.gradient.data(), down.gradient.data()});
     block.attend_backward(d_in);
 
-    // Every rank of a TP group computed the block's gradients; the layer gives each its share of its own.
-    for (Parameter* p : block.parameters()) reduce(*p, MPI_COMM_WORLD, static_cast<float>(layout.world));
-    reduce(router, MPI_COMM_WORLD, data_ranks);
-    for (Parameter* p : {&gate, &up, &down}) reduce(*p, replicas, data_ranks);
+    reduce(everywhere, MPI_COMM_WORLD);
+    reduce(experts, replicas);
     for (Parameter* p : block.parameters()) p->step(step, kLearningRate);
     for (Parameter* p : {&router, &gate, &up, &down}) p->step(step, kLearningRate);
 
