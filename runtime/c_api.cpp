@@ -12,9 +12,6 @@
 #include <vector>
 
 #include "runtime/c_api.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/communicator_mpi.hpp"
-#include "runtime/device_cpu.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/moe_layer.hpp"
 #include "topomoe/plan.hpp"
@@ -189,53 +186,6 @@ topomoe_status topomoe_plan_get_info(const topomoe_plan* plan, int32_t kind, top
     *info = out;
   });
 }
-
-topomoe_status topomoe_inproc_world(int32_t size, topomoe_communicator** communicators) {
-  return guarded([&] {
-    require(communicators, "communicators");
-    if (size < 1) throw InvalidInput("size", std::to_string(size), "at least 1 rank");
-    std::vector<std::unique_ptr<topomoe_communicator>> made;
-    for (auto& rank : topomoe::make_inproc_world(size))
-      made.push_back(std::make_unique<topomoe_communicator>(topomoe_communicator{std::move(rank)}));
-    for (std::size_t i = 0; i < made.size(); ++i) communicators[i] = made[i].release();
-  });
-}
-
-topomoe_status topomoe_mpi_communicator(const void* mpi_comm, topomoe_communicator** communicator) {
-  return guarded([&] {
-    require(communicator, "communicator") = nullptr;
-    *communicator = new topomoe_communicator{topomoe::make_mpi_communicator(mpi_comm)};
-  });
-}
-
-topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicator, int32_t* rank, int32_t* size) {
-  return guarded([&] {
-    const topomoe::Communicator& c = *require(communicator, "communicator").value;
-    if (rank != nullptr) *rank = c.rank();
-    if (size != nullptr) *size = c.size();
-  });
-}
-
-topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why) {
-  return guarded([&] {
-    const auto& ranks = require(communicator, "communicator").value;
-    ranks->fail({.rank = ranks->rank(),
-                 .culprit = ranks->rank(),
-                 .step = "caller",
-                 .why = why != nullptr ? why : "no reason given"});
-  });
-}
-
-void topomoe_communicator_free(topomoe_communicator* communicator) { delete communicator; }
-
-topomoe_status topomoe_cpu_device(topomoe_device** device) {
-  return guarded([&] {
-    require(device, "device") = nullptr;
-    *device = new topomoe_device{topomoe::make_cpu_device()};
-  });
-}
-
-void topomoe_device_free(topomoe_device* device) { delete device; }
 
 topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicator* communicator,
                                     topomoe_device* device, const topomoe_layer_config* config, topomoe_layer** layer) {

@@ -25,6 +25,16 @@ std::size_t at(int rank) { return static_cast<std::size_t>(rank); }
 
 }  // namespace
 
+std::uint32_t address_between(const DistressAddress& mine, const DistressAddress& theirs) {
+  if (theirs.host == mine.host) return htonl(INADDR_LOOPBACK);
+  // A network that both are in, else whatever routes to their first address.
+  std::uint32_t address = theirs.address[0];
+  for (std::uint32_t i = 0; i < theirs.count; ++i)
+    for (std::uint32_t k = 0; k < mine.count; ++k)
+      if ((theirs.address[i] & mine.mask[k]) == (mine.address[k] & mine.mask[k])) address = theirs.address[i];
+  return address;
+}
+
 struct Distress::Datagram {
   std::uint64_t job;
   Kind kind;
@@ -79,16 +89,7 @@ void Distress::connect(const std::vector<DistressAddress>& all, std::uint64_t jo
     sockaddr_in& to = peers_[r];
     to.sin_family = AF_INET;
     to.sin_port = theirs.port;
-    if (theirs.host == mine_.host) {
-      to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-      continue;
-    }
-    // A network that both are in, else whatever routes to their first address.
-    to.sin_addr.s_addr = theirs.address[0];
-    for (std::uint32_t i = 0; i < theirs.count; ++i)
-      for (std::uint32_t k = 0; k < mine_.count; ++k)
-        if ((theirs.address[i] & mine_.mask[k]) == (mine_.address[k] & mine_.mask[k]))
-          to.sin_addr.s_addr = theirs.address[i];
+    to.sin_addr.s_addr = address_between(mine_, theirs);
   }
 }
 

@@ -29,6 +29,8 @@ struct DistressAddress {
   std::uint32_t address[8] = {}, mask[8] = {};  // network byte order
   std::uint16_t port = 0;
 };
+// Where I reach them: network byte order.
+std::uint32_t address_between(const DistressAddress& mine, const DistressAddress& theirs);
 
 class Distress {
  public:

@@ -4,7 +4,8 @@
  * for the calling thread. No exception, signal handler, exit or line of output comes from here (but see
  * topomoe_communicator_abort). Objects are opaque; what an object was made from may be freed before it. An object is
  * used by one thread at a time. Structs begin with their size and version, filled by their _INIT macro.
- * Linking needs a C++ linker: the libraries are static. Not here yet: CUDA devices, NCCL, the planner. */
+ * libtopomoe.so shows these functions and nothing else; linked statically they need a C++ linker. Not here yet: CUDA
+ * devices, NCCL, the planner. */
 #ifndef TOPOMOE_TOPOMOE_H
 #define TOPOMOE_TOPOMOE_H
 
@@ -68,6 +69,20 @@ topomoe_status topomoe_inproc_world(int32_t size, topomoe_communicator** communi
 /* Collective. `mpi_comm` is the address of an MPI_Comm, null for MPI_COMM_WORLD; it is duplicated, never modified.
  * MPI must be initialised (MPI_THREAD_FUNNELED at least) and stay so while the communicator lives. */
 topomoe_status topomoe_mpi_communicator(const void* mpi_comm, topomoe_communicator** communicator);
+/* Collective. Ranks as plain processes, started by torchrun, ssh or a shell, connected by TCP; host memory, no MPI. */
+typedef struct topomoe_tcp_config {
+  size_t size;
+  uint32_t version;
+  int32_t rank, world_size; /* world_size 0: this and the next two from the environment, in the order of the launchers
+                               that are known; then MASTER_ADDR, and TOPOMOE_MASTER_PORT or MASTER_PORT */
+  const char* address;      /* of rank 0's host, in the network to use */
+  int32_t port;             /* free there: rank 0 listens on it until all have come */
+  int32_t deadline_ms;      /* of coming together, of opening channels, of barriers; 0: 30 s */
+} topomoe_tcp_config;
+#define TOPOMOE_TCP_CONFIG_INIT \
+  { sizeof(topomoe_tcp_config), TOPOMOE_ABI_VERSION, 0, 0, NULL, 0, 0 }
+/* `config` null: all from the environment. */
+topomoe_status topomoe_tcp_communicator(const topomoe_tcp_config* config, topomoe_communicator** communicator);
 topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicator, int32_t* rank, int32_t* size);
 /* Tells the others that this rank gave up, as a failed pass does by itself. Over MPI it ends the job. */
 topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why);

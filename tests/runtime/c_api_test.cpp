@@ -174,6 +174,33 @@ TEST(CApi, Mpi_WithoutInitialisation_IsTold) {
   EXPECT_NE(last().find("MPI"), std::string::npos) << last();
 }
 
+TEST(CApi, TcpConfig_OneRankNeedsNobody_AndWhatIsWrongIsNamed) {
+  topomoe_communicator* c = nullptr;
+  topomoe_tcp_config config = TOPOMOE_TCP_CONFIG_INIT;
+  config.world_size = 1;
+  ASSERT_EQ(topomoe_tcp_communicator(&config, &c), TOPOMOE_OK) << last();
+  int32_t rank = -1, size = -1;
+  EXPECT_EQ(topomoe_communicator_rank(c, &rank, &size), TOPOMOE_OK);
+  EXPECT_EQ(rank, 0);
+  EXPECT_EQ(size, 1);
+  topomoe_communicator_free(c);
+  const auto refused = [&] {
+    EXPECT_EQ(topomoe_tcp_communicator(&config, &c), TOPOMOE_INVALID_INPUT);
+    EXPECT_EQ(c, nullptr);
+    return last();
+  };
+  config.world_size = 2;
+  EXPECT_EQ(refused(), "address: missing: the host of rank 0");
+  config.address = "127.0.0.1";
+  EXPECT_EQ(refused(), "port: 0: 1 to 65535");
+  config.rank = 2;
+  EXPECT_EQ(refused(), "rank: 2: 0 to 1");
+  config.deadline_ms = -1;
+  EXPECT_EQ(refused(), "config.deadline_ms: -1: at least 1, or 0");
+  config.version = 2;
+  EXPECT_EQ(refused(), "config.version: 2: this library speaks 1");
+}
+
 TEST(CApi, ConfigOfAnotherVersionOrSize_IsRefused) {
   Opened o;
   topomoe_layer* layer = nullptr;
