@@ -28,6 +28,8 @@ constexpr auto kGrace = std::chrono::milliseconds(500);
 constexpr auto kOverdue = std::chrono::milliseconds(1000);
 // MPI_Abort either ends this process or never comes back. Assumed.
 constexpr auto kToAbort = std::chrono::milliseconds(200);
+// Processes of one job start so far apart. Assumed: slow file systems, a launcher that goes from host to host.
+constexpr auto kLaunch = std::chrono::seconds(60);
 constexpr auto kWatchEvery = std::chrono::milliseconds(100);
 constexpr std::string_view kStuck = "still inside the MPI library after the deadline";
 
@@ -107,7 +109,7 @@ void prepare_last_words(int rank, int size, std::chrono::milliseconds deadline) 
   std::vector<int> others;
   for (int r = 0; r < size; ++r)
     if (r != rank) others.push_back(r);
-  black_box().wait_begins("MPI_Init", others, 0, Clock::now() + deadline);
+  black_box().wait_begins("MPI_Init", others, 0, Clock::now() + deadline + kLaunch);
   (void)std::signal(SIGPIPE, SIG_IGN);
   handle(SIGALRM);
   block_our_signals();
