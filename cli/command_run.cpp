@@ -218,6 +218,12 @@ void run_gpu_rank(const Loaded& loaded, const Options& o, const Context& context
   }
 }
 
+MpiOptions mpi_options(const Options& o) {
+  MpiOptions options{.black_box = &black_box()};
+  if (const auto deadline = deadline_of(o)) options.barrier_deadline = *deadline;
+  return options;
+}
+
 void run(const Options& o, Context& context, const LauncherRank& launched) {
   if (o.backend == "inproc") {
     const Loaded loaded = load(o);
@@ -228,9 +234,7 @@ void run(const Options& o, Context& context, const LauncherRank& launched) {
     run_gpu_threads(o, context);
     return;
   }
-  MpiOptions options{.black_box = &black_box()};
-  if (const auto deadline = deadline_of(o)) options.barrier_deadline = *deadline;
-  const auto mpi = make_mpi_communicator(nullptr, options);
+  const auto mpi = make_mpi_communicator(nullptr, mpi_options(o));
   context.silent = mpi->rank() != 0;
   try {
     const Loaded loaded = load_together(o, context, *mpi);
@@ -240,6 +244,17 @@ void run(const Options& o, Context& context, const LauncherRank& launched) {
       run_gpu_rank(loaded, o, context, launched, *mpi);
   } catch (const TransportError& e) {
     give_up(*mpi, e);
+  }
+}
+
+// What MPI itself says is what counts for mpi: there a launcher's variables are for last words only.
+LauncherRank launched_as(const Options& o) {
+  if (o.backend == "inproc") return {};
+  try {
+    return read_launcher_env(process_environment());
+  } catch (const InvalidInput&) {
+    if (o.backend == "nccl") throw;
+    return {};
   }
 }
 
@@ -269,11 +284,11 @@ void add_run_command(CLI::App& app, Context& context) {
   add_format_option(*command, context);
   command->callback([o, &context] {
     // Read before MPI starts, which sets variables of its own.
-    const LauncherRank launched = o->backend == "nccl" ? read_launcher_env(process_environment()) : LauncherRank{};
+    const LauncherRank launched = launched_as(*o);
     std::unique_ptr<MpiSession> session;
     if (o->backend == "mpi" || launched.size > 1) {
-      prepare_last_words();
-      session = std::make_unique<MpiSession>();
+      prepare_last_words(launched.rank, launched.size, mpi_options(*o).barrier_deadline);
+      session = std::make_unique<MpiSession>(mpi_options(*o));
       arm_last_words();
     }
     run(*o, context, launched);

@@ -241,7 +241,7 @@ EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const 
   std::vector<StepTrace>& trace = m_.trace[backward];
   std::vector<EventPtr>& events = m_.events;
   // Host kernels drive our transfers while they compute, for as long as this pass runs.
-  c_.device.set_progress({[](void* c) { static_cast<Communicator*>(c)->progress(); }, &c_.communicator});
+  c_.device.set_progress(progress_hook(c_.communicator));
   struct Unhook {
     Device& device;
     ~Unhook() { device.set_progress({}); }
