@@ -47,8 +47,8 @@ cat <<END
   "hosts_per_domain": 1,$fabric
   "templates": [{
     "name": "namespace",
-    "gpu": {"name": "rank of a virtual cluster", "memory_GiB": 1, "hbm_GBps": 20, "bf16_TFLOPps": 0.2, "fp8_TFLOPps": 0,
-      "fp32_TFLOPps": 0.2, "sms": 1, "source": "assumed: above what one core does"},
+    "gpu": {"name": "rank of a virtual cluster", "memory_GiB": 8, "hbm_GBps": 20, "bf16_TFLOPps": 0.2, "fp8_TFLOPps": 0,
+      "fp32_TFLOPps": 0.2, "sms": 0, "source": "assumed: above what one core does"},
     "shape": {
       "kind": "nvswitch", "gpus": $ranks, "numa_nodes": 1, "gpus_per_pci_switch": 0, "nics": 1,
       "nvlink": {"GBps_per_direction": 20, "latency_us": 1, "source": "assumed: a copy through shared memory, above what one core does"},
