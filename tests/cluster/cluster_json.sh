@@ -30,13 +30,12 @@ GBps() {
   esac
 }
 
-name=virtual-${hosts}x$ranks-$rate fabric=
+name=virtual-${hosts}x$ranks-$rate leaf=$hosts tree=
 if [ "$leaf_hosts" != 0 ] && [ "$leaf_hosts" -lt "$hosts" ]; then
-  name+=-leaves-of-$leaf_hosts-$uplink
-  ratio=$(awk -v down="$(GBps "$rate")" -v n="$leaf_hosts" -v up="$(GBps "$uplink")" 'BEGIN { printf "%.9g", down * n / up }')
-  fabric='
-  "fabric": {"hosts_per_leaf": '$leaf_hosts', "spine_count": 1, "oversubscription": '$ratio',
-    "uplink": {"GBps_per_direction": '$(GBps "$uplink")', "latency_us": 50, "source": "measured: tc shapes it so"}},'
+  name+=-leaves-of-$leaf_hosts-$uplink leaf=$leaf_hosts
+  ratio=$(awk -v down="$(GBps "$rate")" -v n="$leaf" -v up="$(GBps "$uplink")" 'BEGIN { printf "%.9g", down * n / up }')
+  tree=', "spine_count": 1, "oversubscription": '$ratio',
+    "uplink": {"GBps_per_direction": '$(GBps "$uplink")', "latency_us": 50, "source": "measured: tc shapes it so"}'
 fi
 cat <<END
 {
@@ -44,7 +43,8 @@ cat <<END
   "name": "$name",
   "source": "tests/cluster/cluster_json.sh",
   "hosts": [{"template": "namespace", "count": $hosts}],
-  "hosts_per_domain": 1,$fabric
+  "hosts_per_domain": 1,
+  "fabric": {"hosts_per_leaf": $leaf$tree},
   "templates": [{
     "name": "namespace",
     "gpu": {"name": "rank of a virtual cluster", "memory_GiB": 8, "hbm_GBps": 20, "bf16_TFLOPps": 0.2, "fp8_TFLOPps": 0,
