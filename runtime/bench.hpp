@@ -43,6 +43,9 @@ struct ExchangeRow {
   double nic_bytes = 0;                     // of it, through the busiest NIC in its busier direction
   std::optional<bool> bytes_agree;  // what was handed to the transport is what was drawn; nobody counts a rival's
   std::optional<double> bound_us;
+  // By whoever plans for this cluster: what it takes, and whether it is what the planner would take.
+  std::optional<double> predicted_us;
+  std::optional<bool> picked;
 };
 
 // A sequence of somebody else's, timed in the same rounds: collective, and every round the same bytes of all ranks.
