@@ -10,15 +10,18 @@
 #include <mutex>
 #include <optional>
 
+#include "cli/calibrations.hpp"
 #include "cli/files.hpp"
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
 #include "cli/run_report.hpp"
+#include "planner/rates/machine_figures.hpp"
 #include "runtime/communicator_inproc.hpp"
 #include "runtime/communicator_mpi.hpp"
 #include "runtime/communicator_nccl.hpp"
 #include "runtime/device_cpu.hpp"
 #include "runtime/device_cuda.hpp"
+#include "runtime/drift.hpp"
 #include "runtime/host_exchange.hpp"
 #include "runtime/launcher_env.hpp"
 #include "runtime/trace.hpp"
@@ -30,20 +33,22 @@ namespace topomoe::cli {
 namespace {
 
 struct Options {
-  std::string plan, backend = "inproc", cluster, shrink = "auto", trace;
+  std::string plan, backend = "inproc", cluster, shrink = "auto", trace, profile;
+  std::vector<std::string> calibrations;
   bool verify = false;
   int repeat = 1, deadline_s = 0;
   std::uint64_t seed = 1;
 };
 
-// The plan's cluster and the one at hand must be the same.
-void check_fingerprint(const Plan& plan, const Topology& topology, const std::string& where) {
-  const Topology sized =
+// The plan's cluster and the one at hand must be the same. Returns as much of it as the plan uses.
+Topology check_fingerprint(const Plan& plan, const Topology& topology, const std::string& where) {
+  Topology sized =
       topology.gpu_count() == plan.topology.gpus ? topology : resize_hosts(topology, plan.topology.gpus, nullptr);
   const std::string here = fingerprint(sized);
   if (here != plan.topology.fingerprint)
     throw Failure("fingerprint of " + where + ": " + here + ", but the plan was made for " + plan.topology.fingerprint +
                   " (" + plan.topology.name + "): plan again for this cluster, or leave --cluster out to rehearse");
+  return sized;
 }
 
 void check_executable(const Plan& plan) {
@@ -88,9 +93,21 @@ void announce(const RunInfo& info) {
   for (const std::string& what : info.skipped) say("note: not executed in this run: " + what);
 }
 
-void deliver(const Plan& plan, const Options& o, const Context& context, const RunInfo& info,
-             const RehearsalRequest& request, const RehearsalReport& report) {
+Calibration online_profile(const Plan& plan, const Options& o, const RunInfo& info, const RehearsalReport& report) {
+  const RankGroups groups(plan.layout, info.cluster->gpus_per_node());
+  return {.name = info.cluster->name,
+          .source = "topomoe run --backend " + o.backend + " --profile-out: steps of " + plan.schedule.name,
+          .machine = machine_figures(*info.cluster),
+          .curves = curves_of(plan.schedule, groups, report.ranks)};
+}
+
+void deliver(const Plan& plan, const Options& o, const Context& context, RunInfo info, const RehearsalRequest& request,
+             const RehearsalReport& report) {
   OutputFiles files;
+  if (info.cluster && !o.calibrations.empty())
+    info.here = predict_run(plan, request.size, *info.cluster, calibrations_for(o.calibrations, *info.cluster));
+  if (!o.profile.empty())
+    files.add("--profile-out", o.profile, write_calibration(online_profile(plan, o, info, report)));
   if (!o.trace.empty()) files.add("--trace", o.trace, write_trace(plan, report));
   const std::string text = context.format == Format::json ? report_json(plan, info, request, report)
                                                           : report_text(plan, info, request, report);
@@ -158,7 +175,7 @@ Loaded load(const Options& o) {
   out.info.backend = o.backend, out.info.skipped = unexecuted(out.plan),
   out.info.rehearsal = o.cluster.empty() && o.backend != "nccl";
   check_executable(out.plan);
-  if (!o.cluster.empty()) check_fingerprint(out.plan, read_topology_file(o.cluster), o.cluster);
+  if (!o.cluster.empty()) out.info.cluster = check_fingerprint(out.plan, read_topology_file(o.cluster), o.cluster);
   if (o.cluster.empty() && o.backend == "nccl") check_fingerprint(out.plan, discover_live(), "this machine");
   return out;
 }
@@ -268,6 +285,14 @@ void add_run_command(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"inproc", "mpi", "nccl"}))
       ->option_text("inproc|mpi|nccl");
   command->add_option("--cluster", o->cluster, "Insist that the plan was made for this cluster")->option_text("FILE");
+  command
+      ->add_option("--calibration", o->calibrations,
+                   "Predict at the size that is run, by this topomoe.calibration/1 of --cluster, and judge the drift")
+      ->option_text("FILE")
+      ->needs("--cluster");
+  command->add_option("--profile-out", o->profile, "Write what the steps took as a topomoe.calibration/1 of --cluster")
+      ->option_text("FILE")
+      ->needs("--cluster");
   command->add_option("--shrink", o->shrink, "Scale tensors down (default auto: until they fit)")
       ->option_text("auto|none|hidden=N,ffn=N,tokens=N");
   command->add_flag("--verify", o->verify, "Check outputs and gradients against double precision");

@@ -33,15 +33,19 @@ std::vector<std::int32_t> injected_ids(const ExchangeBench& b, const Schedule& s
   return {at(index), at(index + 1)};
 }
 
-// The steps that tell ranks how much they get, and build the maps of what lies between two hops: all of the way out
-// but routing, and but whatever moves tokens.
-std::vector<std::uint8_t> preparation(const Schedule& s, const std::vector<std::uint8_t>& exchange) {
+bool holds_tokens(const Schedule& s, int buffer) {
+  return s.buffers[static_cast<Index>(buffer)].columns == Columns::hidden;
+}
+
+// The steps that tell ranks how much they get, and what goes beside tokens: all of the way out but routing, and but
+// whatever moves tokens.
+std::vector<std::uint8_t> preparation(const Schedule& s) {
   auto out = steps_of(s, Part::dispatch);
   for (Index i = 0; i < out.size(); ++i) {
     const Step& step = s.forward[i];
     bool moves_tokens = false;
-    for (const View& v : step.out) moves_tokens |= s.buffers[static_cast<Index>(v.buffer)].columns == Columns::hidden;
-    if (exchange[i] != 0 || step.kind == StepKind::route || moves_tokens) out[i] = 0;
+    for (const View& v : step.out) moves_tokens |= holds_tokens(s, v.buffer);
+    if (step.kind == StepKind::route || moves_tokens) out[i] = 0;
   }
   return out;
 }
@@ -73,24 +77,20 @@ class Contestant {
                                     [](const Step& s) { return s.kind == StepKind::route; });
     TOPOMOE_ASSERT(route != schedule.forward.end());
     // What the router would have written: ids, weights, probabilities.
-    for (const View& v : route->out) {
-      DeviceMemory& memory = routed_.emplace_back(device.allocate(bytes_of(v.buffer)));
-      device.zero(Lane::compute, memory.get(), bytes_of(v.buffer));
-      pass_.bound[root_of(schedule, v.buffer)] = memory.get();
-    }
-    device.to_device(Lane::compute, routed_.front().get(), ids.data(), ids.size() * sizeof(std::int32_t));
-    run(preparation(schedule, exchange_));
+    for (const View& v : route->out) own(v.buffer);
+    device.to_device(Lane::compute, pass_.bound[root_of(schedule, route->out[0].buffer)], ids.data(),
+                     ids.size() * sizeof(std::int32_t));
+    // Once to know how many rows there are of what goes beside tokens, and once more into memory that stays.
+    run(preparation(schedule));
+    for (const int buffer : touched())
+      if (!holds_tokens(schedule, buffer) && pass_.bound.count(buffer) == 0) own(buffer);
+    run(preparation(schedule));
   }
 
-  // Buffers that the exchange reads or writes, each of them once.
+  // Buffers of tokens that the exchange reads or writes, each of them once.
   std::vector<int> buffers() const {
-    std::vector<int> out;
-    for (Index i = 0; i < exchange_.size(); ++i)
-      if (exchange_[i] != 0)
-        for (const auto* views : {&context_.schedule.forward[i].in, &context_.schedule.forward[i].out})
-          for (const View& v : *views) out.push_back(root_of(context_.schedule, v.buffer));
-    std::sort(out.begin(), out.end());
-    out.erase(std::unique(out.begin(), out.end()), out.end());
+    std::vector<int> out = touched();
+    std::erase_if(out, [&](int b) { return !holds_tokens(context_.schedule, b); });
     return out;
   }
   Index memory_bytes() const {
@@ -108,6 +108,21 @@ class Contestant {
 
  private:
   static Index padded(Index bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+  std::vector<int> touched() const {
+    std::vector<int> out;
+    for (Index i = 0; i < exchange_.size(); ++i)
+      if (exchange_[i] != 0)
+        for (const auto* views : {&context_.schedule.forward[i].in, &context_.schedule.forward[i].out})
+          for (const View& v : *views) out.push_back(root_of(context_.schedule, v.buffer));
+    std::sort(out.begin(), out.end());
+    out.erase(std::unique(out.begin(), out.end()), out.end());
+    return out;
+  }
+  void own(int buffer) {
+    DeviceMemory& memory = own_.emplace_back(context_.device.allocate(bytes_of(buffer)));
+    context_.device.zero(Lane::compute, memory.get(), bytes_of(buffer));
+    pass_.bound[root_of(context_.schedule, buffer)] = memory.get();
+  }
   Index bytes_of(int buffer) const {
     const Schedule& s = context_.schedule;
     const int root = root_of(s, buffer), me = context_.rank;
@@ -127,7 +142,7 @@ class Contestant {
   PassState pass_;
   LayerWeights weights_;
   std::vector<std::uint8_t> exchange_;
-  std::vector<DeviceMemory> routed_;
+  std::vector<DeviceMemory> own_;
 };
 
 // What the schedule's own sizes say of the rows that were drawn, all ranks.
@@ -140,13 +155,32 @@ void predict(ExchangeRow& row, const Schedule& schedule, const ExchangeBench& b,
   for (Index i = 0; i < part.size(); ++i)
     if (part[i] != 0) steps.push_back(schedule.forward[i]);
   std::vector<double> out(static_cast<Index>(row.hosts)), in(out);
-  each_transfer(schedule, steps, groups, b.shape, counts, [&](const Step&, int rank, int peer, double bytes) {
+  each_transfer(schedule, steps, groups, b.shape, counts, [&](const Step& step, int rank, int peer, double bytes) {
+    if (step.metadata) return;
     const int from = rank / b.ranks_per_host, to = peer / b.ranks_per_host;
     (from == to ? row.intra_bytes : row.inter_bytes) += bytes;
     if (from != to) out[static_cast<Index>(from)] += bytes, in[static_cast<Index>(to)] += bytes;
   });
   for (const auto* way : {&out, &in})
     row.nic_bytes = std::max(row.nic_bytes, *std::max_element(way->begin(), way->end()));
+}
+
+// All ranks set out together: hosts report to the first, by one message each, and go when it says so.
+void line_up(HostExchange& ranks, int per_host) {
+  const int me = ranks.rank(), leader = me / per_host * per_host;
+  const auto say = [&](auto to, auto from) {
+    ranks.exchange(
+        "line up", [&](int peer) { return std::vector<double>(to(peer) ? 1 : 0); },
+        [&](int peer) -> Index { return from(peer) ? 1 : 0; });
+  };
+  const auto my_leader = [&](int peer) { return me != leader && peer == leader; };
+  const auto my_host = [&](int peer) { return me == leader && peer != me && peer / per_host == me / per_host; };
+  const auto the_first = [&](int peer) { return me == leader && me != 0 && peer == 0; };
+  const auto other_leaders = [&](int peer) { return me == 0 && peer != 0 && peer % per_host == 0; };
+  say(my_leader, my_host);
+  say(the_first, other_leaders);
+  say(other_leaders, the_first);
+  say(my_host, my_leader);
 }
 
 }  // namespace
@@ -183,7 +217,7 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
     for (Index i = 0; i < count; ++i) {
       if (round == 0) counting.reset();
       device.synchronize();
-      counting.barrier();
+      line_up(host, b.ranks_per_host);
       const auto begin = Clock::now();
       if (i < contestants.size())
         contestants[i]->exchange();

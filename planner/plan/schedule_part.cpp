@@ -33,15 +33,15 @@ std::vector<std::uint8_t> steps_of(const Schedule& schedule, Part part) {
   // How tokens come in (the gather of sequence parallelism) is over before anything is routed.
   const auto routed = waiting_for(steps, [&](std::size_t i) { return steps[i].kind == StepKind::route; });
   const auto travels = [&](std::size_t i) {
-    return (steps[i].kind == StepKind::exchange || steps[i].kind == StepKind::all_gather) && !steps[i].metadata &&
-           routed[i] && !of_combine[i];
+    return (steps[i].kind == StepKind::exchange || steps[i].kind == StepKind::all_gather) && routed[i] &&
+           !of_combine[i];
   };
   const auto arrived = waiting_for(steps, travels);
   std::vector<std::uint8_t> goes_on(count, 0);  // something that travels waits for it
   for (std::size_t i = count; i-- > 0;)
     for (const int before : steps[i].after)
       if (travels(i) || goes_on[i]) goes_on[static_cast<std::size_t>(before)] = 1;
-  for (std::size_t i = 0; i < count; ++i) out[i] = travels(i) || (arrived[i] && goes_on[i] && !steps[i].metadata);
+  for (std::size_t i = 0; i < count; ++i) out[i] = travels(i) || (arrived[i] && goes_on[i]);
   return out;
 }
 

@@ -15,7 +15,9 @@ enum class Part : std::uint8_t {
   whole,
   dispatch,  // all that does not wait for experts
   combine,   // all that waits for experts, but they
-  exchange,  // of dispatch: payload on its way from packed rows to the experts' ranks, with what lies between two hops
+  // Of dispatch: packed rows on their way to the experts' ranks, with the ids and weights that must go along and with
+  // what lies between two hops. Counts are known.
+  exchange,
 };
 
 // One flag a step of `schedule.forward`.
