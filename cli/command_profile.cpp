@@ -38,7 +38,8 @@ std::vector<ProfileShape> shapes_for(const Options& o, const Topology& topology)
 std::optional<Calibration> profile(const Options& o, const Topology& topology, Communicator& communicator) {
   const auto device = make_cpu_device();
   const ProfileBudget budget{.seconds = o.seconds,
-                             .most_bytes = static_cast<std::size_t>(bytes_from(o.most, "--most"))};
+                             .most_bytes = static_cast<std::size_t>(bytes_from(o.most, "--most")),
+                             .ranks_per_host = topology.gpus_per_node()};
   auto curves = profile_collectives(shapes_for(o, topology), budget, communicator, *device);
   auto copies = profile_copies(budget, communicator, *device);
   if (!curves) return std::nullopt;

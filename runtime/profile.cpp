@@ -113,7 +113,7 @@ class Profiler {
   double time_us(Index s, Index bytes, int in_a_row) {
     std::vector<EventPtr> events;
     device_.synchronize();
-    c_.barrier();
+    host_.line_up(budget_.ranks_per_host);
     const auto begin = Clock::now();
     for (int i = 0; i < in_a_row; ++i) events.push_back(start(s, bytes, static_cast<Index>(i) * bytes));
     for (const EventPtr& e : events) e->wait(Clock::now() + kDeadline);
