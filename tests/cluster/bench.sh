@@ -8,7 +8,7 @@
 #   the median over launches.
 # dedup: 4 hosts x 4 ranks, 64 experts, top-8: bytes between hosts against what such a draw gives, time against bytes.
 # packets: 64 bytes a pair of ranks where every packet costs 1.5 ms: two_level against flat.
-# grid: 70 cases on 6 clusters, each profiled once: what the planner's picks are worth (grid.py, grid_cases.txt).
+# grid: 67 cases on 6 clusters, each profiled once: what the planner's picks are worth (grid.py, grid_cases.txt).
 #
 # Each launch runs all variants interleaved, after one round of warm-up. Printed: medians over launches of each launch's
 # median, and over the bound: the drawn payload through the busiest NIC at 0.956 of its rate, which TCP and Ethernet
@@ -48,7 +48,7 @@ while [ $# -gt 0 ]; do
     --rate) rate=$2 ;;
     --bytes) bytes=$2 ;;
     --keep) keep=$2 ;;
-    --cases | --chunks | --profile-seconds) grid+=("$1" "$2") ;;
+    --cases | --profile-seconds) grid+=("$1" "$2") ;;
     *) fail "$1: unknown; see the head of the script" ;;
   esac
   shift 2 || fail "value missing; see the head of the script"
