@@ -44,7 +44,9 @@ std::optional<Calibration> profile(const Options& o, const Topology& topology, C
   auto copies = profile_copies(budget, communicator, *device);
   if (!curves) return std::nullopt;
   curves->push_back(std::move(*copies));
-  return Calibration{.name = o.name.empty() ? topology.name : o.name,
+  // A cluster file need not say its name.
+  const std::string known = topology.name.empty() ? o.cluster : topology.name;
+  return Calibration{.name = o.name.empty() ? known : o.name,
                      .source = fmt::format("topomoe profile --backend {}: {} ranks, {} on a host", o.backend,
                                            topology.gpu_count(), topology.gpus_per_node()),
                      .machine = machine_figures(topology),
