@@ -38,12 +38,15 @@ std::vector<ProfileShape> shapes_for(const Options& o, const Topology& topology)
 std::optional<Calibration> profile(const Options& o, const Topology& topology, Communicator& communicator) {
   const auto device = make_cpu_device();
   const ProfileBudget budget{.seconds = o.seconds,
-                             .most_bytes = static_cast<std::size_t>(bytes_from(o.most, "--most"))};
+                             .most_bytes = static_cast<std::size_t>(bytes_from(o.most, "--most")),
+                             .ranks_per_host = topology.gpus_per_node()};
   auto curves = profile_collectives(shapes_for(o, topology), budget, communicator, *device);
   auto copies = profile_copies(budget, communicator, *device);
   if (!curves) return std::nullopt;
   curves->push_back(std::move(*copies));
-  return Calibration{.name = o.name.empty() ? topology.name : o.name,
+  // A cluster file need not say its name.
+  const std::string known = topology.name.empty() ? o.cluster : topology.name;
+  return Calibration{.name = o.name.empty() ? known : o.name,
                      .source = fmt::format("topomoe profile --backend {}: {} ranks, {} on a host", o.backend,
                                            topology.gpu_count(), topology.gpus_per_node()),
                      .machine = machine_figures(topology),

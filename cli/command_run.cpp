@@ -95,7 +95,7 @@ void announce(const RunInfo& info) {
 
 Calibration online_profile(const Plan& plan, const Options& o, const RunInfo& info, const RehearsalReport& report) {
   const RankGroups groups(plan.layout, info.cluster->gpus_per_node());
-  return {.name = info.cluster->name,
+  return {.name = info.cluster->name.empty() ? o.cluster : info.cluster->name,
           .source = "topomoe run --backend " + o.backend + " --profile-out: steps of " + plan.schedule.name,
           .machine = machine_figures(*info.cluster),
           .curves = curves_of(plan.schedule, groups, report.ranks)};

@@ -60,7 +60,7 @@ std::vector<ExchangeCandidate> exchange_candidates(const Layout& layout, int gpu
 }
 
 std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks) {
-  constexpr double kAlike = 1.01;
+  constexpr double kAlike = 1.02;
   const double fastest = *std::min_element(predicted_us.begin(), predicted_us.end());
   std::size_t best = predicted_us.size();
   for (std::size_t i = 0; i < predicted_us.size(); ++i)

@@ -53,8 +53,8 @@ struct ExchangeCandidate {
 std::vector<ExchangeCandidate> exchange_candidates(const Layout& layout, int gpus_per_node, double tokens,
                                                    std::span<const int> chunks);
 
-// The fastest, or of those within 1% of it the one in the fewest chunks, and then the first: no model here can tell
-// them apart, and what does not pay is not worth its messages. `predicted_us` is not empty.
+// The fastest, or of those within 2% of it the one in the fewest chunks, and then the first: no model here can tell
+// them apart, and what each chunk costs the hosts is not in the curves. `predicted_us` is not empty.
 std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks);
 
 }  // namespace topomoe

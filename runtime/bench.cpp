@@ -165,24 +165,6 @@ void predict(ExchangeRow& row, const Schedule& schedule, const ExchangeBench& b,
     row.nic_bytes = std::max(row.nic_bytes, *std::max_element(way->begin(), way->end()));
 }
 
-// All ranks set out together: hosts report to the first, by one message each, and go when it says so.
-void line_up(HostExchange& ranks, int per_host) {
-  const int me = ranks.rank(), leader = me / per_host * per_host;
-  const auto say = [&](auto to, auto from) {
-    ranks.exchange(
-        "line up", [&](int peer) { return std::vector<double>(to(peer) ? 1 : 0); },
-        [&](int peer) -> Index { return from(peer) ? 1 : 0; });
-  };
-  const auto my_leader = [&](int peer) { return me != leader && peer == leader; };
-  const auto my_host = [&](int peer) { return me == leader && peer != me && peer / per_host == me / per_host; };
-  const auto the_first = [&](int peer) { return me == leader && me != 0 && peer == 0; };
-  const auto other_leaders = [&](int peer) { return me == 0 && peer != 0 && peer % per_host == 0; };
-  say(my_leader, my_host);
-  say(the_first, other_leaders);
-  say(other_leaders, the_first);
-  say(my_host, my_leader);
-}
-
 }  // namespace
 
 std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule> schedules, const ExchangeBench& b,
@@ -217,7 +199,7 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
     for (Index i = 0; i < count; ++i) {
       if (round == 0) counting.reset();
       device.synchronize();
-      line_up(host, b.ranks_per_host);
+      host.line_up(b.ranks_per_host);
       const auto begin = Clock::now();
       if (i < contestants.size())
         contestants[i]->exchange();
@@ -227,11 +209,14 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
       if (round < 0) continue;
       mine[i * static_cast<Index>(b.repeat) + static_cast<Index>(round)] = us;
       if (round > 0) continue;
-      double inter = 0, intra = 0;
-      for (int peer = 0; peer < world; ++peer)
-        (peer / b.ranks_per_host == me / b.ranks_per_host ? intra : inter) +=
-            counting.sent()[static_cast<Index>(peer)].payload_bytes;
-      sent.insert(sent.end(), {inter, intra});
+      double inter = 0, intra = 0, messages = 0;
+      for (int peer = 0; peer < world; ++peer) {
+        const Traffic& t = counting.sent()[static_cast<Index>(peer)];
+        const bool inside = peer / b.ranks_per_host == me / b.ranks_per_host;
+        (inside ? intra : inter) += t.payload_bytes;
+        if (!inside) messages += static_cast<double>(t.messages);
+      }
+      sent.insert(sent.end(), {inter, intra, messages});
     }
   counting.barrier();
 
@@ -246,18 +231,19 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
     row.bytes_per_rank =
         static_cast<double>(b.tokens * b.shape.top_k * b.shape.hidden) * static_cast<double>(size_of(b.shape.dtype));
     row.times_us.assign(static_cast<Index>(b.repeat), 0.0);
-    double inter = 0, intra = 0;
+    double inter = 0, intra = 0, messages = 0;
     for (const auto& one : all) {
       for (Index r = 0; r < row.times_us.size(); ++r)
         row.times_us[r] = std::max(row.times_us[r], one[i * row.times_us.size() + r]);
-      const Index at = count * row.times_us.size() + 2 * i;
-      inter += one[at], intra += one[at + 1];
+      const Index at = count * row.times_us.size() + 3 * i;
+      inter += one[at], intra += one[at + 1], messages += one[at + 2];
     }
     if (i < schedules.size()) {
       const Schedule& s = schedules[i];
       row.algorithm = s.split + " " + s.transport, row.chunks = s.chunks;
       predict(row, s, b, groups);
       row.bytes_agree = inter == row.inter_bytes && intra == row.intra_bytes;
+      row.inter_messages = messages;
     } else {
       const Rival& rival = rivals[i - schedules.size()];
       row.algorithm = rival.algorithm, row.chunks = rival.chunks;

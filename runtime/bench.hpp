@@ -41,7 +41,8 @@ struct ExchangeRow {
   std::vector<double> times_us;             // one a repetition
   double inter_bytes = 0, intra_bytes = 0;  // payload of all ranks together, between hosts and inside: as drawn
   double nic_bytes = 0;                     // of it, through the busiest NIC in its busier direction
-  std::optional<bool> bytes_agree;  // what was handed to the transport is what was drawn; nobody counts a rival's
+  std::optional<bool> bytes_agree;       // what was handed to the transport is what was drawn; nobody counts a rival's
+  std::optional<double> inter_messages;  // of all ranks, ids and weights too
   std::optional<double> bound_us;
   // By whoever plans for this cluster: what it takes, and whether it is what the planner would take.
   std::optional<double> predicted_us;

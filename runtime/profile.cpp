@@ -24,8 +24,9 @@ constexpr Index kDoubling = 16 << 10;
 // Of a shape's share of the time: what its longest operation takes, so that two rounds and the warm-up fit.
 constexpr double kLongestShare = 1.0 / 30;
 constexpr double kMostLongest_us = 150e3;
-// An operation in a row is only told from one alone where it is short.
-constexpr double kRowLongest_us = 20e3;
+// An operation in a row is only told from one alone where it is short. It may take longer: a shaper lets a burst pass
+// after a pause.
+constexpr double kRowLongest_us = 8e3;
 constexpr int kInARow = 4, kManyInARow = 8;
 constexpr double kManyLongest_us = 3e3;
 constexpr int kLeastRounds = 2, kMostRounds = 31;
@@ -87,7 +88,7 @@ class Profiler {
     return most;
   }
 
-  // By sizes upward until one takes too long; then one much longer, which says how the curve goes on.
+  // By sizes upward until one takes too long.
   void choose_points() {
     const double longest =
         std::min(kMostLongest_us, budget_.seconds * 1e6 / static_cast<double>(shapes_.size()) * kLongestShare);
@@ -101,9 +102,9 @@ class Profiler {
         if (alone < kRowLongest_us && bytes * static_cast<Index>(row) <= budget_.most_bytes)
           points_.push_back({s, bytes, row, false, alone, {}});
         if (alone < longest) continue;
-        const Index beyond = std::min(4 * bytes, budget_.most_bytes);
-        if (beyond > bytes)
-          points_.push_back({s, beyond, 1, true, alone * static_cast<double>(beyond) / static_cast<double>(bytes), {}});
+        // One larger, and connections have windows that large before anything is timed.
+        if (const Index beyond = std::min(2 * bytes, budget_.most_bytes); beyond > bytes)
+          points_.push_back({s, beyond, 1, true, std::max(agreed(time_us(s, beyond, 1)), alone), {}});
         break;
       }
     }
@@ -113,7 +114,7 @@ class Profiler {
   double time_us(Index s, Index bytes, int in_a_row) {
     std::vector<EventPtr> events;
     device_.synchronize();
-    c_.barrier();
+    host_.line_up(budget_.ranks_per_host);
     const auto begin = Clock::now();
     for (int i = 0; i < in_a_row; ++i) events.push_back(start(s, bytes, static_cast<Index>(i) * bytes));
     for (const EventPtr& e : events) e->wait(Clock::now() + kDeadline);
@@ -158,7 +159,7 @@ class Profiler {
         } else {
           // The first of them takes what one alone takes.
           const double next = (t - alone.knots.back().time_us) / (p.in_a_row - 1);
-          row.knots.push_back({bytes, std::clamp(next, 0.01 * alone.knots.back().time_us, alone.knots.back().time_us)});
+          row.knots.push_back({bytes, std::max(next, 0.01 * alone.knots.back().time_us)});
         }
       }
       std::sort(off.begin(), off.end());

@@ -34,6 +34,7 @@ std::vector<ProfileShape> profile_shapes(const Layout& layout, int ranks_per_nod
 struct ProfileBudget {
   double seconds = 30;                // about; two rounds are made in any case
   std::size_t most_bytes = 16 << 20;  // of a rank's buffer
+  int ranks_per_host = 1;
 };
 
 // Collective over `communicator`, in its ranks' host memory. Rank 0 gets the curves, the others nothing.

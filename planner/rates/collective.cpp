@@ -38,9 +38,10 @@ double CollectiveCurve::time_us(double send_bytes) const {
 }
 
 double CollectiveCurve::in_a_row_us(double send_bytes) const {
-  const double alone = time_us(send_bytes);
-  if (!in_a_row_ || send_bytes <= 0) return alone;
-  return std::min(alone, std::max(in_us((*in_a_row_)(whole(send_bytes))), bound_us(send_bytes)));
+  if (!in_a_row_ || send_bytes <= 0) return time_us(send_bytes);
+  // Measured where one is short; beyond, one in a row takes what one alone takes.
+  const double bytes = whole(send_bytes);
+  return bytes > in_a_row_most_ ? time_us(send_bytes) : std::max(in_us((*in_a_row_)(bytes)), bound_us(send_bytes));
 }
 
 Estimate CollectiveCurve::estimate(double send_bytes) const {
@@ -195,6 +196,7 @@ bool CollectiveModel::State::add_measured(CollectiveCurve& c, Collective op, con
         continue;
       NodeCurve node = node_curve_of(curve, from->name);
       if (!is_alone(curve)) {
+        c.in_a_row_most_ = curve.knots.back().size;
         c.in_a_row_ = std::make_shared<const SizeCurve>(std::move(node.curve));
         continue;
       }

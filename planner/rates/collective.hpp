@@ -71,6 +71,7 @@ class CollectiveCurve {
   double node_floor_us_ = 0, node_work_ = 1, node_share_ = 1;
   bool measured_ = false;
   std::shared_ptr<const SizeCurve> in_a_row_;
+  double in_a_row_most_ = 0;  // of whole buffers, measured
   bool whole_ = true;  // node_ is the time of the whole group
   std::string node_name_;
   std::vector<Part> network_, bounds_;

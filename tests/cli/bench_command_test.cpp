@@ -25,7 +25,7 @@ TEST_F(BenchCommand, Json_HasTheKeysInOrder) {
     for (const auto& [key, value] : row.items()) keys += key + " ";
     EXPECT_EQ(keys,
               "algorithm chunks ranks hosts bytes_per_rank time_us_median time_us_min time_us_max inter_bytes "
-              "intra_bytes bound_us predicted_us picked ");
+              "intra_bytes bound_us predicted_us picked inter_messages ");
     EXPECT_EQ(row.at("ranks"), 4);
     EXPECT_EQ(row.at("hosts"), 2);
     EXPECT_EQ(row.at("bytes_per_rank"), 65536);

@@ -23,16 +23,16 @@ LONG_S = 1.0
 
 
 def read_cases(path):
-    """[(name, hosts, ranks, most, options of up.sh, [case as a list of words])], in order."""
+    """[(name, hosts, ranks, chunks, most, seconds, options of up.sh, [case as a list of words])], in order."""
     shapes = {}
     for number, text in enumerate(pathlib.Path(path).read_text(encoding="utf-8").splitlines(), 1):
         words = text.split("#")[0].split()
         if not words:
             continue
-        if words[0] == "shape" and len(words) >= 5:
-            shapes[words[1]] = (words[1], int(words[2]), int(words[3]), words[4], words[5:], [])
+        if words[0] == "shape" and len(words) >= 7:
+            shapes[words[1]] = (words[1], int(words[2]), int(words[3]), *words[4:7], words[7:], [])
         elif words[0] == "case" and len(words) in (6, 7) and words[1] in shapes:
-            shapes[words[1]][5].append(words[1:])
+            shapes[words[1]][-1].append(words[1:])
         else:
             sys.exit(f"{path}:{number}: neither a shape nor a case of one: {text}")
     return list(shapes.values())
@@ -60,7 +60,7 @@ class Shape:
 
     def __init__(self, o, shape):
         self.o = o
-        self.name, self.hosts, self.ranks, self.most, self.options, self.cases = shape
+        self.name, self.hosts, self.ranks, self.chunks, self.most, self.seconds, self.options, self.cases = shape
         self.mpirun = [HERE / "mpirun.sh", self.ranks, "--", o.topomoe]
         self.cluster, self.calibration = (o.keep / f"{self.name}.{what}.json" for what in ("cluster", "calibration"))
 
@@ -76,7 +76,7 @@ class Shape:
             begin = time.monotonic()
             made = self.calibration.with_suffix(".part")
             print(output_of([*self.mpirun, "profile", "--backend", "mpi", "--cluster", self.cluster, "--most", self.most,
-                             "--seconds", self.o.profile_seconds, "-o", made], 300), file=sys.stderr)
+                             "--seconds", self.o.profile_seconds or self.seconds, "-o", made], 300), file=sys.stderr)
             made.rename(self.calibration)
             print(f"{self.name}: profiled in {time.monotonic() - begin:.0f} s", file=sys.stderr)
 
@@ -88,7 +88,7 @@ class Shape:
             rounds = max(1, min(MOST_ROUNDS, int(LAUNCH_S / sum(times))))
             warm = int(max(times) < LONG_S)
         command = [*self.mpirun, "bench", "alltoall", "--backend", "mpi", "--tp", tp, "--top-k", top_k, "--skew", skew,
-                   "--experts", 64, "--bytes", size, "--chunks", self.o.chunks, "--repeat", rounds, "--warmup", warm, "--format", "json"]
+                   "--experts", 64, "--bytes", size, "--chunks", self.chunks, "--repeat", rounds, "--warmup", warm, "--format", "json"]
         if row_bytes:
             command += ["--token-bytes", row_bytes[0]]
         command += ["--variants", "all" if self.o.blind else "auto"]
@@ -120,8 +120,7 @@ def main():
     options.add_argument("--keep", required=True, type=lambda p: pathlib.Path(p).resolve())
     options.add_argument("--cases", default=HERE / "grid_cases.txt", type=os.path.abspath)
     options.add_argument("--launches", type=int, default=5)
-    options.add_argument("--chunks", default="1,4,8")
-    options.add_argument("--profile-seconds", type=int, default=30)
+    options.add_argument("--profile-seconds", type=int, help="in place of what the cases say")
     options.add_argument("--quick", action="store_true", help="two launches of each shape's first three cases")
     options.add_argument("--blind", action="store_true")
     options.add_argument("--inside", help=argparse.SUPPRESS)
@@ -131,12 +130,12 @@ def main():
     o.keep.mkdir(parents=True, exist_ok=True)
     for shape in read_cases(o.cases):
         if o.quick:
-            shape = (*shape[:5], shape[5][:3])
+            shape = (*shape[:-1], shape[-1][:3])
         if o.inside is None:
             enough = {name for name, said in launches_in(o.keep / "rows.jsonl").items() if len(said) >= o.launches}
-            if all(" ".join(case) in enough for case in shape[5]):
+            if all(" ".join(case) in enough for case in shape[-1]):
                 continue
-            subprocess.run([HERE / "up.sh", "--hosts", str(shape[1]), *shape[4], "--", sys.executable, __file__, "--inside", shape[0],
+            subprocess.run([HERE / "up.sh", "--hosts", str(shape[1]), *shape[-2], "--", sys.executable, __file__, "--inside", shape[0],
                             *sys.argv[1:]], check=True)
         elif o.inside == shape[0]:
             Shape(o, shape).run()
