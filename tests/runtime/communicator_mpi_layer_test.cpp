@@ -73,11 +73,15 @@ TEST(MpiLayer, NodeDedup_IsTheSameAsOnThreads) {
                            build_schedule("node_dedup", request(l, TokenSplit::sliced, 2)));
 }
 
-// What threads run in layer_placement_test.cpp. A communicator frees its channels when it dies: none serves all layers.
+// Of what threads run whole in layer_placement_test.cpp every fifth case: all schedules with all dtypes and kinds of
+// tokens, since 24 of them stand side by side, and placements in turn. A communicator frees its channels when it dies:
+// none serves all layers.
 TEST(MpiLayer, MatrixOfCases_IsTheLayerByDefinition) {
   constexpr std::size_t kLayers = 100;
   if (make_mpi_communicator()->size() != kMatrixRanks) GTEST_SKIP() << "needs " << kMatrixRanks << " ranks";
-  const std::vector<MatrixCase> all = layer_matrix();
+  const std::vector<MatrixCase> whole = layer_matrix();
+  std::vector<MatrixCase> all;
+  for (std::size_t i = 0; i < whole.size(); i += 5) all.push_back(whole[i]);
   Expectations expected;
   for (std::size_t first = 0; first < all.size(); first += kLayers) {
     const std::vector<MatrixCase> some(all.begin() + static_cast<long>(first),
