@@ -7,13 +7,15 @@
 #include <memory>
 #include <string>
 
+#include "topomoe/allocator.hpp"
 #include "topomoe/device.hpp"
 
 namespace topomoe {
 
 // `ordinal` counts the GPUs that CUDA_VISIBLE_DEVICES leaves. Throws MissingEnvironment without a
 // driver or without that GPU. The calling thread's current device becomes this one.
-std::unique_ptr<Device> make_cuda_device(int ordinal);
+// Without an allocator: cudaMalloc.
+std::unique_ptr<Device> make_cuda_device(int ordinal, const Allocator& allocator = {});
 
 // One line for `topomoe --version`: CUDA and cuBLAS as compiled and as loaded, the driver, and the
 // GPUs that it shows; says so where there is none. Never throws.
