@@ -87,7 +87,7 @@ call("plan_get_info", plan, 0, byref(info))
 ranks = make("tcp_communicator", None)  # None: who and where we are is in the environment
 rank = c_int32()
 call("communicator_rank", ranks, byref(rank), None)
-device = make("cpu_device")
+device = make("device_create", None)  # None: the CPU
 config = LayerConfig(hidden=HIDDEN, dtype=0)  # float32
 dispatcher = make("dispatcher_create", plan, ranks, device, byref(config))
 

@@ -69,7 +69,7 @@ int main(int argc, char** argv) {
   }
   check(topomoe_tcp_communicator(NULL, &ranks)); /* null: from the environment */
   check(topomoe_communicator_rank(ranks, &rank, NULL));
-  check(topomoe_cpu_device(&device));
+  check(topomoe_device_create(NULL, &device));
   config.hidden = HIDDEN, config.ffn = ffn = 8 * info.etp, config.dtype = TOPOMOE_F32; /* the plan's own are larger */
   check(topomoe_layer_create(plan, ranks, device, &config, &layer));
 

@@ -4,8 +4,8 @@
  * for the calling thread. No exception, signal handler, exit or line of output comes from here (but see
  * topomoe_communicator_abort). Objects are opaque; what an object was made from may be freed before it. An object is
  * used by one thread at a time. Structs begin with their size and version, filled by their _INIT macro.
- * libtopomoe.so shows these functions and nothing else; linked statically they need a C++ linker. Not here yet: CUDA
- * devices, NCCL, the planner. */
+ * libtopomoe.so shows these functions and nothing else; linked statically they need a C++ linker. Not here: the
+ * planner. */
 #ifndef TOPOMOE_TOPOMOE_H
 #define TOPOMOE_TOPOMOE_H
 
@@ -83,13 +83,45 @@ typedef struct topomoe_tcp_config {
   { sizeof(topomoe_tcp_config), TOPOMOE_ABI_VERSION, 0, 0, NULL, 0, 0 }
 /* `config` null: all from the environment. */
 topomoe_status topomoe_tcp_communicator(const topomoe_tcp_config* config, topomoe_communicator** communicator);
+/* Collective. GPU memory. `nccl_comm` is an ncclComm_t, which is split once and not modified; null: a new one is made,
+ * whose id travels over `host`, a communicator of host memory, and whose ranks are those of `host`. */
+topomoe_status topomoe_nccl_communicator(topomoe_device* device, void* nccl_comm, topomoe_communicator* host,
+                                         topomoe_communicator** communicator);
 topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicator, int32_t* rank, int32_t* size);
 /* Tells the others that this rank gave up, as a failed pass does by itself. Over MPI it ends the job. */
 topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why);
 void topomoe_communicator_free(topomoe_communicator* communicator);
 
-topomoe_status topomoe_cpu_device(topomoe_device** device);
+typedef struct topomoe_device_config {
+  size_t size;
+  uint32_t version;
+  int32_t cuda; /* -1: the CPU; else which of the GPUs that are visible */
+  /* Where memory comes from; null: from the heap, or cudaMalloc. include/topomoe/allocator.hpp says what is asked. */
+  void* (*allocate)(size_t bytes, void* state);
+  void (*release)(void* memory, size_t bytes, void* state);
+  void* state;
+} topomoe_device_config;
+#define TOPOMOE_DEVICE_CONFIG_INIT \
+  { sizeof(topomoe_device_config), TOPOMOE_ABI_VERSION, -1, NULL, NULL, NULL }
+/* `config` null: the CPU. */
+topomoe_status topomoe_device_create(const topomoe_device_config* config, topomoe_device** device);
 void topomoe_device_free(topomoe_device* device);
+
+/* Whether ranks are where the plan has them, host and device, and have one plan. */
+typedef struct topomoe_rank_check {
+  size_t size;
+  uint32_t version;
+  int32_t mismatches;   /* lines of text; 0: all as planned */
+  int32_t plans_differ; /* then nothing else may be called */
+  int32_t planned_rank; /* what this rank is to be called so that all are where they are planned: the key to split a
+                           communicator by, or the RANK to start again with; -1: no order fits */
+} topomoe_rank_check;
+#define TOPOMOE_RANK_CHECK_INIT \
+  { sizeof(topomoe_rank_check), TOPOMOE_ABI_VERSION, 0, 0, 0 }
+/* Collective; all ranks hear the same. `host` null: this machine's name; `bus_id` of the rank's device, null: unknown.
+ * One line a mismatch goes to `text`, cut to `bytes` with its final zero; text may be null. */
+topomoe_status topomoe_check_ranks(const topomoe_plan* plan, topomoe_communicator* communicator, const char* host,
+                                   const char* bus_id, topomoe_rank_check* check, char* text, size_t bytes);
 
 typedef struct topomoe_layer_config {
   size_t size;
