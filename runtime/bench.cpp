@@ -68,7 +68,7 @@ class Contestant {
     const auto route = std::find_if(schedule.forward.begin(), schedule.forward.end(),
                                     [](const Step& s) { return s.kind == StepKind::route; });
     TOPOMOE_ASSERT(route != schedule.forward.end());
-    // What the router would have written: ids, weights, probabilities.
+    // What the router would have written: ids, weights, logits.
     for (const View& v : route->out) {
       DeviceMemory& memory = routed_.emplace_back(device.allocate(bytes_of(v.buffer)));
       device.zero(Lane::compute, memory.get(), bytes_of(v.buffer));
@@ -110,7 +110,7 @@ class Contestant {
     View all;
     all.buffer = root;
     const double rows = resolve(s, all, context_.groups, pass_.counts, me, me).rows;
-    const RowWidths widths = row_widths(context_.shape, context_.groups.layout().etp);
+    const RowWidths widths = row_widths(context_.shape, context_.groups.layout().etp, context_.groups.layout().tp);
     return std::max<Index>(1, static_cast<Index>(rows * row_bytes(s.buffers[static_cast<Index>(root)], widths)));
   }
   void run(const std::vector<std::uint8_t>& part) { Executor(context_, pass_, weights_, nullptr).run(false, part); }

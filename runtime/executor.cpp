@@ -30,6 +30,7 @@ std::unique_ptr<PassState> LayerMemory::take(const std::shared_ptr<LayerMemory>&
   state->layer = layer;
   state->counts.reset();
   state->offsets.clear();
+  state->keeps_routing = false;
   for (auto& [buffer, data] : state->bound) data = nullptr;
   return state;
 }
@@ -41,10 +42,21 @@ void LayerMemory::give(std::unique_ptr<PassState> state) noexcept {
   layer->given_back_.push_back(std::move(state));
 }
 
+std::byte* PassState::Kept::room(Device& device, std::size_t size) {
+  bytes = size;
+  if (size > capacity) {
+    memory.reset();
+    capacity = 0;
+    memory = device.allocate(size);
+    capacity = size;
+  }
+  return memory.get();
+}
+
 Executor::Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
                    const LayerGradients* gradients)
     : c_(context),
-      widths_(row_widths(context.shape, context.groups.layout().etp)),
+      widths_(row_widths(context.shape, context.groups.layout().etp, context.groups.layout().tp)),
       state_(state),
       weights_(weights),
       gradients_(gradients),
@@ -104,11 +116,15 @@ void Executor::wait_behind(int before, std::size_t step, const Step& s, std::spa
     c_.device.wait(s.lane, event, deadline());
 }
 
-void Executor::run(bool backward, std::span<const std::uint8_t> part) {
+void Executor::run(bool backward, std::span<const std::uint8_t> part, bool alone) {
   const std::vector<Step>& steps = backward ? c_.schedule.backward : c_.schedule.forward;
   const auto left_out = [&](std::size_t i) { return !part.empty() && part[i] == 0; };
-  // A part without the first step goes on where another one stopped, and finds what that left.
-  const bool begins = !left_out(0) || m_.found.empty(), ends = !left_out(steps.size() - 1);
+  // A part without the first step goes on where another one stopped, and finds what that left. Steps of the shared
+  // expert may be first or last, and missing.
+  std::size_t first = 0, last = steps.size() - 1;
+  while (first < last && left_out(first) && steps[first].beside) ++first;
+  while (first < last && left_out(last) && steps[last].beside) --last;
+  const bool begins = alone || !left_out(first) || m_.found.empty(), ends = alone || !left_out(last);
   backward_ = m_.last_backward = backward;
   std::vector<StepTrace>& trace = m_.trace[backward];
   std::vector<EventPtr>& events = m_.events;

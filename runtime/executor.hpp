@@ -52,6 +52,7 @@ struct LayerMemory {
   RowTable rows;
   MapBuilder maps;
   LayerArenas arenas;
+  SlotMemory lent;                // to passes whose handles keep nothing of it
   std::vector<std::byte*> found;  // by slot: where this pass has it
   std::vector<EventPtr> events;   // by step
   std::array<std::vector<StepTrace>, 2> trace;
@@ -84,6 +85,19 @@ struct PassState {
   SlotMemory memory;
   std::map<int, std::byte*> bound;  // memory of others: the caller's tensors, and what stands in for steps left out
   std::vector<HostMap> maps;        // by map
+  // Of the router, for the caller and for the backward.
+  RouterReport report;
+  std::vector<float> score_grads, loss_sums;
+  float z_grad = 0;
+  // What a handle that keeps its routing only has of ids, weights and logits, and room for an output nobody wants.
+  struct Kept {
+    DeviceMemory memory;
+    std::size_t capacity = 0, bytes = 0;
+    std::byte* room(Device& device, std::size_t size);
+  };
+  bool keeps_routing = false;
+  std::vector<Kept> kept;
+  Kept unwanted;
   // Stands in for the router: writes ids and weights, [rows, top_k] of the tokens that this rank injects.
   std::function<void(Lane, std::int32_t* ids, float* weights, std::int64_t rows)> router;
 };
@@ -96,7 +110,8 @@ class Executor {
   // Runs one pass to its end, or those of its steps that `part` flags (planner/plan/schedule_part.hpp). What buffers of
   // Storage::pass hold is lost once the last step is over; between parts of one pass no other may run on the same
   // layer's memory. Throws after failing the communicator.
-  void run(bool backward, std::span<const std::uint8_t> part = {});
+  // `alone`: the part is all that is run of this pass.
+  void run(bool backward, std::span<const std::uint8_t> part = {}, bool alone = false);
   // Of the last pass of the layer, until its next.
   const std::vector<StepTrace>& trace() const { return m_.trace[m_.last_backward]; }
   std::vector<StepTrace> take_trace() { return std::move(m_.trace[m_.last_backward]); }
@@ -125,7 +140,9 @@ class Executor {
   std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
 
   void issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr& event);
-  void route(const Step& s);
+  void route(const Step& s, std::size_t step);
+  double loss_share() const;
+  void report_routing(Lane lane, std::int64_t rows, const std::byte* sums);
   void counts_exchange(const Step& s, StepTrace& trace);
   void index(const Step& s);
   void pack(const Step& s, std::size_t step);
@@ -134,6 +151,8 @@ class Executor {
   void ordered_sum(const Step& s);
   void experts(const Step& s);
   void combine(const Step& s);
+  void shared(const Step& s);
+  void mix(const Step& s, std::size_t step);
   void weight_grad(const Step& s);
   void route_backward(const Step& s, std::size_t step);
 

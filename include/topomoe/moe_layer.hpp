@@ -36,6 +36,10 @@ class MoeLayer {
    public:
     ~Handle();
     Handle(Handle&&) noexcept;
+    // Bytes of this rank that it keeps, the caller's tokens not counted.
+    std::size_t saved_bytes() const;
+    // Of the forward; losses are 0 where shape.router has no coefficient.
+    const RouterReport& router() const;
 
    private:
     friend class MoeLayer;
@@ -47,7 +51,13 @@ class MoeLayer {
   // `tokens` must stay valid until the backward, and be complete when this is called: the device's lanes know
   // nothing of a caller's stream yet. Returns when the output is complete. Throws TransportError on failure, after
   // telling the other ranks, so that none waits for this one.
-  Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights);
+  //
+  // With Keep::routing the handle keeps ids, weights and logits of its tokens only, and the backward first runs the
+  // forward again up to what it needs, with the same routing: the same gradients, bit for bit, for one more dispatch.
+  // All ranks must choose alike.
+  enum class Keep : std::uint8_t { all, routing };
+  Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights,
+                 Keep keep = Keep::all);
   void backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
                 const LayerGradients& gradients);
 

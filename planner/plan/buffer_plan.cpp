@@ -115,7 +115,8 @@ std::vector<SlotUse> slot_uses(const Schedule& schedule, bool backward) {
                                         [&](const Step& later) { return later.map == s.map; });
         }
     }
-    if ((s.kind == StepKind::pack && s.weights.buffer >= 0) || s.kind == StepKind::route_backward)
+    if ((s.kind == StepKind::pack && s.weights.buffer >= 0) || s.kind == StepKind::route_backward ||
+        s.kind == StepKind::mix_backward || (s.kind == StepKind::route && !backward))
       use(slots.of_scratch(backward, i), i, true);
   }
   return uses;
@@ -157,6 +158,7 @@ SlotBytes slot_bytes(const Schedule& schedule, const RankGroups& groups, const C
   const auto rows = [&](const View& v) { return rows_of(schedule, v, groups, counts, rank, rank); };
   const auto whole = [](double bytes) { return static_cast<std::size_t>(std::ceil(bytes)); };
   constexpr double kIndexBytes = 4;
+  constexpr double kMostGates = 2;  // of a shared expert
   SlotBytes out;
   for (const bool backward : {false, true}) {
     const std::vector<Step>& steps = backward ? schedule.backward : schedule.forward;
@@ -182,7 +184,11 @@ SlotBytes slot_bytes(const Schedule& schedule, const RankGroups& groups, const C
       } else if (s.kind == StepKind::pack && s.weights.buffer >= 0) {
         set(slots.of_scratch(backward, i), rows(s.out[0]) * sizeof(float));
       } else if (s.kind == StepKind::route_backward) {
-        set(slots.of_scratch(backward, i), rows(s.in[0]) * widths.experts * sizeof(float));
+        set(slots.of_scratch(backward, i), (rows(s.in[0]) + 1) * widths.experts * sizeof(float));
+      } else if (s.kind == StepKind::route) {
+        set(slots.of_scratch(backward, i), (widths.experts + 1) * sizeof(float));
+      } else if (s.kind == StepKind::mix_backward) {
+        set(slots.of_scratch(backward, i), rows(s.in[0]) * kMostGates * sizeof(float));
       }
     }
   }
