@@ -36,7 +36,7 @@ struct Options {
   std::string plan, backend = "inproc", cluster, shrink = "auto", trace, profile;
   std::vector<std::string> calibrations;
   bool verify = false;
-  int repeat = 1, deadline_s = 0;
+  int repeat = 1, deadline_s = 0, kind = 0;
   std::uint64_t seed = 1;
 };
 
@@ -52,10 +52,6 @@ Topology check_fingerprint(const Plan& plan, const Topology& topology, const std
 }
 
 void check_executable(const Plan& plan) {
-  if (!plan.later_kinds.empty())
-    throw Failure("model: " + plan.model.name + " has " + kind_name(plan.model, 0) + " and " +
-                  kind_name(plan.model, 1) + ": run executes one MoE layer of models whose MoE layers are alike; the " +
-                  "plan itself is usable");
   if (!plan.model.gated_ffn)
     throw Failure("model: " + plan.model.name +
                   " has experts without a gate: only SwiGLU experts are executed; the plan itself is usable");
@@ -171,10 +167,14 @@ struct Loaded {
 
 Loaded load(const Options& o) {
   Loaded out;
-  out.plan = read_plan(read_text_file(o.plan), o.plan);
+  const Plan whole = read_plan(read_text_file(o.plan), o.plan);
+  out.plan = plan_of_kind(whole, o.kind);
   out.info.backend = o.backend, out.info.skipped = unexecuted(out.plan),
   out.info.rehearsal = o.cluster.empty() && o.backend != "nccl";
   check_executable(out.plan);
+  for (int kind = 0; kind < moe_kind_count(whole.model); ++kind)
+    if (kind != o.kind)
+      out.info.skipped.push_back(kind_name(whole.model, kind) + ": --kind " + std::to_string(kind) + " runs it");
   if (!o.cluster.empty()) out.info.cluster = check_fingerprint(out.plan, read_topology_file(o.cluster), o.cluster);
   if (o.cluster.empty() && o.backend == "nccl") check_fingerprint(out.plan, discover_live(), "this machine");
   return out;
@@ -300,6 +300,9 @@ void add_run_command(CLI::App& app, Context& context) {
   command->add_option("--repeat", o->repeat, "Run it so often, default 1")
       ->check(whole_number("--repeat", 1, 1000))
       ->option_text("N");
+  command->add_option("--kind", o->kind, "Which kind of MoE layer, where they differ; default 0")
+      ->check(whole_number("--kind", 0, kMaxMoeKinds - 1))
+      ->option_text("K");
   command->add_option("--seed", o->seed, "Of weights and tokens, default 1")
       ->check(whole_number("--seed", 0, std::numeric_limits<std::int64_t>::max()))
       ->option_text("N");

@@ -76,7 +76,7 @@ class Contestant {
     const auto route = std::find_if(schedule.forward.begin(), schedule.forward.end(),
                                     [](const Step& s) { return s.kind == StepKind::route; });
     TOPOMOE_ASSERT(route != schedule.forward.end());
-    // What the router would have written: ids, weights, probabilities.
+    // What the router would have written: ids, weights, logits.
     for (const View& v : route->out) own(v.buffer);
     device.to_device(Lane::compute, pass_.bound[root_of(schedule, route->out[0].buffer)], ids.data(),
                      ids.size() * sizeof(std::int32_t));
@@ -129,7 +129,7 @@ class Contestant {
     View all;
     all.buffer = root;
     const double rows = resolve(s, all, context_.groups, pass_.counts, me, me).rows;
-    const RowWidths widths = row_widths(context_.shape, context_.groups.layout().etp);
+    const RowWidths widths = row_widths(context_.shape, context_.groups.layout().etp, context_.groups.layout().tp);
     return std::max<Index>(1, static_cast<Index>(rows * row_bytes(s.buffers[static_cast<Index>(root)], widths)));
   }
   void run(const std::vector<std::uint8_t>& part) {

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "planner/plan/schedule_part.hpp"
 #include "runtime/c_api.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/moe_layer.hpp"
@@ -200,7 +201,8 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
     if (!more.empty() && c.accept_unlike == 0)
       throw InvalidInput("plan", p.model.name + " has " + more,
                          "they are not executed; config.accept_unlike = 1 runs the layer without");
-    topomoe::MoeLayer value(schedule, p.layout, p.topology.gpus_per_node, shape_of(p, c), *ranks, *on, deadline_of(c));
+    topomoe::MoeLayer value(topomoe::without_shared(schedule), p.layout, p.topology.gpus_per_node, shape_of(p, c),
+                            *ranks, *on, deadline_of(c));
     *layer = new topomoe_layer{std::make_shared<Layer>(Layer{ranks, on, std::move(value)})};
   });
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
+#include "kernels/mix.hpp"
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
@@ -59,6 +60,8 @@ class CpuDevice final : public Device {
   void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad& op) override {
     kernels::grouped_ffn_wgrad_cpu(op, progress_);
   }
+  void mix(Lane, const kernels::Mix& op) override { kernels::mix_cpu(op, progress_); }
+  void mix_backward(Lane, const kernels::MixBackward& op) override { kernels::mix_backward_cpu(op, progress_); }
 
  private:
   static void* at(void* base, std::size_t offset) { return static_cast<std::byte*>(base) + offset; }

@@ -6,6 +6,7 @@
 #include "kernels/cuda_error.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
+#include "kernels/mix.hpp"
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
@@ -170,6 +171,8 @@ class CudaDevice final : public Device {
   void grouped_ffn_wgrad(Lane lane, const kernels::GroupedFfnWgrad& op) override {
     kernels::grouped_ffn_wgrad_gpu(op, blas(lane), stream(lane));
   }
+  void mix(Lane lane, const kernels::Mix& op) override { kernels::mix_gpu(op, stream(lane)); }
+  void mix_backward(Lane lane, const kernels::MixBackward& op) override { kernels::mix_backward_gpu(op, stream(lane)); }
 
  private:
   void use() const { TOPOMOE_CUDA_TRY("select a GPU", cudaSetDevice(ordinal_)); }

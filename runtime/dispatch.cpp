@@ -177,7 +177,9 @@ Dispatcher::Dispatcher(Schedule schedule, Layout layout, int gpus_per_node, Disp
                          .top_k = shape.top_k,
                          .dtype = shape.dtype,
                          .expert_owners = std::move(shape.expert_owners)};
-  impl_ = std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, layer, communicator, device, deadline);
+  // A shared expert is the caller's, as routed ones are.
+  impl_ = std::make_unique<Impl>(without_shared(std::move(schedule)), layout, gpus_per_node, layer, communicator,
+                                 device, deadline);
 }
 Dispatcher::~Dispatcher() = default;
 Dispatcher::Dispatcher(Dispatcher&&) noexcept = default;

@@ -24,7 +24,7 @@ double DrawnCounts::count(Symbol symbol, int chunk, int source, int index) const
 
 void each_transfer(const Schedule& schedule, const std::vector<Step>& steps, const RankGroups& groups,
                    const LayerShape& shape, const DrawnCounts& counts, const VisitTraffic& visit) {
-  const RowWidths widths = row_widths(shape, groups.layout().etp);
+  const RowWidths widths = row_widths(shape, groups.layout().etp, groups.layout().tp);
   for (const Step& step : steps) {
     if (step.kind != StepKind::exchange && step.kind != StepKind::all_gather && step.kind != StepKind::counts_exchange)
       continue;

@@ -64,6 +64,7 @@ struct LayerMemory {
   RowTable rows;
   MapBuilder maps;
   LayerArenas arenas;
+  SlotMemory lent;                // to passes whose handles keep nothing of it
   std::vector<std::byte*> found;  // by slot: where this pass has it
   std::vector<EventPtr> events;   // by step
   std::shared_ptr<PassEnd> last;  // of the last pass; null: it is over
@@ -106,6 +107,19 @@ struct PassState {
   SlotMemory memory;
   std::map<int, std::byte*> bound;  // memory of others: the caller's tensors, and what stands in for steps left out
   std::vector<HostMap> maps;        // by map
+  // Of the router, for the caller and for the backward.
+  RouterReport report;
+  std::vector<float> score_grads, loss_sums;
+  float z_grad = 0;
+  // What a handle that keeps its routing only has of ids, weights and logits, and room for an output nobody wants.
+  struct Kept {
+    DeviceMemory memory;
+    std::size_t capacity = 0, bytes = 0;
+    std::byte* room(Device& device, std::size_t size);
+  };
+  bool keeps_routing = false;
+  std::vector<Kept> kept;
+  Kept unwanted;
   // Stands in for the router: writes ids and weights, [rows, top_k] of the tokens that this rank injects.
   std::function<void(Lane, std::int32_t* ids, float* weights, std::int64_t rows)> router;
 };
@@ -119,7 +133,9 @@ class Executor {
   // its end: null where that is now (CPU). Lanes wait for `ready` and for the pass before this one; the host does only
   // where it reads what the router chose. What buffers of Storage::pass hold is lost once the last step is over;
   // between parts of one pass no other may run on the same layer's memory. Throws after failing the communicator.
-  EventPtr run(bool backward, std::span<const std::uint8_t> part = {}, const EventPtr& ready = nullptr);
+  // `alone`: the part is all that is run of this pass.
+  EventPtr run(bool backward, std::span<const std::uint8_t> part = {}, const EventPtr& ready = nullptr,
+               bool alone = false);
   // Of a whole forward in bounded arenas: 1; or what the tokens must be cut into, as they would not fit. Then nothing
   // but routing has been done, and the pass state is of no more use.
   int rounds() const { return rounds_; }
@@ -149,7 +165,9 @@ class Executor {
   std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
 
   void issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr& event);
-  void route(const Step& s, StepTrace& trace);
+  void route(const Step& s, std::size_t step, StepTrace& trace);
+  double loss_share() const;
+  void report_routing(Lane lane, std::int64_t rows, const std::byte* sums);
   void counts_exchange(const Step& s, StepTrace& trace);
   void index(const Step& s);
   void pack(const Step& s, std::size_t step);
@@ -158,6 +176,8 @@ class Executor {
   void ordered_sum(const Step& s);
   void experts(const Step& s);
   void combine(const Step& s);
+  void shared(const Step& s);
+  void mix(const Step& s, std::size_t step);
   void weight_grad(const Step& s);
   void route_backward(const Step& s, std::size_t step);
 

@@ -46,6 +46,7 @@ Schedule checked(Schedule schedule, const Layout& layout, int gpus_per_node, con
   const int most_k = std::min(shape.experts, kernels::kMaxTopK);
   if (shape.top_k < 1 || shape.top_k > most_k)
     throw InvalidInput("shape.top_k", std::to_string(shape.top_k), "1 to " + std::to_string(most_k));
+  check(shape.router, shape.experts, shape.top_k, "shape.router");
   require_fit(schedule, layout);
   return schedule;
 }

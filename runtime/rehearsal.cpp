@@ -120,17 +120,40 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
       down.insert(down.end(), row + shard.begin, row + shard.end);
     }
   }
+  const RehearsalData::Expert shared = data_.shared();
+  const Range its = shared_shard_of(rank_);
+  std::vector<float> s_gate(shared.gate.begin() + its.begin * shape_.hidden,
+                            shared.gate.begin() + its.end * shape_.hidden),
+      s_up(shared.up.begin() + its.begin * shape_.hidden, shared.up.begin() + its.end * shape_.hidden), s_down;
+  for (std::int64_t m = 0; m < shape_.hidden; ++m) {
+    const auto row = shared.down.begin() + m * shape_.shared_ffn;
+    s_down.insert(s_down.end(), row + its.begin, row + its.end);
+  }
+  const Tensor ws_gate(device_, encode(s_gate, shape_.dtype)), ws_up(device_, encode(s_up, shape_.dtype)),
+      ws_down(device_, encode(s_down, shape_.dtype)), mix(device_, as_bytes(data_.mix())),
+      bias(device_, as_bytes(data_.selection_bias())), ds_gate(device_, s_gate.size() * 4),
+      ds_up(device_, s_up.size() * 4), ds_down(device_, s_down.size() * 4), d_mix(device_, mix.bytes);
   const Tensor router(device_, as_bytes(data_.router())), w_gate(device_, encode(gate, shape_.dtype)),
       w_up(device_, encode(up, shape_.dtype)), w_down(device_, encode(down, shape_.dtype)),
       tokens(device_, encode(x, shape_.dtype)), dout(device_, encode(dy, shape_.dtype));
   const Tensor y(device_, tokens.bytes), dx(device_, tokens.bytes), d_router(device_, router.bytes),
       d_gate(device_, gate.size() * 4), d_up(device_, up.size() * 4), d_down(device_, down.size() * 4);
-  const LayerWeights weights{router.floats(), w_gate.memory.get(), w_up.memory.get(), w_down.memory.get()};
-  const LayerGradients gradients{d_router.floats(), d_gate.floats(), d_up.floats(), d_down.floats()};
+  const LayerWeights weights{router.floats(),
+                             w_gate.memory.get(),
+                             w_up.memory.get(),
+                             w_down.memory.get(),
+                             data_.selection_bias().empty() ? nullptr : bias.floats(),
+                             ws_gate.memory.get(),
+                             ws_up.memory.get(),
+                             ws_down.memory.get(),
+                             mix.floats()};
+  const LayerGradients gradients{d_router.floats(), d_gate.floats(), d_up.floats(),    d_down.floats(),
+                                 ds_gate.floats(),  ds_up.floats(),  ds_down.floats(), d_mix.floats()};
   MoeLayer layer(plan_.schedule, layout_, plan_.topology.gpus_per_node, shape_, counting_, device_,
                  request_.deadline.value_or(kDeadline));
   for (int i = 0; i < request_.repeat; ++i) {
-    for (const Tensor* t : {&d_router, &d_gate, &d_up, &d_down}) device_.zero(Lane::compute, t->memory.get(), t->bytes);
+    for (const Tensor* t : {&d_router, &d_gate, &d_up, &d_down, &ds_gate, &ds_up, &ds_down, &d_mix})
+      device_.zero(Lane::compute, t->memory.get(), t->bytes);
     device_.synchronize();
     counting_.reset();
     counting_.barrier();
@@ -150,6 +173,8 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
   const auto gradient = [](const Tensor& t) { return decode(t.read(), DType::f32); };
   router_grad_ = gradient(d_router), gate_grad_ = gradient(d_gate), up_grad_ = gradient(d_up),
   down_grad_ = gradient(d_down);
+  shared_grads_ = {gradient(ds_gate), gradient(ds_up), gradient(ds_down)};
+  mix_grad_ = gradient(d_mix);
 }
 
 // To rank 0, as numbers: names and kinds are in the schedule that all have.

@@ -49,6 +49,9 @@ class RehearsalRank {
     return plan_.schedule.intake == Intake::tp_gather ? Range{0, request_.size.tokens} : held_by(rank);
   }
   Range shard_of(int rank) const { return part(shape_.ffn, layout_.etp, groups_.index_in(Role::etp, rank)); }
+  Range shared_shard_of(int rank) const {
+    return part(shape_.shared_ffn, layout_.tp, groups_.index_in(Role::tp, rank));
+  }
 
   void agree();
   void execute(RankTrace& trace, std::vector<double>& seconds);
@@ -56,6 +59,7 @@ class RehearsalRank {
   void gather_runs(RehearsalReport& report, const RankTrace& mine, const std::vector<double>& seconds);
   void verify(RehearsalReport& report);
   void verify_expert(ReferenceShare& share, int expert, std::vector<VerifiedTensor>& tensors);
+  void verify_shared(ReferenceShare& share, std::vector<VerifiedTensor>& tensors);
   std::vector<std::int32_t> injected_ids(int rank, std::vector<std::vector<std::int32_t>>& by_group) const;
 
   const Plan& plan_;
@@ -71,6 +75,8 @@ class RehearsalRank {
   int rank_;
   // Results of the last repetition.
   std::vector<double> output_, token_grads_, router_grad_, gate_grad_, up_grad_, down_grad_;
+  std::array<std::vector<double>, 3> shared_grads_;  // gate, up, down
+  std::vector<double> mix_grad_;
 };
 
 }  // namespace topomoe

@@ -36,6 +36,7 @@ void RehearsalRank::verify(RehearsalReport& report) {
     for (const char* name : {"token gradients", "router gradient", "gate gradients", "up gradients", "down gradients"})
       tensors.push_back({name, {}});
   for (int e = 0; e < shape_.experts; ++e) verify_expert(share, e, tensors);
+  if (shape_.shared_ffn > 0) verify_shared(share, tensors);
   const std::vector<double> router = share.finish();
 
   const auto whole = [&](const char* step, const std::vector<double>& mine) {
@@ -66,6 +67,36 @@ void RehearsalRank::verify(RehearsalReport& report) {
       d.difference = std::max(d.difference, one[2 * i]), d.largest = std::max(d.largest, one[2 * i + 1]);
     }
   report.verified = std::move(tensors);
+}
+
+// Of the shared expert and its gate, by rank 0. Each rank has its shard's gradient of its TP group's tokens, and in the
+// reference that of its slice of them: either way the sum over ranks is the gradient.
+void RehearsalRank::verify_shared(ReferenceShare& share, std::vector<VerifiedTensor>& tensors) {
+  std::vector<double> mix;
+  const ReferenceShare::ExpertGradients reference = share.run_shared(mix);
+  if (!trains()) return;
+  const Index hidden = static_cast<Index>(shape_.hidden), ffn = static_cast<Index>(shape_.shared_ffn);
+  const std::array<const std::vector<double>*, 3> wanted{&reference.gate, &reference.up, &reference.down};
+  const char* const names[] = {"shared gate gradient", "shared up gradient", "shared down gradient"};
+  for (Index tensor = 0; tensor < 3; ++tensor) {
+    std::vector<double> got(ffn * hidden), want;
+    int rank = 0;
+    for (const auto& piece : host_.gather(names[tensor], shared_grads_[tensor])) {
+      const Range shard = shared_shard_of(rank++);
+      const Index first = static_cast<Index>(shard.begin), width = static_cast<Index>(shard.size());
+      for (Index i = 0; i < piece.size(); ++i)
+        got[tensor < 2 ? first * hidden + i : i / width * ffn + first + i % width] += piece[i];
+    }
+    for (const auto& piece : host_.gather("reference of a shared gradient", *wanted[tensor])) add(want, piece);
+    tensors.push_back({names[tensor], {}});
+    if (rank_ == 0) update(tensors.back().deviation, got, want);
+  }
+  if (shape_.shared_gate == SharedGate::none) return;
+  std::vector<double> got, want;
+  for (const auto& piece : host_.gather("gradient of the shared expert's gate", mix_grad_)) add(got, piece);
+  for (const auto& piece : host_.gather("reference of the shared expert's gate", mix)) add(want, piece);
+  tensors.push_back({"gradient of the shared expert's gate", {}});
+  if (rank_ == 0) update(tensors.back().deviation, got, want);
 }
 
 // One rank sums up what all say of one expert: ranks take turns, so that no one needs memory for all experts.

@@ -1,4 +1,5 @@
-// A device's memory from whoever embeds us: a framework's caching allocator, so that two pools do not starve each other.
+// A device's memory from whoever embeds us: a framework's caching allocator, so that two pools do not starve each
+// other.
 //
 // Asked for arenas, seldom (runtime/layer_memory.hpp): in a layer's first steps, and where counts grow.
 #pragma once

@@ -52,6 +52,10 @@ class MoeLayer {
     // When the last call on this handle is over; null: it is. A lane can wait for its native_event(); a host that waits
     // hears of what failed. Must not outlive the layer.
     const EventPtr& done() const;
+    // Bytes of this rank that it keeps, the caller's tokens not counted.
+    std::size_t saved_bytes() const;
+    // Of the forward; losses are 0 where shape.router has no coefficient.
+    const RouterReport& router() const;
 
    private:
     friend class MoeLayer;
@@ -64,8 +68,13 @@ class MoeLayer {
   // a CPU that is when it returns; on a GPU the host waits for what the router chose, and for no more. `tokens` must
   // stay valid until the backward is over. Throws TransportError on failure, after telling the other ranks, so that
   // none waits for this one.
+  //
+  // With Keep::routing the handle keeps ids, weights and logits of its tokens only, and the backward first runs the
+  // forward again up to what it needs, with the same routing: the same gradients, bit for bit, for one more dispatch.
+  // All ranks must choose alike. The forward then returns when it is over, on a GPU too.
+  enum class Keep : std::uint8_t { all, routing };
   Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights,
-                 const EventPtr& ready = nullptr);
+                 const EventPtr& ready = nullptr, Keep keep = Keep::all);
   void backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
                 const LayerGradients& gradients, const EventPtr& ready = nullptr);
 

@@ -74,7 +74,7 @@ enum class Order : std::uint8_t {
 };
 
 // What one row holds: a vector of the model's width, or a sidecar.
-enum class Columns : std::uint8_t { hidden, ffn, top_k, experts };
+enum class Columns : std::uint8_t { hidden, ffn, top_k, experts, shared_ffn };
 enum class Element : std::uint8_t { payload, f32, i32 };  // payload: the job's dtype
 
 // A part of the rows by position, for collectives that cut rows evenly among a group.
@@ -125,7 +125,7 @@ struct IndexMap {
 };
 
 enum class StepKind : std::uint8_t {
-  route,            // in: tokens                        out: ids, weights, probabilities
+  route,            // in: tokens                        out: ids, weights, logits
   counts_exchange,  // `slices` of the counts, over the group
   index,            // builds `map`
   pack,             // in: rows [, weights]              out: rows       P, each row times its weight
@@ -139,8 +139,15 @@ enum class StepKind : std::uint8_t {
   partial_combine,  // in: packed rows [, weights]       out: rows       P^T, in the node
   combine,          // in: packed rows [, weights]       out: rows       P^T, at the source
   weight_grad,      // in: dy rows, packed y rows        out: gradient of each weight (row, slot)
-  route_backward,   // in: tokens, weight gradients, ids, probabilities   out: adds to token gradients
+  route_backward,   // in: tokens, weight gradients, ids, logits          out: adds to token gradients
   copy,             // in: rows                          out: rows
+  // The shared expert: an FFN that every token goes through, beside the routed ones.
+  shared_forward,  // in: x                             out: y, gate, up, act
+  shared_dgrad,    // in: dy, gate, up                  out: dx, act, dgate, dup
+  shared_wgrad,    // in: x, dy, act, dgate, dup        out: the weights' gradients
+  add,             // in: rows                          out: rows, added to
+  mix,             // in: x, shared y                   out: routed y becomes y; routed y as it was
+  mix_backward,    // in: x, dy, routed y, shared y     out: d routed y, d shared y, gate's part of dx
 };
 
 enum class StepPhase : std::uint8_t { metadata, forward, dgrad, wgrad };
@@ -164,6 +171,7 @@ struct Step {
   bool transpose = false;     // of a repack
   View weights;               // [rows, top_k] factors of pack and combine; buffer -1: all 1
   bool shared_by_tp = false;  // wgrad: every rank of the TP group computes this whole; 1/t of it counts
+  bool beside = false;        // serves the shared expert; without such steps the rest moves tokens as with them
   std::vector<CountSlice> slices;
   std::vector<int> after;  // indices of earlier steps of this pass; a backward runs when its forward is over
 };
@@ -249,6 +257,7 @@ int root_of(const Schedule& schedule, int buffer);
 // What a row's width depends on: the model, the experts' shards and the job's dtype.
 struct RowWidths {
   double hidden = 0, ffn_shard = 0, top_k = 0, experts = 0, element_bytes = 0;
+  double shared_shard = 0;  // of the shared expert's FFN
 };
 double columns_of(const Buffer& buffer, const RowWidths& widths);
 double row_bytes(const Buffer& buffer, const RowWidths& widths);

@@ -99,7 +99,7 @@ SlotBytes capacity_bytes(const Schedule& schedule, const RankGroups& groups, con
     const double rows = part * rows_of(one, view, groups, counts, rank, rank);
     const bool drawn = b.symbol != Symbol::held && b.symbol != Symbol::tokens;
     const double room = std::ceil(rows + (drawn ? kDeviations * std::sqrt(rows) : 0));
-    out[s.backward][s.slot] = std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(room * s.row_bytes)));
+    out[s.backward][s.slot] = std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(s.bytes(room))));
   }
   return out;
 }

@@ -188,6 +188,7 @@ double columns_of(const Buffer& b, const RowWidths& widths) {
     case Columns::ffn: return widths.ffn_shard;
     case Columns::top_k: return widths.top_k;
     case Columns::experts: return widths.experts;
+    case Columns::shared_ffn: return widths.shared_shard;
   }
   return 0;
 }

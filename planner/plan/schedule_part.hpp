@@ -20,7 +20,10 @@ enum class Part : std::uint8_t {
   exchange,
 };
 
-// One flag a step of `schedule.forward`.
+// The same schedule for a layer without a shared expert: what is marked `beside` is gone, and its gate with it.
+Schedule without_shared(Schedule schedule);
+
+// One flag a step of `schedule.forward`. The shared expert belongs to the whole only.
 std::vector<std::uint8_t> steps_of(const Schedule& schedule, Part part);
 
 }  // namespace topomoe

@@ -131,6 +131,8 @@ class FakeGpu final : public Device {
   void grouped_ffn(Lane, const kernels::GroupedFfn&) override { none(); }
   void grouped_ffn_dgrad(Lane, const kernels::GroupedFfnDgrad&) override { none(); }
   void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad&) override { none(); }
+  void mix(Lane, const kernels::Mix&) override { none(); }
+  void mix_backward(Lane, const kernels::MixBackward&) override { none(); }
 
  private:
   [[noreturn]] static void none() { throw std::logic_error("the fake GPU has no kernels"); }

@@ -28,6 +28,7 @@ double columns(const LayerCase& c, const Buffer& b) {
     case Columns::ffn: return c.shape.ffn / c.layout.etp;
     case Columns::top_k: return c.shape.top_k;
     case Columns::experts: return c.shape.experts;
+    case Columns::shared_ffn: break;  // no case has any
   }
   return 0;
 }
