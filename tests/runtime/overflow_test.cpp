@@ -106,7 +106,7 @@ TEST(Overflow, NothingDoes_MemoryIsThePlannersBucket) {
     const LayerOptions options{tokens_of_group(c.layer), 1.5};
     const Capacity capacity{options.tokens, options.skew};
     const RankGroups groups(l, c.layer.gpus_per_node);
-    const RowWidths widths = row_widths(shape_of(c.layer), l.etp);
+    const RowWidths widths = row_widths(shape_of(c.layer), l.etp, l.tp);
     const ExpertPlacement placement(shape_of(c.layer).experts, l.ep, shape_of(c.layer).expert_owners);
     const LayerBytes bucket = layer_bytes(c.schedule, groups, widths, placement, capacity);
     std::mutex mutex;
