@@ -33,7 +33,7 @@ everywhere() { step "$1" "$cluster/mpirun.sh" "$ranks" -- "$TOPOMOE" "${@:2}"; }
 printf '\n== what it is: %s\n' "$out/cluster.json"
 "$cluster/cluster_json.sh" --hosts "$hosts" --ranks "$ranks" --rate "$rate" >cluster.json
 everywhere "what it does: each kind of exchange by size, on these very links" \
-  profile --backend mpi --cluster cluster.json --seconds 10 -o calibration.json
+  profile --backend mpi --cluster cluster.json --seconds 8 -o calibration.json
 step "a plan for it: TP=4 inside the hosts, EP=2 across (explained in plan.txt)" \
   "$TOPOMOE" plan --cluster cluster.json --calibration calibration.json --model "$root/configs/models/mixtral-8x7b.json" \
   --memory-GiB 500 --dtype f32 --sequence 1024 --micro-batch 1 --fix tp=4,ep=2,etp=4,pp=1 --sequence-parallel off -o plan.json >plan.txt
