@@ -54,6 +54,11 @@ double predicted_us(const Plan& plan, const RunInfo& info) {
                    : plan.forward.time_us + (trains ? plan.backward.time_us : 0);
 }
 
+Drift drift_here(const Plan& plan, const RunInfo& info, const RehearsalReport& report) {
+  const RankGroups groups(plan.layout, info.cluster->gpus_per_node());
+  return drift_of(plan.schedule, groups, info.here->forward, info.here->backward, report.ranks);
+}
+
 // A line a step and a lane, and what follows from them.
 std::string drift_text(const Drift& drift) {
   std::string out = fmt::format("\n{:<40}{:>14}{:>14}{:>9}\n", "drift, us", "predicted", "measured", "");
@@ -119,7 +124,7 @@ std::string report_text(const Plan& plan, const RunInfo& info, const RehearsalRe
       out += fmt::format("  {:<33}{:>16.2e}  {}\n", t.name, t.deviation.relative(),
                          t.deviation.relative() <= report.bound ? "ok" : "TOO FAR");
   }
-  if (info.here) out += drift_text(drift_of(plan.schedule, info.here->forward, info.here->backward, report.ranks));
+  if (info.here) out += drift_text(drift_here(plan, info, report));
   return out;
 }
 
@@ -153,7 +158,7 @@ std::string report_json(const Plan& plan, const RunInfo& info, const RehearsalRe
   for (const VerifiedTensor& t : report.verified) out["verified"][t.name] = t.deviation.relative();
   out["bound"] = report.bound;
   if (!info.here) return out.dump(2) + "\n";
-  const Drift drift = drift_of(plan.schedule, info.here->forward, info.here->backward, report.ranks);
+  const Drift drift = drift_here(plan, info, report);
   out["drift"]["steps"] = ordered_json::array();
   for (const StepDrift& s : drift.steps)
     out["drift"]["steps"].push_back({{"pass", s.backward ? "backward" : "forward"},

@@ -33,13 +33,15 @@ everywhere() { step "$1" "$cluster/mpirun.sh" "$ranks" -- "$TOPOMOE" "${@:2}"; }
 printf '\n== what it is: %s\n' "$out/cluster.json"
 "$cluster/cluster_json.sh" --hosts "$hosts" --ranks "$ranks" --rate "$rate" >cluster.json
 everywhere "what it does: each kind of exchange by size, on these very links" \
-  profile --backend mpi --cluster cluster.json --seconds 10 -o calibration.json
-step "a plan for it: TP=4 inside the hosts, EP=2 across" \
-  "$TOPOMOE" plan --cluster cluster.json --calibration calibration.json --model "$root/configs/models/switch-base-16.json" \
-  --dtype f32 --sequence 1024 --fix tp=4,ep=2,etp=4,pp=1 --sequence-parallel off -o plan.json
+  profile --backend mpi --cluster cluster.json --seconds 8 -o calibration.json
+step "a plan for it: TP=4 inside the hosts, EP=2 across (explained in plan.txt)" \
+  "$TOPOMOE" plan --cluster cluster.json --calibration calibration.json --model "$root/configs/models/mixtral-8x7b.json" \
+  --memory-GiB 500 --dtype f32 --sequence 1024 --micro-batch 1 --fix tp=4,ep=2,etp=4,pp=1 --sequence-parallel off -o plan.json >plan.txt
+grep -E '^(layout|algorithm|MoE layer)' plan.txt
 everywhere "run that plan's MoE layer, and compare" \
-  run plan.json --backend mpi --cluster cluster.json --calibration calibration.json --verify --repeat 3 --trace trace.json
+  run plan.json --backend mpi --cluster cluster.json --calibration calibration.json --shrink hidden=1024,ffn=512,tokens=1024 \
+  --verify --repeat 3 --trace trace.json
 everywhere "its exchange beside those that were not chosen" \
-  bench alltoall --backend mpi --tp 4 --ep 2 --experts 16 --top-k 1 --bytes 4M --rate-GBps 0.0239 --cluster cluster.json \
+  bench alltoall --backend mpi --tp 4 --ep 2 --experts 8 --top-k 2 --bytes 8M --rate-GBps 0.0239 --cluster cluster.json \
   --calibration calibration.json --variants all --chunks 1,4 --repeat 3
 printf '\nWritten to %s: cluster.json, calibration.json, plan.json, trace.json (open in ui.perfetto.dev).\n' "$out"

@@ -53,9 +53,15 @@ std::vector<std::string> ExchangePricer::sources(const Schedule& schedule) const
 std::vector<ExchangeCandidate> exchange_candidates(const Layout& layout, int gpus_per_node, double tokens,
                                                    std::span<const int> chunks) {
   std::vector<ExchangeCandidate> out;
-  for (const Algorithm& a : list_algorithms(RankGroups(layout, gpus_per_node), {}))
+  const RankGroups groups(layout, gpus_per_node);
+  // With one rank of an EP group on a node two_level's first hop goes nowhere, and the second is flat's.
+  const bool one_a_node = even_nodes(layout, gpus_per_node) && groups.size(Role::node) == 1;
+  for (const Algorithm& a : list_algorithms(groups, {}))
     for (const int n : chunks)
-      if (n == 1 || n <= injected(layout, a.split, tokens)) out.push_back({a.split, a.transport, n});
+      if (one_a_node && a.transport == "two_level")
+        continue;
+      else if (n == 1 || n <= injected(layout, a.split, tokens))
+        out.push_back({a.split, a.transport, n});
   return out;
 }
 

@@ -15,36 +15,58 @@ namespace {
 
 using Index = std::size_t;
 
-// What a step took on its lane, and whether its predecessor there was still under way.
-struct Taken {
-  double us = 0;
+// A step on one rank's lane, since the ranks set off, and whether its predecessor there was still under way.
+struct OnLane {
+  double begin_s = 0, end_s = 0;
   bool in_a_row = false;
 };
 
-std::vector<Taken> taken_by(const std::vector<StepTrace>& steps) {
+std::vector<OnLane> on_lanes(const std::vector<StepTrace>& steps, double pass_begin_s) {
   std::array<double, kLaneCount> free_s{};
-  std::vector<Taken> out;
+  std::vector<OnLane> out;
   for (const StepTrace& s : steps) {
     double& free = free_s[static_cast<Index>(s.lane)];
     const bool waited = s.begin_s < free;
     const double begin = std::max(s.begin_s, free);
     free = std::max(begin, s.end_s);
-    out.push_back({(free - begin) * 1e6, waited});
+    out.push_back({pass_begin_s + begin, pass_begin_s + free, waited});
   }
   return out;
 }
 
-// By step, medians over ranks; a step counts as in a row where most ranks saw it so.
-std::vector<Taken> medians(const std::vector<RankTrace>& ranks, bool backward) {
-  std::vector<std::vector<Taken>> of_rank;
-  for (const RankTrace& t : ranks) of_rank.push_back(taken_by(backward ? t.backward : t.forward));
-  Index steps = of_rank.empty() ? 0 : of_rank[0].size();
-  for (const auto& one : of_rank) steps = std::min(steps, one.size());
+bool communicates(const Step& s) {
+  return s.kind == StepKind::exchange || s.kind == StepKind::all_gather || s.kind == StepKind::counts_exchange;
+}
+
+struct Taken {
+  double us = 0;
+  bool in_a_row = false;  // as most ranks saw it
+};
+
+// By step of a pass.
+std::vector<Taken> taken(const Schedule& schedule, const RankGroups& groups, const std::vector<RankTrace>& ranks,
+                         bool backward) {
+  const auto& steps = backward ? schedule.backward : schedule.forward;
+  std::vector<std::vector<OnLane>> of_rank;
+  Index count = ranks.empty() ? 0 : steps.size();
+  for (const RankTrace& t : ranks) {
+    of_rank.push_back(on_lanes(backward ? t.backward : t.forward, backward ? t.backward_begin_s : t.forward_begin_s));
+    count = std::min(count, of_rank.back().size());
+  }
   std::vector<Taken> out;
-  for (Index i = 0; i < steps; ++i) {
+  for (Index i = 0; i < count; ++i) {
     std::vector<double> us;
     Index waited = 0;
-    for (const auto& one : of_rank) us.push_back(one[i].us), waited += one[i].in_a_row ? 1U : 0U;
+    for (Index r = 0; r < of_rank.size(); ++r) {
+      waited += of_rank[r][i].in_a_row ? 1U : 0U;
+      OnLane whole = of_rank[r][i];
+      if (communicates(steps[i]))
+        for (const int member : groups.members(steps[i].group, static_cast<int>(r))) {
+          const OnLane& other = of_rank[static_cast<Index>(member)][i];
+          whole.begin_s = std::max(whole.begin_s, other.begin_s), whole.end_s = std::max(whole.end_s, other.end_s);
+        }
+      us.push_back((whole.end_s - whole.begin_s) * 1e6);
+    }
     out.push_back({median(us), 2 * waited > of_rank.size()});
   }
   return out;
@@ -56,15 +78,15 @@ std::string_view words(Lane lane) { return lane == Lane::intra_node ? "intra-nod
 
 }  // namespace
 
-Drift drift_of(const Schedule& schedule, const PredictedPass& forward, const PredictedPass& backward,
-               const std::vector<RankTrace>& ranks) {
+Drift drift_of(const Schedule& schedule, const RankGroups& groups, const PredictedPass& forward,
+               const PredictedPass& backward, const std::vector<RankTrace>& ranks) {
   Drift out;
   std::array<LaneDrift, kLaneCount> lanes{};
   std::array<bool, kLaneCount> used{};
   for (const bool back : {false, true}) {
     const auto& steps = back ? schedule.backward : schedule.forward;
     const auto& predicted = (back ? backward : forward).steps;
-    const auto measured = medians(ranks, back);
+    const auto measured = taken(schedule, groups, ranks, back);
     for (Index i = 0; i < std::min({steps.size(), predicted.size(), measured.size()}); ++i) {
       const Step& s = steps[i];
       const StepDrift& d = out.steps.emplace_back(
@@ -102,7 +124,7 @@ std::vector<CalibrationCurve> curves_of(const Schedule& schedule, const RankGrou
   std::map<Key, std::vector<std::pair<double, double>>> points;  // bytes, us
   for (const bool back : {false, true}) {
     const auto& steps = back ? schedule.backward : schedule.forward;
-    const auto measured = medians(ranks, back);
+    const auto measured = taken(schedule, groups, ranks, back);
     for (Index i = 0; i < std::min(steps.size(), measured.size()); ++i) {
       const Step& s = steps[i];
       const bool gather = s.kind == StepKind::all_gather;

@@ -1,8 +1,10 @@
 // How a run's steps compare with what was predicted for them, and whether a plan still stands on its curves.
 //
-// A step's time is the median over ranks of what it took on its lane: a transfer that was issued while its predecessor
-// on the lane was still under way begins when that ends. Lanes are judged by the sum over their steps, the lanes of
-// communication only: what a host does between them is seldom what the plan's GPUs would do. Ignored: why.
+// On a rank a step begins when it is issued and its predecessor on the lane is over. A transfer takes from when the
+// last rank of its group begins to when the last one ends, so that nobody's waiting for a late one counts; a step is
+// the median over groups, or over ranks. Clocks agree as far as ranks left their barrier together. Lanes are judged by
+// the sum over their steps, the lanes of communication only: what a host does between them is seldom what the plan's
+// GPUs would do. Ignored: why.
 #pragma once
 
 #include <optional>
@@ -35,8 +37,8 @@ struct Drift {
 };
 
 // What `forward` and `backward` say of the schedule's steps, at the size that was run.
-Drift drift_of(const Schedule& schedule, const PredictedPass& forward, const PredictedPass& backward,
-               const std::vector<RankTrace>& ranks);
+Drift drift_of(const Schedule& schedule, const RankGroups& groups, const PredictedPass& forward,
+               const PredictedPass& backward, const std::vector<RankTrace>& ranks);
 
 // A sentence: "the inter-node lane is 31% slower than its curve: re-plan". Within kNoDrift a lane is as predicted.
 inline constexpr double kNoDrift = 0.15;  // predictions of measured clusters come out within 8% in the median

@@ -5,7 +5,7 @@
 // barrier and takes as long as its slowest rank, by that rank's own clock, as in runtime/bench.hpp. Rounds go over all
 // shapes and sizes in turn, so that what the machine does meanwhile meets all alike; a knot is the median of its
 // rounds. Besides an operation alone there is one of several in a row (parameter "in_a_row"), which wait for nothing
-// between them: chunks of a schedule run so. Ignored: unequal messages, what else runs meanwhile.
+// between them: chunks of a schedule run so. Messages are of nearly equal size. Ignored: what else runs meanwhile.
 #pragma once
 
 #include <optional>
