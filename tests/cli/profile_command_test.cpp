@@ -59,6 +59,31 @@ TEST_F(ProfileCommand, Loop_ProfilesBenchesAndComparesOnThreads) {
             "curves inside nodes are scaled, those between nodes left out\n");
 }
 
+TEST_F(ProfileCommand, Run_ComparesWithTheCalibrationAndWritesItsOwn) {
+  write_cluster("cluster.json", "10000");
+  ASSERT_EQ(topomoe("profile --cluster cluster.json --seconds 0.2 --most 64K -o calibration.json").code, 0);
+  const Said planned = topomoe(
+      "plan --cluster cluster.json --calibration calibration.json --model $models/mixtral-8x7b.json --fix tp=1,ep=4 "
+      "--micro-batch 1 --global-batch 16 --memory-GiB 2000 -o plan.json");
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  const Said ran = topomoe(
+      "run plan.json --cluster cluster.json --calibration calibration.json --profile-out online.json --format json "
+      "--shrink hidden=16,ffn=16,tokens=64");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const ordered_json drift = ordered_json::parse(ran.out).at("drift");
+  EXPECT_GT(drift.at("steps").size(), 4U);
+  double predicted = 0;
+  for (const ordered_json& lane : drift.at("lanes"))
+    if (lane.at("lane") == "inter_node") predicted = lane.at("predicted_us");
+  EXPECT_GT(predicted, 0);
+  EXPECT_NE(drift.at("verdict").get<std::string>().find("lane"), std::string::npos);
+  // What the run measured is a calibration of this cluster: it plans.
+  const Said again =
+      topomoe("estimate alltoall --cluster cluster.json --calibration online.json --bytes 1K --format json");
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_NE(again.out.find("measured"), std::string::npos) << again.out;
+}
+
 TEST_F(ProfileCommand, BadInput_IsNamed) {
   write_cluster("cluster.json", "10000");
   const auto refused = [&](const std::string& arguments, const std::vector<std::string>& words) {
