@@ -71,7 +71,7 @@ class Contestant {
       pass_.counts.set_held(rank, b.tokens);
     auto ids = injected_ids(b, schedule, groups, rank);
     std::vector<std::int64_t> used;
-    settle(ids, b.shape, placement_, used);
+    settle(ids, b.shape, placement_, groups.index_in(Role::ep, rank), used);
     pass_.counts.set_routing(ids, b.shape.top_k);
     const auto route = std::find_if(schedule.forward.begin(), schedule.forward.end(),
                                     [](const Step& s) { return s.kind == StepKind::route; });

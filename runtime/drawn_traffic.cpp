@@ -12,7 +12,7 @@ DrawnCounts::DrawnCounts(const Schedule& schedule, const RankGroups& groups, con
     for (const int member : groups.members(Role::tp, rank)) counts->set_held(member, held(member));
     auto chosen = ids(rank);
     std::vector<std::int64_t> used;
-    settle(chosen, shape, placement(), used);
+    settle(chosen, shape, placement(), groups.index_in(Role::ep, rank), used);
     counts->set_routing(chosen, shape.top_k);
     ranks_.push_back(std::move(counts));
   }

@@ -78,7 +78,7 @@ void Executor::route(const Step& s, std::size_t step, StepTrace& trace) {
   c_.device.to_host(s.lane, m_.ids.data(), ids.data, ids.bytes());
   report_routing(s.lane, tokens.rows, sums);
   if (settles(c_.shape, c_.placement)) {  // ids are of experts before, of copies from here on
-    trace.dropped = settle(m_.ids, c_.shape, c_.placement, m_.used);
+    trace.dropped = settle(m_.ids, c_.shape, c_.placement, c_.groups.index_in(Role::ep, c_.rank), m_.used);
     c_.device.to_device(s.lane, ids.data, m_.ids.data(), ids.bytes());
   }
   state_.counts.set_routing(m_.ids, c_.shape.top_k);

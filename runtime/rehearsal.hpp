@@ -90,6 +90,7 @@ struct RehearsalReport {
   double bound = 0;                      // on each Deviation::relative()
   bool bytes_agree() const { return predicted_payload == counted_payload && predicted_metadata == counted_metadata; }
   bool values_agree() const;
+  std::int64_t dropped() const;  // choices (token, expert) beyond capacity, of all ranks
 };
 
 // Bound on the deviation from double precision: fp32 sums in another order; bf16 rounds tokens, activations and

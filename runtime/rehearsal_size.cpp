@@ -179,6 +179,13 @@ Plan plan_of_kind(Plan plan, int kind) {
 
 double verification_bound(DType dtype) { return dtype == DType::f32 ? 2e-5 : 4e-2; }
 
+std::int64_t RehearsalReport::dropped() const {
+  std::int64_t all = 0;
+  for (const RankTrace& rank : ranks)
+    for (const StepTrace& s : rank.forward) all += s.dropped;
+  return all;
+}
+
 bool RehearsalReport::values_agree() const {
   return std::all_of(verified.begin(), verified.end(),
                      [&](const VerifiedTensor& t) { return t.deviation.relative() <= bound; });

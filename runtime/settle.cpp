@@ -15,7 +15,7 @@ std::int64_t capacity(const LayerShape& shape, std::int64_t tokens) {
       std::ceil(shape.capacity_factor * static_cast<double>(shape.top_k * tokens) / shape.experts));
 }
 
-std::int64_t settle(std::span<std::int32_t> ids, const LayerShape& shape, const ExpertPlacement& placement,
+std::int64_t settle(std::span<std::int32_t> ids, const LayerShape& shape, const ExpertPlacement& placement, int place,
                     std::vector<std::int64_t>& used) {
   const auto k = static_cast<std::size_t>(shape.top_k), tokens = ids.size() / k;
   const std::int64_t room = capacity(shape, static_cast<std::int64_t>(tokens));
@@ -28,7 +28,7 @@ std::int64_t settle(std::span<std::int32_t> ids, const LayerShape& shape, const 
         throw std::logic_error("topomoe bug: a router chose expert " + std::to_string(id) + " of " +
                                std::to_string(shape.experts));
       const bool full = shape.capacity_factor > 0 && used[static_cast<std::size_t>(id)]++ >= room;
-      id = placement.copy_for(id, static_cast<std::int64_t>(token));
+      id = placement.copy_for(id, place + static_cast<std::int64_t>(token));
       if (full) id = ~id, ++dropped;
     }
   return dropped;

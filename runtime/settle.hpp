@@ -22,9 +22,10 @@ bool settles(const LayerShape& shape, const ExpertPlacement& placement);
 // ceil(factor * top_k * tokens / experts).
 std::int64_t capacity(const LayerShape& shape, std::int64_t tokens);
 
-// ids: [tokens, top_k], experts; afterwards copies, ~copy where the choice is dropped. Returns how many are.
-// `used` is scratch. Throws std::logic_error for an id of no expert.
-std::int64_t settle(std::span<std::int32_t> ids, const LayerShape& shape, const ExpertPlacement& placement,
+// ids: [tokens, top_k], experts; afterwards copies, ~copy where the choice is dropped. Returns how many are. `place`:
+// of the rank that injects the tokens; ranks of an ETP group, whose shards must go the same way, share it. `used` is
+// scratch. Throws std::logic_error for an id of no expert.
+std::int64_t settle(std::span<std::int32_t> ids, const LayerShape& shape, const ExpertPlacement& placement, int place,
                     std::vector<std::int64_t>& used);
 // Back to the experts that were chosen, dropped or not.
 void unsettle(std::span<std::int32_t> ids, const ExpertPlacement& placement);

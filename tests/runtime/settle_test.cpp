@@ -15,9 +15,9 @@ struct Settled {
   Ids ids;
   std::int64_t dropped;
 };
-Settled settled(Ids ids, const LayerShape& shape, const ExpertPlacement& placement) {
+Settled settled(Ids ids, const LayerShape& shape, const ExpertPlacement& placement, int place = 0) {
   std::vector<std::int64_t> used;
-  const std::int64_t dropped = settle(ids, shape, placement, used);
+  const std::int64_t dropped = settle(ids, shape, placement, place, used);
   return {ids, dropped};
 }
 
@@ -77,12 +77,13 @@ TEST(Settle, WithoutReplicasAndCapacity_ChangesNothing) {
   EXPECT_EQ(s.dropped, 0);
 }
 
-// Copies 0 | 1, 2 | 3: tokens 0 and 2 take expert 1's first replica, token 1 its second.
-TEST(Settle, Replicas_TakeTurnsByToken) {
+// Copies 0 | 1, 2 | 3: tokens 0 and 2 take expert 1's first replica, token 1 its second; from place 1 the other way.
+TEST(Settle, Replicas_TakeTurnsByTokenAndSource) {
   const LayerShape shape{.experts = 3, .top_k = 2};
   const ExpertPlacement p(3, 2, {{1}, {1, 0}, {0}});
   ASSERT_TRUE(settles(shape, p));
   EXPECT_EQ(settled({1, 0, 2, 1, 1, 2}, shape, p).ids, (Ids{1, 0, 3, 2, 1, 3}));
+  EXPECT_EQ(settled({1, 0, 2, 1, 1, 2}, shape, p, 1).ids, (Ids{2, 0, 3, 1, 2, 3}));
 }
 
 // 4 tokens, top 2 of 4 experts, factor 1: room for ceil(1 * 2 * 4 / 4) = 2 each. First choices 0 0 0 1: token 2 finds

@@ -88,7 +88,9 @@ Ids injected_experts(const LayerCase& c, const Ids& held, bool sliced) {
 Ids injected_ids(const LayerCase& c, const Ids& held, bool sliced) {
   Ids out = injected_experts(c, held, sliced);
   const int k = c.shape.top_k;
-  for (auto& ids : out) {
+  const Places p = places(c);
+  for (int rank = 0; rank < c.layout.world; ++rank) {
+    auto& ids = out[at(rank)];
     const int tokens = static_cast<int>(ids.size()) / k;
     const double capacity = std::ceil(c.shape.capacity_factor * k * tokens / c.shape.experts);
     std::vector<int> taken(at(c.shape.experts), 0);
@@ -99,7 +101,7 @@ Ids injected_ids(const LayerCase& c, const Ids& held, bool sliced) {
         if (c.shape.capacity_factor > 0 && taken[at(expert)]++ >= capacity) {
           id = -1;
         } else if (!c.owners.empty()) {
-          id = token % static_cast<int>(c.owners[at(expert)].size());
+          id = (p.ep_index(rank) + token) % static_cast<int>(c.owners[at(expert)].size());
           for (int before = 0; before < expert; ++before) id += static_cast<int>(c.owners[at(before)].size());
         }
       }

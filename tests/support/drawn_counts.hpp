@@ -31,7 +31,8 @@ struct Places {
 Places places(const LayerCase& c);
 
 // Copies to which the tokens that each rank injects go, from the experts of those that each holds: a part of the TP
-// group's where `sliced`, all of them where not. Replicas take turns by token; a choice beyond capacity is -1.
+// group's where `sliced`, all of them where not. Replicas take turns by token, beginning with the source's place; a
+// choice beyond capacity is -1.
 Ids injected_ids(const LayerCase& c, const Ids& held, bool sliced);
 // Of any T rows cut into parts, part i is [T i / parts, T (i+1) / parts).
 int part_size(int total, int parts, int index);
