@@ -82,7 +82,10 @@ TEST(HfConfig, DeepSeekV3_MlaMtpGroupsAndPrecision_AreRead) {
   EXPECT_EQ(m.router_groups, 8);
   EXPECT_EQ(m.router_topk_groups, 4);
   EXPECT_EQ(m.scoring, Scoring::sigmoid);
+  EXPECT_EQ(m.routed_scaling, 2.5);
   EXPECT_EQ(m.quantized_weight_bytes, 1);
+  EXPECT_HAS(message_after("deepseek-v3", "routed_scaling_factor", "2"), "routed_scaling_factor: \"2\": must be a number");
+  EXPECT_HAS(message_after("deepseek-v3", "routed_scaling_factor", -1), "routed_scaling_factor: -1: must lie in [0");
 }
 
 TEST(HfConfig, OwnFormat_MontaAndSwitch_AreRead) {
@@ -108,6 +111,7 @@ TEST(HfConfig, OwnFormat_PyramidResidual_IsRead) {
   EXPECT_EQ(moe_kind(m, 1), (MoeKind{64, 1, 4096, 4096}));
   EXPECT_EQ(m.is_moe[19], 1);
   EXPECT_EQ(m.is_moe[21], 2);
+  EXPECT_EQ(m.shared_gate, SharedGate::residual);
   EXPECT_NEAR(total_parameters(m), 4.11e9, 0.01e9);
 }
 

@@ -154,7 +154,9 @@ TEST(ModelKinds, Inconsistent_NamesTheKind) {
 TEST(ModelJson, RoundTrip_IsIdentical) {
   Model quantized = tiny();
   quantized.quantized_weight_bytes = 0.53125, quantized.scoring = Scoring::sigmoid, quantized.mtp_layers = 1;
-  for (const Model& m : {tiny(), tiny_mla(), quantized}) {
+  Model mixed = tiny();
+  mixed.routed_scaling = 2.5, mixed.shared_gate = SharedGate::sigmoid;
+  for (const Model& m : {tiny(), tiny_mla(), quantized, mixed}) {
     const std::string text = to_json(m).dump(2);
     const Model again = model_from_json(parse_json(text, "x"));
     EXPECT_EQ(again, m);

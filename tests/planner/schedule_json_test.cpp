@@ -43,9 +43,9 @@ void expect_same(const Schedule& a, const Schedule& b) {
     for (std::size_t i = 0; i < one->size(); ++i) {
       const Step &x = (*one)[i], &y = (*other)[i];
       EXPECT_EQ(std::tie(x.name, x.kind, x.phase, x.chunk, x.lane, x.group, x.metadata, x.map, x.transpose,
-                         x.shared_by_tp, x.after),
+                         x.shared_by_tp, x.beside, x.after),
                 std::tie(y.name, y.kind, y.phase, y.chunk, y.lane, y.group, y.metadata, y.map, y.transpose,
-                         y.shared_by_tp, y.after))
+                         y.shared_by_tp, y.beside, y.after))
           << x.name;
       EXPECT_TRUE(same(x.in, y.in) && same(x.out, y.out) && same(x.weights, y.weights)) << x.name;
       const auto equal = [](const CountSlice& s, const CountSlice& t) {
