@@ -125,4 +125,4 @@ check("weight gradients", weight_gradients,
 for kind, thing in (("dispatched", dispatched), ("dispatcher", dispatcher), ("device", device), ("communicator", ranks),
                     ("plan", plan)):
     getattr(lib, f"topomoe_{kind}_free")(thing)
-print(f"rank {rank.value}: {rows} tokens went to their experts and came back, and so did their gradients", flush=True)
+sys.stdout.write(f"rank {rank.value}: {rows} tokens went to their experts and came back, and so did their gradients\n")

@@ -81,26 +81,6 @@ using topomoe::InvalidInput;
 
 namespace {
 
-// In this order: the layer goes first, then what it refers to.
-struct Layer {
-  std::shared_ptr<topomoe::Communicator> communicator;
-  std::shared_ptr<topomoe::Device> device;
-  topomoe::MoeLayer value;
-};
-
-}  // namespace
-
-struct topomoe_layer {
-  std::shared_ptr<Layer> value;
-};
-struct topomoe_handle {
-  std::shared_ptr<Layer> layer;
-  std::int64_t rows;
-  topomoe::MoeLayer::Handle value;
-};
-
-namespace {
-
 // What the planned layer does beyond softmax routing to SwiGLU experts.
 std::string unlike(const topomoe::Plan& plan, int kind) {
   if (topomoe::moe_kind(plan.model, kind).shared_ffn > 0) return "shared experts";
@@ -204,6 +184,7 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
     topomoe::MoeLayer value(topomoe::without_shared(schedule), p.layout, p.topology.gpus_per_node, shape_of(p, c),
                             *ranks, *on, deadline_of(c));
     *layer = new topomoe_layer{std::make_shared<Layer>(Layer{ranks, on, std::move(value)})};
+    (*layer)->value->shape = shape_of(p, c);
   });
 }
 

@@ -6,12 +6,15 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <span>
 #include <string>
 
 #include "topomoe/communicator.hpp"
 #include "topomoe/device.hpp"
+#include "topomoe/dispatch.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/layer_shape.hpp"
+#include "topomoe/moe_layer.hpp"
 #include "topomoe/plan.hpp"
 #include "topomoe/topomoe.h"
 
@@ -26,6 +29,26 @@ struct topomoe_device {
 };
 
 namespace topomoe::c_api {
+
+// In this order: the layer goes first, then what it refers to.
+struct Layer {
+  std::shared_ptr<Communicator> communicator;
+  std::shared_ptr<Device> device;
+  MoeLayer value;
+  LayerShape shape = {};
+};
+struct DispatcherOwner {
+  std::shared_ptr<Communicator> communicator;
+  std::shared_ptr<Device> device;
+  Dispatcher value;
+  DispatchShape shape = {};
+};
+struct Dispatched {
+  std::shared_ptr<DispatcherOwner> dispatcher;
+  std::int64_t rows;
+  Dispatcher::Handle handle;
+  std::span<const ExpertBatch> batches;  // of the handle
+};
 
 // Remembers the text for topomoe_last_error().
 topomoe_status failed(topomoe_status status, const char* why) noexcept;
@@ -87,3 +110,18 @@ LayerShape shape_of(const Plan& plan, const topomoe_layer_config& config);
 std::chrono::milliseconds deadline_of(const topomoe_layer_config& config);
 
 }  // namespace topomoe::c_api
+
+struct topomoe_layer {
+  std::shared_ptr<topomoe::c_api::Layer> value;
+};
+struct topomoe_handle {
+  std::shared_ptr<topomoe::c_api::Layer> layer;
+  std::int64_t rows;
+  topomoe::MoeLayer::Handle value;
+};
+struct topomoe_dispatcher {
+  std::shared_ptr<topomoe::c_api::DispatcherOwner> value;
+};
+struct topomoe_dispatched {
+  std::shared_ptr<topomoe::c_api::Dispatched> value;
+};

@@ -9,21 +9,6 @@
 using namespace topomoe::c_api;
 using topomoe::InvalidInput;
 
-struct topomoe_dispatcher {
-  struct Value {
-    std::shared_ptr<topomoe::Communicator> communicator;
-    std::shared_ptr<topomoe::Device> device;
-    topomoe::Dispatcher value;
-  };
-  std::shared_ptr<Value> value;
-};
-struct topomoe_dispatched {
-  std::shared_ptr<topomoe_dispatcher::Value> dispatcher;
-  std::int64_t rows;
-  topomoe::Dispatcher::Handle handle;
-  std::span<const topomoe::ExpertBatch> batches;  // of the handle
-};
-
 topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_communicator* communicator,
                                          topomoe_device* device, const topomoe_layer_config* config,
                                          topomoe_dispatcher** dispatcher) {
@@ -36,10 +21,11 @@ topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_commu
     if (c.ffn != 0) throw InvalidInput("config.ffn", std::to_string(c.ffn), "0: the experts are the caller's");
     const topomoe::Schedule& schedule = schedule_of(p, c.kind);
     const topomoe::LayerShape s = shape_of(p, c);
-    topomoe::Dispatcher value(schedule, p.layout, p.topology.gpus_per_node,
-                              {s.hidden, s.experts, s.top_k, s.dtype, s.expert_owners}, *ranks, *on, deadline_of(c));
-    *dispatcher = new topomoe_dispatcher{
-        std::make_shared<topomoe_dispatcher::Value>(topomoe_dispatcher::Value{ranks, on, std::move(value)})};
+    const topomoe::DispatchShape shape{s.hidden, s.experts, s.top_k, s.dtype, s.expert_owners};
+    topomoe::Dispatcher value(schedule, p.layout, p.topology.gpus_per_node, shape, *ranks, *on, deadline_of(c));
+    *dispatcher =
+        new topomoe_dispatcher{std::make_shared<DispatcherOwner>(DispatcherOwner{ranks, on, std::move(value)})};
+    (*dispatcher)->value->shape = shape;
   });
 }
 
@@ -55,18 +41,19 @@ topomoe_status topomoe_dispatch(topomoe_dispatcher* dispatcher, const void* toke
     require_rows(weights, rows, "weights");
     auto handle = d->value.dispatch(tokens, rows, ids, weights);
     const auto batches = handle.batches();
-    *dispatched = new topomoe_dispatched{d, rows, std::move(handle), batches};
+    *dispatched = new topomoe_dispatched{std::make_shared<Dispatched>(Dispatched{d, rows, std::move(handle), batches})};
   });
 }
 
 topomoe_status topomoe_batches(const topomoe_dispatched* dispatched, int32_t* count) {
-  return guarded(
-      [&] { require(count, "count") = static_cast<std::int32_t>(require(dispatched, "dispatched").batches.size()); });
+  return guarded([&] {
+    require(count, "count") = static_cast<std::int32_t>(require(dispatched, "dispatched").value->batches.size());
+  });
 }
 
 topomoe_status topomoe_get_batch(const topomoe_dispatched* dispatched, int32_t index, topomoe_batch* batch) {
   return guarded([&] {
-    const auto& batches = require(dispatched, "dispatched").batches;
+    const auto& batches = require(dispatched, "dispatched").value->batches;
     const topomoe_batch given = read_struct(require(batch, "batch"), "batch");
     if (index < 0 || index >= static_cast<int>(batches.size()))
       throw InvalidInput("index", std::to_string(index), "there are " + std::to_string(batches.size()) + " batches");
@@ -77,7 +64,7 @@ topomoe_status topomoe_get_batch(const topomoe_dispatched* dispatched, int32_t i
 
 topomoe_status topomoe_combine(topomoe_dispatched* dispatched, void* output) {
   return guarded([&] {
-    topomoe_dispatched& d = require(dispatched, "dispatched");
+    Dispatched& d = *require(dispatched, "dispatched").value;
     require_rows(output, d.rows, "output");
     d.dispatcher->value.combine(d.handle, output);
   });
@@ -85,7 +72,7 @@ topomoe_status topomoe_combine(topomoe_dispatched* dispatched, void* output) {
 
 topomoe_status topomoe_combine_backward(topomoe_dispatched* dispatched, const void* output_gradients) {
   return guarded([&] {
-    topomoe_dispatched& d = require(dispatched, "dispatched");
+    Dispatched& d = *require(dispatched, "dispatched").value;
     require_rows(output_gradients, d.rows, "output_gradients");
     d.batches = d.dispatcher->value.combine_backward(d.handle, output_gradients);
   });
@@ -94,7 +81,7 @@ topomoe_status topomoe_combine_backward(topomoe_dispatched* dispatched, const vo
 topomoe_status topomoe_dispatch_backward(topomoe_dispatched* dispatched, void* token_gradients,
                                          float* weight_gradients) {
   return guarded([&] {
-    topomoe_dispatched& d = require(dispatched, "dispatched");
+    Dispatched& d = *require(dispatched, "dispatched").value;
     require_rows(token_gradients, d.rows, "token_gradients");
     require_rows(weight_gradients, d.rows, "weight_gradients");
     d.dispatcher->value.dispatch_backward(d.handle, token_gradients, weight_gradients);

@@ -202,6 +202,34 @@ topomoe_status topomoe_dispatch_backward(topomoe_dispatched* dispatched, void* t
                                          float* weight_gradients);
 void topomoe_dispatched_free(topomoe_dispatched* dispatched);
 
+/* The same with DLPack's tensors (dlpack.h, or topomoe/dlpack.h where there is none), which are checked and taken as they
+ * lie: element type, device, contiguous rows of the right width; leading dimensions are rows. They are borrowed: their
+ * deleters are the caller's to call, of tokens after the backward. What they hold must be complete. */
+struct DLManagedTensor;
+struct DLManagedTensorVersioned;
+/* Takes `tensor`, of DLPack 1.x, over; the deleter of `out` calls its own. Read-only ones stay so. */
+topomoe_status topomoe_dlpack_unversioned(struct DLManagedTensorVersioned* tensor, struct DLManagedTensor** out);
+topomoe_status topomoe_forward_dlpack(topomoe_layer* layer, const struct DLManagedTensor* tokens,
+                                      const struct DLManagedTensor* output, const topomoe_weights* weights,
+                                      topomoe_handle** handle);
+topomoe_status topomoe_backward_dlpack(topomoe_layer* layer, topomoe_handle* handle,
+                                       const struct DLManagedTensor* output_gradients,
+                                       const struct DLManagedTensor* token_gradients, const topomoe_weights* weights,
+                                       const topomoe_gradients* gradients);
+topomoe_status topomoe_dispatch_dlpack(topomoe_dispatcher* dispatcher, const struct DLManagedTensor* tokens,
+                                       const struct DLManagedTensor* ids, const struct DLManagedTensor* weights,
+                                       topomoe_dispatched** dispatched);
+/* [rows, hidden] each, new: their deleters are to be called. Both keep the dispatched alive, also when it is freed; the
+ * outputs are to be written before the next call with it, and not touched after. */
+topomoe_status topomoe_get_batch_dlpack(const topomoe_dispatched* dispatched, int32_t index,
+                                        struct DLManagedTensor** inputs, struct DLManagedTensor** outputs);
+topomoe_status topomoe_combine_dlpack(topomoe_dispatched* dispatched, const struct DLManagedTensor* output);
+topomoe_status topomoe_combine_backward_dlpack(topomoe_dispatched* dispatched,
+                                               const struct DLManagedTensor* output_gradients);
+topomoe_status topomoe_dispatch_backward_dlpack(topomoe_dispatched* dispatched,
+                                                const struct DLManagedTensor* token_gradients,
+                                                const struct DLManagedTensor* weight_gradients);
+
 #ifdef __cplusplus
 }
 #endif
