@@ -25,7 +25,9 @@ constexpr auto kPatience = std::chrono::milliseconds(400);
 constexpr auto kGrace = std::chrono::milliseconds(500);
 // A thread that can, says itself that its wait is over: it asks the others for half a second at most, twice if need
 // be, and starts before the deadline. Measured with four ranks on two busy cores: up to 0.6 s late.
-constexpr auto kOverdue = std::chrono::milliseconds(1000);
+constexpr auto kOverdue = std::chrono::milliseconds(800);
+// A thread that takes signals has spoken by then, on a core that it shares. Assumed.
+constexpr auto kBusy = std::chrono::milliseconds(400);
 // MPI_Abort either ends this process or never comes back. Assumed.
 constexpr auto kToAbort = std::chrono::milliseconds(200);
 // Processes of one job start so far apart. Assumed: slow file systems, a launcher that goes from host to host.
@@ -33,8 +35,8 @@ constexpr auto kLaunch = std::chrono::seconds(60);
 constexpr auto kWatchEvery = std::chrono::milliseconds(100);
 constexpr std::string_view kStuck = "still inside the MPI library after the deadline";
 
-std::atomic<bool> spoken{false};
-pid_t armed_process = 0;  // a child between fork and exec has nothing to say
+std::atomic<bool> speaking{false}, claimed{false}, spoken{false};  // one reason to speak is enough, and one line
+pid_t armed_process = 0;                                           // a child between fork and exec has nothing to say
 
 [[noreturn]] void end(int code) {
   while (true) syscall(SYS_exit_group, code);
@@ -53,16 +55,18 @@ void block_our_signals() {
 }
 
 void write_words(int culprit, const Wait& wait, std::string_view why) {
+  if (claimed.exchange(true)) return;
   std::array<char, 1024> line{};
   const std::size_t length = write_last_words(line, black_box().rank, culprit, wait, why);
   (void)!write(STDERR_FILENO, line.data(), length);
+  spoken = true;
 }
 
 enum class Speak { if_something_is_known, in_any_case };
 
 // Async-signal-safe.
 void speak(std::string_view why, Speak when) {
-  if (spoken.exchange(true)) return;
+  if (speaking.exchange(true)) return;
   block_our_signals();
   BlackBox& box = black_box();
   const Wait wait = box.read();
@@ -77,6 +81,9 @@ void on_signal(int signal) {
     speak("ended by SIGTERM", Speak::if_something_is_known);
   else
     speak(kStuck, Speak::in_any_case);
+  // mpirun may end the others when the first one is gone.
+  if (Distress* const distress = black_box().distress; signal != SIGTERM && distress != nullptr)
+    distress->linger(kGrace);
   end(1);
 }
 
@@ -92,8 +99,10 @@ void handle(int signal) {
 void watch(pthread_t rank_thread) {
   while (Clock::now() - kOverdue < black_box().until()) std::this_thread::sleep_for(kWatchEvery);
   pthread_kill(rank_thread, SIGALRM);
-  std::this_thread::sleep_for(kPatience + kWatchEvery);
-  if (!spoken.exchange(true)) write_words(-1, black_box().read(), kStuck);
+  const auto end_of_patience = Clock::now() + kPatience + kBusy;
+  while (!spoken && Clock::now() < end_of_patience) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  write_words(-1, black_box().read(), kStuck);
+  std::this_thread::sleep_for(kGrace);
   end(1);
 }
 
@@ -132,10 +141,12 @@ void arm_last_words() {
 
 void leave_job(const topomoe::Failure& failure) {
   block_our_signals();
-  black_box().wait_begins("MPI_Abort", {}, 0, Clock::now() + kGrace + kToAbort - kOverdue);
-  if (!spoken.exchange(true)) {
+  black_box().wait_begins("MPI_Abort", {}, 0, Clock::now() + kToAbort - kOverdue);  // and kGrace
+  speaking = true;
+  if (!claimed.exchange(true)) {
     const std::string line = std::string("topomoe: ") + TransportError(failure).what() + "\n";
     (void)!write(STDERR_FILENO, line.data(), line.size());
+    spoken = true;
   }
   if (Distress* const distress = black_box().distress) distress->linger(kGrace);
   end_mpi_job();

@@ -2,7 +2,7 @@
 //
 // Four ways lead there: an error of our own; SIGTERM (mpirun ends the survivors of a killed rank); _exit from inside
 // Open MPI, which does that to survivors whose connection breaks; and a call into MPI that does not come back, which a
-// thread of its own notices a second after the deadline in the black box. The line names rank, peers, culprit, step
+// thread of its own notices soon after the deadline in the black box. The line names rank, peers, culprit, step
 // and bytes. Only the program does this: the libraries install no handlers and end no process.
 #pragma once
 

@@ -35,6 +35,7 @@ struct Pending {
   };
   std::vector<Part> parts;
   std::size_t remaining = 0;
+  EventPtr ready;  // GPU memory: what the lane was told before, a rank's copies to itself among it
   std::string failure;
   int failed_peer = -1;
 };
@@ -190,7 +191,7 @@ class InprocEvent final : public Event {
 
   // All under the bell's mutex.
   bool over() {
-    if (pending_->remaining > 0) return false;
+    if (pending_->remaining > 0 || (pending_->ready && !pending_->ready->poll())) return false;
     for (auto& p : pending_->parts) {
       if (p.copied && !p.copied->poll()) return false;
       p.over = true;
@@ -258,6 +259,7 @@ class InprocCommunicator final : public Communicator {
     for (const auto& s : sends)
       if (s.bytes > 0) pending->parts.push_back({world_rank(s.peer), s.bytes});
     pending->remaining = pending->parts.size();
+    pending->ready = ready;
     auto event = std::make_shared<InprocEvent>(hub_, rank_, pending, std::string(info.step));
     std::size_t part = 0;
     for (const auto& r : receives)

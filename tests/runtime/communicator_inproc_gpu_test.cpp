@@ -79,6 +79,21 @@ TEST(InprocGpuOrder, WorkOfBothLanesBeforeTheExchange_IsDoneBeforeTheCopy) {
   }
 }
 
+// As with NCCL the end is behind all that the lane was told before, though nothing is moved.
+TEST(InprocGpuOrder, NothingToMove_IsOverWhenTheLaneIs) {
+  run_gpus(1, [](Communicator& c, Device& d) {
+    const int me[] = {0};
+    const ChannelId channel = c.open_channel(me);
+    std::atomic<bool> done = false;
+    stream(d, Lane::copy).add([&] {
+      pause(20);
+      done = true;
+    });
+    c.exchange(channel, {}, {}, {.step = "s", .lane = Lane::copy, .memory = MemorySpace::cuda})->wait(in_ms(20000));
+    EXPECT_TRUE(done);
+  });
+}
+
 // The lane is held up: not over, though both ranks came, and the deadline names the peer.
 TEST(InprocGpuFailure, LaneNeverGetsThere_DeadlineNamesPeerStepAndBytes) {
   std::atomic<bool> go = false;

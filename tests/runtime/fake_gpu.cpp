@@ -2,8 +2,13 @@
 
 #include <array>
 #include <cstring>
-#include <stdexcept>
 
+#include "kernels/gather_rows.hpp"
+#include "kernels/grouped_ffn.hpp"
+#include "kernels/ordered_sum.hpp"
+#include "kernels/router.hpp"
+#include "kernels/sum_rows.hpp"
+#include "runtime/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 CUstream_st::~CUstream_st() {
@@ -122,21 +127,42 @@ class FakeGpu final : public Device {
   }
   void* native_queue(Lane lane) override { return &stream(lane); }
   void set_progress(ProgressHook) override {}
-  void router(Lane, const kernels::Router&) override { none(); }
-  void router_backward(Lane, const kernels::RouterBackward&) override { none(); }
-  void gather_rows(Lane, const kernels::GatherRows&) override { none(); }
-  void sum_rows(Lane, const kernels::SumRows&) override { none(); }
-  void row_dots(Lane, const kernels::RowDots&) override { none(); }
-  void ordered_sum(Lane, const kernels::OrderedSum&) override { none(); }
-  void grouped_ffn(Lane, const kernels::GroupedFfn&) override { none(); }
-  void grouped_ffn_dgrad(Lane, const kernels::GroupedFfnDgrad&) override { none(); }
-  void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad&) override { none(); }
-  void mix(Lane, const kernels::Mix&) override { none(); }
-  void mix_backward(Lane, const kernels::MixBackward&) override { none(); }
+  void router(Lane lane, const kernels::Router& op) override { later(lane, op, &Device::router); }
+  void router_backward(Lane lane, const kernels::RouterBackward& op) override {
+    later(lane, op, &Device::router_backward);
+  }
+  void gather_rows(Lane lane, const kernels::GatherRows& op) override { later(lane, op, &Device::gather_rows); }
+  void sum_rows(Lane lane, const kernels::SumRows& op) override { later(lane, op, &Device::sum_rows); }
+  void row_dots(Lane lane, const kernels::RowDots& op) override { later(lane, op, &Device::row_dots); }
+  void ordered_sum(Lane lane, const kernels::OrderedSum& op) override { later(lane, op, &Device::ordered_sum); }
+  void grouped_ffn(Lane lane, const kernels::GroupedFfn& op) override { grouped(lane, op, &Device::grouped_ffn); }
+  void grouped_ffn_dgrad(Lane lane, const kernels::GroupedFfnDgrad& op) override {
+    grouped(lane, op, &Device::grouped_ffn_dgrad);
+  }
+  void grouped_ffn_wgrad(Lane lane, const kernels::GroupedFfnWgrad& op) override {
+    grouped(lane, op, &Device::grouped_ffn_wgrad);
+  }
+  void mix(Lane lane, const kernels::Mix& op) override { later(lane, op, &Device::mix); }
+  void mix_backward(Lane lane, const kernels::MixBackward& op) override { later(lane, op, &Device::mix_backward); }
 
  private:
-  [[noreturn]] static void none() { throw std::logic_error("the fake GPU has no kernels"); }
   CUstream_st& stream(Lane lane) { return streams_[static_cast<std::size_t>(lane)]; }
+  template <class Op>
+  void later(Lane lane, const Op& op, void (Device::*kernel)(Lane, const Op&)) {
+    Device* const cpu = cpus_[static_cast<std::size_t>(lane)].get();
+    stream(lane).add([=] { (cpu->*kernel)(lane, op); });
+  }
+  // Offsets are host memory, which the caller may use again on return.
+  template <class Op>
+  void grouped(Lane lane, Op op, void (Device::*kernel)(Lane, const Op&)) {
+    Device* const cpu = cpus_[static_cast<std::size_t>(lane)].get();
+    stream(lane).add([=, offsets = std::vector<std::int64_t>(op.offsets.begin(), op.offsets.end())]() mutable {
+      op.offsets = offsets;
+      (cpu->*kernel)(lane, op);
+    });
+  }
+  std::array<std::unique_ptr<Device>, kLaneCount> cpus_{make_cpu_device(), make_cpu_device(), make_cpu_device(),
+                                                        make_cpu_device()};  // a stream is one thread of its own
   std::array<CUstream_st, kLaneCount> streams_;
 };
 

@@ -4,8 +4,8 @@
 // runtime, fake_nccl.cpp those of NCCL, that communicator_nccl.cpp calls; linked into a program they take
 // the place of the libraries' own. The device alone (fake_gpu.cpp) needs neither.
 //
-// Faithful in what it must be: work on a stream is in order and later than the call, starting a group never
-// waits for a peer. Not modelled: several GPUs seen by one thread, memory spaces, kernels of the Device.
+// Faithful in what it must be: work on a stream, kernels included (the CPU's), is in order and later than the call,
+// starting a group never waits for a peer. Not modelled: several GPUs seen by one thread, memory spaces.
 #pragma once
 
 #include <condition_variable>
