@@ -10,11 +10,11 @@
 #include <functional>
 #include <memory>
 
+#include "cli/bench_contest.hpp"
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
-#include "planner/schedules/build.hpp"
 #include "runtime/bench.hpp"
 #include "runtime/communicator_inproc.hpp"
 #include "runtime/communicator_mpi.hpp"
@@ -25,10 +25,8 @@
 namespace topomoe::cli {
 namespace {
 
-struct Options {
+struct Options : ContestOptions {
   std::string backend = "inproc", bytes = "1M", token_bytes;
-  std::vector<std::string> split{"sliced"}, transport{"flat"}, variants;
-  std::vector<int> chunks{1};
   int ranks = 0, per_host = 0, tp = 1, ep = 0, etp = 0, top_k = 2, experts = 0, warmup = 1, repeat = 5;
   bool edp_inner = false;
   double skew = 0, rate_GBps = 0;
@@ -76,71 +74,32 @@ ExchangeBench bench_for(const Options& o, int world, int per_host) {
   return b;
 }
 
-struct Variant {
-  std::string split, transport;
-  int chunks;
-};
-
-// "sliced:flat:4", or each split with each transport in each number of chunks.
-std::vector<Variant> variants_of(const Options& o) {
-  std::vector<Variant> out;
-  for (const std::string& text : o.variants) {
-    const auto first = text.find(':'), second = text.find(':', first + 1);
-    const std::string chunks = second < text.size() ? text.substr(second + 1) : "";
-    const bool number = !chunks.empty() && chunks.size() < 5 && chunks.find_first_not_of("0123456789") > chunks.size();
-    const std::string split = text.substr(0, first);
-    if (!number || std::stoi(chunks) < 1 || (split != "replicated" && split != "sliced"))
-      throw InvalidInput("--variants", text, "as sliced:flat:4: replicated or sliced, a transport, chunks");
-    out.push_back({split, text.substr(first + 1, second - first - 1), std::stoi(chunks)});
-  }
-  if (!out.empty()) return out;
-  for (const std::string& split : o.split)
-    for (const std::string& transport : o.transport)
-      for (const int chunks : o.chunks) out.push_back({split, transport, chunks});
-  return out;
-}
-
-// One that does not apply to the layout is an error: left out silently it would look as if it had been beaten.
-std::vector<Schedule> schedules_for(const Options& o, const ExchangeBench& b) {
-  std::vector<Schedule> out;
-  for (const Variant& v : variants_of(o)) {
-    const ScheduleRequest request{.split = v.split == "sliced" ? TokenSplit::sliced : TokenSplit::replicated,
-                                  .tp = b.layout.tp,
-                                  .etp = b.layout.etp,
-                                  .ep = b.layout.ep,
-                                  .chunks = v.chunks,
-                                  .pieces = v.chunks};
-    const Transport& row = find_transport(v.transport);
-    if ((row.needs_even_nodes && !even_nodes(b.layout, b.ranks_per_host)) ||
-        (row.needs_two_nodes && nodes_spanned(b.layout, 0, b.ranks_per_host) < 2))
-      throw InvalidInput("--transport", v.transport,
-                         "needs an EP group that is spread evenly over two hosts or more: see --per-host, --ep");
-    out.push_back(build_schedule(v.transport, request));
-  }
-  return out;
-}
-
 // As nccl-tests prints: bandwidth is of a rank's whole buffer over the median time.
 std::string text_of(const std::vector<ExchangeRow>& rows) {
   std::string out = fmt::format("# {} ranks on {} hosts; time of the slowest rank, median of {}\n", rows[0].ranks,
                                 rows[0].hosts, rows[0].times_us.size());
-  out += fmt::format("#{:>11} {:>22} {:>6} {:>12} {:>12} {:>12} {:>8} {:>13} {:>13} {:>12} {:>7}\n", "size",
-                     "algorithm", "chunks", "time", "min", "max", "algbw", "inter", "intra", "bound", "/bound");
-  out += fmt::format("#{:>11} {:>22} {:>6} {:>12} {:>12} {:>12} {:>8} {:>13} {:>13} {:>12} {:>7}\n", "(B)", "", "",
-                     "(us)", "(us)", "(us)", "(GB/s)", "(B)", "(B)", "(us)", "");
+  out += fmt::format("#{:>11} {:>22} {:>6} {:>12} {:>12} {:>12} {:>8} {:>13} {:>13} {:>12} {:>7} {:>12}\n", "size",
+                     "algorithm", "chunks", "time", "min", "max", "algbw", "inter", "intra", "bound", "/bound",
+                     "predicted");
+  out += fmt::format("#{:>11} {:>22} {:>6} {:>12} {:>12} {:>12} {:>8} {:>13} {:>13} {:>12} {:>7} {:>12}\n", "(B)", "",
+                     "", "(us)", "(us)", "(us)", "(GB/s)", "(B)", "(B)", "(us)", "", "(us)");
   for (const ExchangeRow& r : rows) {
     const auto [low, high] = std::minmax_element(r.times_us.begin(), r.times_us.end());
     const double time = median(r.times_us);
     out += fmt::format("{:>12.0f} {:>22} {:>6} {:>12.1f} {:>12.1f} {:>12.1f} {:>8.3f} {:>13.0f} {:>13.0f}",
                        r.bytes_per_rank, r.algorithm, r.chunks, time, *low, *high, r.bytes_per_rank / time * 1e-3,
                        r.inter_bytes, r.intra_bytes);
-    out += r.bound_us && *r.bound_us > 0 ? fmt::format(" {:>12.1f} {:>7.3f}\n", *r.bound_us, time / *r.bound_us)
-                                         : fmt::format(" {:>12} {:>7}\n", "-", "-");
+    out += r.bound_us && *r.bound_us > 0 ? fmt::format(" {:>12.1f} {:>7.3f}", *r.bound_us, time / *r.bound_us)
+                                         : fmt::format(" {:>12} {:>7}", "-", "-");
+    out += r.predicted_us ? fmt::format(" {:>12.1f}{}\n", *r.predicted_us, r.picked == true ? " picked" : "")
+                          : fmt::format(" {:>12}\n", "-");
   }
   return out;
 }
 
-void deliver(const Context& context, const std::vector<ExchangeRow>& rows) {
+void deliver(const Context& context, const Contest& contest, std::vector<ExchangeRow>& rows) {
+  for (std::size_t i = 0; i < contest.predicted_us.size(); ++i)
+    rows[i].predicted_us = contest.predicted_us[i], rows[i].picked = i == contest.picked;
   print(context.format == Format::json ? rows_json(rows) : text_of(rows));
   for (const ExchangeRow& r : rows)
     if (r.bytes_agree == false)
@@ -173,12 +132,12 @@ void over_threads(const Options& o, const Context& context) {
     throw InvalidInput("--ranks", std::to_string(world),
                        "inproc runs at most " + std::to_string(kMostThreads) + "; use --backend mpi");
   const ExchangeBench bench = bench_for(o, world, o.per_host > 0 ? o.per_host : world);
-  const auto schedules = schedules_for(o, bench);
+  const Contest contest = contest_for(o, bench, context.silent);
   std::optional<std::vector<ExchangeRow>> rows;
   run_inproc(world, [&](Communicator& c) {
-    if (auto mine = bench_exchange(schedules, bench, c, *make_cpu_device())) rows = std::move(mine);
+    if (auto mine = bench_exchange(contest.schedules, bench, c, *make_cpu_device())) rows = std::move(mine);
   });
-  deliver(context, *rows);
+  deliver(context, contest, *rows);
 }
 
 void as_rank(const Options& o, Context& context) {
@@ -187,10 +146,10 @@ void as_rank(const Options& o, Context& context) {
   if (o.ranks > 0 && o.ranks != mpi->size())
     throw InvalidInput("--ranks", std::to_string(o.ranks), "mpirun started " + std::to_string(mpi->size()));
   const ExchangeBench bench = bench_for(o, mpi->size(), o.per_host > 0 ? o.per_host : ranks_of_a_host(*mpi));
-  const auto schedules = schedules_for(o, bench);
+  const Contest contest = contest_for(o, bench, context.silent);
   std::optional<std::vector<ExchangeRow>> rows;
   try {
-    rows = bench_exchange(schedules, bench, *mpi, *make_cpu_device());
+    rows = bench_exchange(contest.schedules, bench, *mpi, *make_cpu_device());
   } catch (const InvalidInput&) {
     throw;  // alike on all ranks
   } catch (const std::exception& e) {
@@ -198,7 +157,7 @@ void as_rank(const Options& o, Context& context) {
     mpi->fail(failure);
     leave_job(failure);
   }
-  if (rows) deliver(context, *rows);
+  if (rows) deliver(context, contest, *rows);
 }
 
 }  // namespace
@@ -229,9 +188,17 @@ void add_bench_command(CLI::App& app, Context& context) {
       ->delimiter(',')
       ->check(whole_number("--chunks", 1, 4096))
       ->option_text("1,4,8");
-  command->add_option("--variants", o->variants, "These, not --split with --transport with --chunks")
+  command
+      ->add_option("--variants", o->variants,
+                   "These, not --split with --transport with --chunks; all: all that apply; auto: without those that "
+                   "cannot win by --cluster, in fewer numbers of chunks")
       ->delimiter(',')
-      ->option_text("sliced:flat:4,...");
+      ->option_text("sliced:flat:4,...|auto|all");
+  command->add_option("--cluster", o->cluster, "What we run on, for predictions and the planner's pick")
+      ->option_text("FILE");
+  command->add_option("--calibration", o->calibrations, "topomoe.calibration/1, beside the built-in ones (repeatable)")
+      ->option_text("FILE")
+      ->needs("--cluster");
   command->add_option("--bytes", o->bytes, "Of a rank before slicing: tokens x top-k x token, default 1M")
       ->option_text("SIZE");
   command->add_option("--token-bytes", o->token_bytes, "Default 4096, less where few tokens would be left")

@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "cli/calibrations.hpp"
 #include "cli/commands.hpp"
 #include "cli/edit_options.hpp"
 #include "cli/files.hpp"
@@ -34,6 +35,9 @@ void plan(const Options& o, const Context& context) {
     request.topology = edited(request.topology, o.edits);
     request.topology_note += (request.topology_note.empty() ? "" : "; ") + ("edited: " + what);
   }
+  const std::size_t built_in = request.calibrations.size() - o.calibrations.size();
+  for (std::size_t i = 0; i < o.calibrations.size(); ++i)
+    compare_machines(request.calibrations[built_in + i], o.calibrations[i], request.topology);
   if (!request.topology_note.empty()) say("note: " + request.topology_note);
 
   const auto found = make_plan(request);

@@ -10,15 +10,18 @@
 #include <mutex>
 #include <optional>
 
+#include "cli/calibrations.hpp"
 #include "cli/files.hpp"
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
 #include "cli/run_report.hpp"
+#include "planner/rates/machine_figures.hpp"
 #include "runtime/communicator_inproc.hpp"
 #include "runtime/communicator_mpi.hpp"
 #include "runtime/communicator_nccl.hpp"
 #include "runtime/device_cpu.hpp"
 #include "runtime/device_cuda.hpp"
+#include "runtime/drift.hpp"
 #include "runtime/host_exchange.hpp"
 #include "runtime/launcher_env.hpp"
 #include "runtime/trace.hpp"
@@ -30,27 +33,25 @@ namespace topomoe::cli {
 namespace {
 
 struct Options {
-  std::string plan, backend = "inproc", cluster, shrink = "auto", trace;
+  std::string plan, backend = "inproc", cluster, shrink = "auto", trace, profile;
+  std::vector<std::string> calibrations;
   bool verify = false;
-  int repeat = 1, deadline_s = 0;
+  int repeat = 1, deadline_s = 0, kind = 0;
   std::uint64_t seed = 1;
 };
 
-// The plan's cluster and the one at hand must be the same.
-void check_fingerprint(const Plan& plan, const Topology& topology, const std::string& where) {
-  const Topology sized =
+// The plan's cluster and the one at hand must be the same. Returns as much of it as the plan uses.
+Topology check_fingerprint(const Plan& plan, const Topology& topology, const std::string& where) {
+  Topology sized =
       topology.gpu_count() == plan.topology.gpus ? topology : resize_hosts(topology, plan.topology.gpus, nullptr);
   const std::string here = fingerprint(sized);
   if (here != plan.topology.fingerprint)
     throw Failure("fingerprint of " + where + ": " + here + ", but the plan was made for " + plan.topology.fingerprint +
                   " (" + plan.topology.name + "): plan again for this cluster, or leave --cluster out to rehearse");
+  return sized;
 }
 
 void check_executable(const Plan& plan) {
-  if (!plan.later_kinds.empty())
-    throw Failure("model: " + plan.model.name + " has " + kind_name(plan.model, 0) + " and " +
-                  kind_name(plan.model, 1) + ": run executes one MoE layer of models whose MoE layers are alike; the " +
-                  "plan itself is usable");
   if (!plan.model.gated_ffn)
     throw Failure("model: " + plan.model.name +
                   " has experts without a gate: only SwiGLU experts are executed; the plan itself is usable");
@@ -88,9 +89,21 @@ void announce(const RunInfo& info) {
   for (const std::string& what : info.skipped) say("note: not executed in this run: " + what);
 }
 
-void deliver(const Plan& plan, const Options& o, const Context& context, const RunInfo& info,
-             const RehearsalRequest& request, const RehearsalReport& report) {
+Calibration online_profile(const Plan& plan, const Options& o, const RunInfo& info, const RehearsalReport& report) {
+  const RankGroups groups(plan.layout, info.cluster->gpus_per_node());
+  return {.name = info.cluster->name.empty() ? o.cluster : info.cluster->name,
+          .source = "topomoe run --backend " + o.backend + " --profile-out: steps of " + plan.schedule.name,
+          .machine = machine_figures(*info.cluster),
+          .curves = curves_of(plan.schedule, groups, report.ranks)};
+}
+
+void deliver(const Plan& plan, const Options& o, const Context& context, RunInfo info, const RehearsalRequest& request,
+             const RehearsalReport& report) {
   OutputFiles files;
+  if (info.cluster && !o.calibrations.empty())
+    info.here = predict_run(plan, request.size, *info.cluster, calibrations_for(o.calibrations, *info.cluster));
+  if (!o.profile.empty())
+    files.add("--profile-out", o.profile, write_calibration(online_profile(plan, o, info, report)));
   if (!o.trace.empty()) files.add("--trace", o.trace, write_trace(plan, report));
   const std::string text = context.format == Format::json ? report_json(plan, info, request, report)
                                                           : report_text(plan, info, request, report);
@@ -154,11 +167,15 @@ struct Loaded {
 
 Loaded load(const Options& o) {
   Loaded out;
-  out.plan = read_plan(read_text_file(o.plan), o.plan);
+  const Plan whole = read_plan(read_text_file(o.plan), o.plan);
+  out.plan = plan_of_kind(whole, o.kind);
   out.info.backend = o.backend, out.info.skipped = unexecuted(out.plan),
   out.info.rehearsal = o.cluster.empty() && o.backend != "nccl";
   check_executable(out.plan);
-  if (!o.cluster.empty()) check_fingerprint(out.plan, read_topology_file(o.cluster), o.cluster);
+  for (int kind = 0; kind < moe_kind_count(whole.model); ++kind)
+    if (kind != o.kind)
+      out.info.skipped.push_back(kind_name(whole.model, kind) + ": --kind " + std::to_string(kind) + " runs it");
+  if (!o.cluster.empty()) out.info.cluster = check_fingerprint(out.plan, read_topology_file(o.cluster), o.cluster);
   if (o.cluster.empty() && o.backend == "nccl") check_fingerprint(out.plan, discover_live(), "this machine");
   return out;
 }
@@ -218,6 +235,12 @@ void run_gpu_rank(const Loaded& loaded, const Options& o, const Context& context
   }
 }
 
+MpiOptions mpi_options(const Options& o) {
+  MpiOptions options{.black_box = &black_box()};
+  if (const auto deadline = deadline_of(o)) options.barrier_deadline = *deadline;
+  return options;
+}
+
 void run(const Options& o, Context& context, const LauncherRank& launched) {
   if (o.backend == "inproc") {
     const Loaded loaded = load(o);
@@ -228,9 +251,7 @@ void run(const Options& o, Context& context, const LauncherRank& launched) {
     run_gpu_threads(o, context);
     return;
   }
-  MpiOptions options{.black_box = &black_box()};
-  if (const auto deadline = deadline_of(o)) options.barrier_deadline = *deadline;
-  const auto mpi = make_mpi_communicator(nullptr, options);
+  const auto mpi = make_mpi_communicator(nullptr, mpi_options(o));
   context.silent = mpi->rank() != 0;
   try {
     const Loaded loaded = load_together(o, context, *mpi);
@@ -240,6 +261,17 @@ void run(const Options& o, Context& context, const LauncherRank& launched) {
       run_gpu_rank(loaded, o, context, launched, *mpi);
   } catch (const TransportError& e) {
     give_up(*mpi, e);
+  }
+}
+
+// What MPI itself says is what counts for mpi: there a launcher's variables are for last words only.
+LauncherRank launched_as(const Options& o) {
+  if (o.backend == "inproc") return {};
+  try {
+    return read_launcher_env(process_environment());
+  } catch (const InvalidInput&) {
+    if (o.backend == "nccl") throw;
+    return {};
   }
 }
 
@@ -253,6 +285,14 @@ void add_run_command(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"inproc", "mpi", "nccl"}))
       ->option_text("inproc|mpi|nccl");
   command->add_option("--cluster", o->cluster, "Insist that the plan was made for this cluster")->option_text("FILE");
+  command
+      ->add_option("--calibration", o->calibrations,
+                   "Predict at the size that is run, by this topomoe.calibration/1 of --cluster, and judge the drift")
+      ->option_text("FILE")
+      ->needs("--cluster");
+  command->add_option("--profile-out", o->profile, "Write what the steps took as a topomoe.calibration/1 of --cluster")
+      ->option_text("FILE")
+      ->needs("--cluster");
   command->add_option("--shrink", o->shrink, "Scale tensors down (default auto: until they fit)")
       ->option_text("auto|none|hidden=N,ffn=N,tokens=N");
   command->add_flag("--verify", o->verify, "Check outputs and gradients against double precision");
@@ -260,6 +300,9 @@ void add_run_command(CLI::App& app, Context& context) {
   command->add_option("--repeat", o->repeat, "Run it so often, default 1")
       ->check(whole_number("--repeat", 1, 1000))
       ->option_text("N");
+  command->add_option("--kind", o->kind, "Which kind of MoE layer, where they differ; default 0")
+      ->check(whole_number("--kind", 0, kMaxMoeKinds - 1))
+      ->option_text("K");
   command->add_option("--seed", o->seed, "Of weights and tokens, default 1")
       ->check(whole_number("--seed", 0, std::numeric_limits<std::int64_t>::max()))
       ->option_text("N");
@@ -269,11 +312,11 @@ void add_run_command(CLI::App& app, Context& context) {
   add_format_option(*command, context);
   command->callback([o, &context] {
     // Read before MPI starts, which sets variables of its own.
-    const LauncherRank launched = o->backend == "nccl" ? read_launcher_env(process_environment()) : LauncherRank{};
+    const LauncherRank launched = launched_as(*o);
     std::unique_ptr<MpiSession> session;
     if (o->backend == "mpi" || launched.size > 1) {
-      prepare_last_words();
-      session = std::make_unique<MpiSession>();
+      prepare_last_words(launched.rank, launched.size, mpi_options(*o).barrier_deadline);
+      session = std::make_unique<MpiSession>(mpi_options(*o));
       arm_last_words();
     }
     run(*o, context, launched);

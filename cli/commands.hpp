@@ -40,6 +40,7 @@ void add_explain_command(CLI::App& app, Context& context);
 void add_emit_command(CLI::App& app, Context& context);
 void add_run_command(CLI::App& app, Context& context);
 void add_bench_command(CLI::App& app, Context& context);
+void add_profile_command(CLI::App& app, Context& context);
 
 // `--format text|json`, which every command has.
 void add_format_option(CLI::App& command, Context& context);

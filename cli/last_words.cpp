@@ -7,6 +7,9 @@
 #include <atomic>
 #include <csignal>
 #include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
 
 #include "runtime/communicator_mpi.hpp"
 #include "runtime/distress.hpp"
@@ -14,10 +17,21 @@
 namespace topomoe::cli {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // mpirun sends SIGKILL a second after SIGTERM (odls_base_sigkill_timeout of Open MPI 4.1): done by then.
 constexpr auto kPatience = std::chrono::milliseconds(400);
 // Others are told at once, but may be in a kernel. Assumed.
 constexpr auto kGrace = std::chrono::milliseconds(500);
+// A thread that can, says itself that its wait is over: it asks the others for half a second at most, twice if need
+// be, and starts before the deadline. Measured with four ranks on two busy cores: up to 0.6 s late.
+constexpr auto kOverdue = std::chrono::milliseconds(1000);
+// MPI_Abort either ends this process or never comes back. Assumed.
+constexpr auto kToAbort = std::chrono::milliseconds(200);
+// Processes of one job start so far apart. Assumed: slow file systems, a launcher that goes from host to host.
+constexpr auto kLaunch = std::chrono::seconds(60);
+constexpr auto kWatchEvery = std::chrono::milliseconds(100);
+constexpr std::string_view kStuck = "still inside the MPI library after the deadline";
 
 std::atomic<bool> spoken{false};
 pid_t armed_process = 0;  // a child between fork and exec has nothing to say
@@ -26,23 +40,60 @@ pid_t armed_process = 0;  // a child between fork and exec has nothing to say
   while (true) syscall(SYS_exit_group, code);
 }
 
+sigset_t our_signals() {
+  sigset_t set;
+  sigemptyset(&set), sigaddset(&set, SIGTERM), sigaddset(&set, SIGALRM);
+  return set;
+}
+
+// Who speaks is not to be interrupted by another reason to speak: that one would find it done, and end the process.
+void block_our_signals() {
+  const sigset_t set = our_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+void write_words(int culprit, const Wait& wait, std::string_view why) {
+  std::array<char, 1024> line{};
+  const std::size_t length = write_last_words(line, black_box().rank, culprit, wait, why);
+  (void)!write(STDERR_FILENO, line.data(), length);
+}
+
+enum class Speak { if_something_is_known, in_any_case };
+
 // Async-signal-safe.
-void speak(std::string_view why) {
+void speak(std::string_view why, Speak when) {
   if (spoken.exchange(true)) return;
+  block_our_signals();
   BlackBox& box = black_box();
   const Wait wait = box.read();
   Distress* const distress = box.distress;
   const int culprit = distress != nullptr ? distress->ask(kPatience, Blame::the_silent) : -1;
-  if (wait.count > 0 || culprit >= 0) {  // else there is nothing to say
-    std::array<char, 1024> line{};
-    const std::size_t length = write_last_words(line, box.rank, culprit, wait, why);
-    (void)!write(STDERR_FILENO, line.data(), length);
-  }
+  if (wait.count > 0 || culprit >= 0 || when == Speak::in_any_case) write_words(culprit, wait, why);
   if (distress != nullptr) distress->tell(culprit);
 }
 
-void on_sigterm(int) {
-  speak("ended by SIGTERM");
+void on_signal(int signal) {
+  if (signal == SIGTERM)
+    speak("ended by SIGTERM", Speak::if_something_is_known);
+  else
+    speak(kStuck, Speak::in_any_case);
+  end(1);
+}
+
+void handle(int signal) {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_mask = our_signals();
+  sigaction(signal, &action, nullptr);
+}
+
+// The rank's thread may be inside a call that does not come back: it is made to speak, and if it takes no signals
+// either, this thread does.
+void watch(pthread_t rank_thread) {
+  while (Clock::now() - kOverdue < black_box().until()) std::this_thread::sleep_for(kWatchEvery);
+  pthread_kill(rank_thread, SIGALRM);
+  std::this_thread::sleep_for(kPatience + kWatchEvery);
+  if (!spoken.exchange(true)) write_words(-1, black_box().read(), kStuck);
   end(1);
 }
 
@@ -53,25 +104,35 @@ BlackBox& black_box() {
   return box;
 }
 
-void prepare_last_words() {
-  (void)black_box();  // made before a handler may ask for it
+void prepare_last_words(int rank, int size, std::chrono::milliseconds deadline) {
+  black_box().rank = rank;  // made before a handler may ask for it
+  std::vector<int> others;
+  for (int r = 0; r < size; ++r)
+    if (r != rank) others.push_back(r);
+  black_box().wait_begins("MPI_Init", others, 0, Clock::now() + deadline + kLaunch);
   (void)std::signal(SIGPIPE, SIG_IGN);
-  sigset_t set;
-  sigemptyset(&set), sigaddset(&set, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  handle(SIGALRM);
+  block_our_signals();
+  std::thread(watch, pthread_self()).detach();
+  const sigset_t alarm = [] {
+    sigset_t set;
+    sigemptyset(&set), sigaddset(&set, SIGALRM);
+    return set;
+  }();
+  pthread_sigmask(SIG_UNBLOCK, &alarm, nullptr);
 }
 
 void arm_last_words() {
+  black_box().wait_ends();
   armed_process = getpid();
-  struct sigaction action {};
-  action.sa_handler = on_sigterm;
-  sigaction(SIGTERM, &action, nullptr);
-  sigset_t set;
-  sigemptyset(&set), sigaddset(&set, SIGTERM);
+  handle(SIGTERM);
+  const sigset_t set = our_signals();
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }
 
 void leave_job(const topomoe::Failure& failure) {
+  block_our_signals();
+  black_box().wait_begins("MPI_Abort", {}, 0, Clock::now() + kGrace + kToAbort - kOverdue);
   if (!spoken.exchange(true)) {
     const std::string line = std::string("topomoe: ") + TransportError(failure).what() + "\n";
     (void)!write(STDERR_FILENO, line.data(), line.size());
@@ -83,7 +144,8 @@ void leave_job(const topomoe::Failure& failure) {
 
 // Stands before libc's for all that is linked here, Open MPI included. Returning from main does not come by.
 extern "C" [[noreturn]] void _exit(int code) {
-  if (code != 0 && armed_process != 0 && armed_process == getpid()) speak("ended by the MPI library");
+  if (code != 0 && armed_process != 0 && armed_process == getpid())
+    speak("ended by the MPI library", Speak::if_something_is_known);
   end(code);
 }
 

@@ -1,9 +1,12 @@
 // What a rank of `topomoe run` says when it ends before its time: one line on stderr, written once and at once.
 //
-// Three ways lead there: an error of our own, SIGTERM (mpirun ends the survivors of a killed rank), and _exit from
-// inside Open MPI, which does that to survivors whose connection breaks. The line names rank, peers, culprit, step
+// Four ways lead there: an error of our own; SIGTERM (mpirun ends the survivors of a killed rank); _exit from inside
+// Open MPI, which does that to survivors whose connection breaks; and a call into MPI that does not come back, which a
+// thread of its own notices a second after the deadline in the black box. The line names rank, peers, culprit, step
 // and bytes. Only the program does this: the libraries install no handlers and end no process.
 #pragma once
+
+#include <chrono>
 
 #include "runtime/black_box.hpp"
 #include "topomoe/error.hpp"
@@ -13,8 +16,9 @@ namespace topomoe::cli {
 // This process's; a communicator is given it.
 BlackBox& black_box();
 
-// Before MPI starts, so that its threads leave SIGTERM to ours: a broken pipe is an error and no signal.
-void prepare_last_words();
+// Before MPI starts, which may take until `deadline`: its threads then leave SIGTERM to ours, and a broken pipe is an
+// error and no signal. Rank and size as the launcher told them; -1 and 0 where it did not.
+void prepare_last_words(int rank, int size, std::chrono::milliseconds deadline);
 // Once MPI has started.
 void arm_last_words();
 

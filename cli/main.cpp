@@ -79,5 +79,6 @@ int main(int argc, char** argv) {
   add_emit_command(app, context);
   add_run_command(app, context);
   add_bench_command(app, context);
+  add_profile_command(app, context);
   return run(app, context, version, argc, argv);
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "runtime/drift.hpp"
+
 namespace topomoe::cli {
 namespace {
 
@@ -18,7 +20,8 @@ struct KindRow {
   double predicted_us = 0, measured_us = 0;  // on the plan's GPUs at full size; here, mean over ranks
 };
 
-std::vector<KindRow> rows_by_kind(const Plan& plan, const RehearsalReport& report) {
+std::vector<KindRow> rows_by_kind(const Plan& plan, const RunInfo& info, const RehearsalReport& report) {
+  const RunPrediction of_plan{plan.forward, plan.backward}, &prediction = info.here ? *info.here : of_plan;
   std::vector<KindRow> rows;
   const auto row = [&](bool backward, StepKind kind) -> KindRow& {
     for (KindRow& r : rows)
@@ -27,7 +30,7 @@ std::vector<KindRow> rows_by_kind(const Plan& plan, const RehearsalReport& repor
   };
   for (const bool backward : {false, true}) {
     const auto& steps = backward ? plan.schedule.backward : plan.schedule.forward;
-    const auto& predicted = (backward ? plan.backward : plan.forward).steps;
+    const auto& predicted = (backward ? prediction.backward : prediction.forward).steps;
     for (std::size_t i = 0; i < steps.size(); ++i) {
       double measured_s = 0;
       bool ran = false;
@@ -43,6 +46,25 @@ std::vector<KindRow> rows_by_kind(const Plan& plan, const RehearsalReport& repor
     }
   }
   return rows;
+}
+
+double predicted_us(const Plan& plan, const RunInfo& info) {
+  const bool trains = plan.job.phase == Phase::train;
+  return info.here ? info.here->forward.time_us + info.here->backward.time_us
+                   : plan.forward.time_us + (trains ? plan.backward.time_us : 0);
+}
+
+// A line a step and a lane, and what follows from them.
+std::string drift_text(const Drift& drift) {
+  std::string out = fmt::format("\n{:<40}{:>14}{:>14}{:>9}\n", "drift, us", "predicted", "measured", "");
+  const auto line = [&](const std::string& what, double predicted, double measured) {
+    const std::string off = predicted > 0 ? fmt::format("{:+.0f}%", 100 * (measured / predicted - 1)) : "";
+    out += fmt::format("  {:<38}{:>14.1f}{:>14.1f}{:>9}\n", what, predicted, measured, off);
+  };
+  for (const StepDrift& s : drift.steps)
+    line(fmt::format("{} {:<11}{}", s.backward ? "bwd" : "fwd", name(s.lane), s.name), s.predicted_us, s.measured_us);
+  for (const LaneDrift& l : drift.lanes) line(fmt::format("all {}", name(l.lane)), l.predicted_us, l.measured_us);
+  return out + "  " + verdict(drift) + "\n";
 }
 
 const char* size_name(const LayerShape& s) { return s.dtype == DType::f32 ? "f32" : "bf16"; }
@@ -78,15 +100,16 @@ std::string report_text(const Plan& plan, const RunInfo& info, const RehearsalRe
   out +=
       "  predicted: the schedule's size expressions on the counts that the router drew; measured: at the transport\n";
 
-  out += fmt::format("\n{:<21}{:>14}{:>16}{:>16}\n", "time by step, us", "steps", "plan's GPUs", "measured here");
-  for (const KindRow& r : rows_by_kind(plan, report))
+  out += fmt::format("\n{:<21}{:>14}{:>16}{:>16}\n", "time by step, us", "steps",
+                     info.here ? "predicted here" : "plan's GPUs", "measured here");
+  for (const KindRow& r : rows_by_kind(plan, info, report))
     out += fmt::format("  {:<4}{:<22}{:>7}{:>16.1f}{:>16.1f}\n", r.backward ? "bwd" : "fwd", name(r.kind), r.steps,
                        r.predicted_us, r.measured_us);
-  out += fmt::format("  {:<33}{:>16.1f}{:>16.1f}\n", "layer, steps overlapped",
-                     plan.forward.time_us + (trains ? plan.backward.time_us : 0), report.seconds.back() * 1e6);
+  out += fmt::format("  {:<33}{:>16.1f}{:>16.1f}\n", "layer, steps overlapped", predicted_us(plan, info),
+                     report.seconds.back() * 1e6);
   if (report.seconds.size() > 1)
     out += fmt::format("  best of {} runs: {} ms\n", report.seconds.size(), best_ms(report));
-  if (info.backend != "nccl")
+  if (info.backend != "nccl" && !info.here)
     out += "  note: this is no GPU, and tensors are scaled; the times show what ran, not how fast a cluster is\n";
 
   if (!report.verified.empty()) {
@@ -96,6 +119,7 @@ std::string report_text(const Plan& plan, const RunInfo& info, const RehearsalRe
       out += fmt::format("  {:<33}{:>16.2e}  {}\n", t.name, t.deviation.relative(),
                          t.deviation.relative() <= report.bound ? "ok" : "TOO FAR");
   }
+  if (info.here) out += drift_text(drift_of(plan.schedule, info.here->forward, info.here->backward, report.ranks));
   return out;
 }
 
@@ -116,18 +140,32 @@ std::string report_json(const Plan& plan, const RunInfo& info, const RehearsalRe
   out["metadata"] = {{"predicted", classes(report.predicted_metadata)}, {"measured", classes(report.counted_metadata)}};
   out["bytes_agree"] = report.bytes_agree();
   out["steps"] = ordered_json::array();
-  for (const KindRow& r : rows_by_kind(plan, report))
+  for (const KindRow& r : rows_by_kind(plan, info, report))
     out["steps"].push_back({{"pass", r.backward ? "backward" : "forward"},
                             {"kind", name(r.kind)},
                             {"steps", r.steps},
                             {"predicted_us", r.predicted_us},
                             {"measured_us", r.measured_us}});
-  out["predicted_us"] = plan.forward.time_us + (plan.job.phase == Phase::train ? plan.backward.time_us : 0);
+  out["predicted_us"] = predicted_us(plan, info);
   out["measured_us"] = ordered_json::array();
   for (const double s : report.seconds) out["measured_us"].push_back(s * 1e6);
   out["verified"] = ordered_json::object();
   for (const VerifiedTensor& t : report.verified) out["verified"][t.name] = t.deviation.relative();
   out["bound"] = report.bound;
+  if (!info.here) return out.dump(2) + "\n";
+  const Drift drift = drift_of(plan.schedule, info.here->forward, info.here->backward, report.ranks);
+  out["drift"]["steps"] = ordered_json::array();
+  for (const StepDrift& s : drift.steps)
+    out["drift"]["steps"].push_back({{"pass", s.backward ? "backward" : "forward"},
+                                     {"step", s.name},
+                                     {"lane", name(s.lane)},
+                                     {"predicted_us", s.predicted_us},
+                                     {"measured_us", s.measured_us}});
+  out["drift"]["lanes"] = ordered_json::array();
+  for (const LaneDrift& l : drift.lanes)
+    out["drift"]["lanes"].push_back(
+        {{"lane", name(l.lane)}, {"predicted_us", l.predicted_us}, {"measured_us", l.measured_us}});
+  out["drift"]["verdict"] = verdict(drift);
   return out.dump(2) + "\n";
 }
 

@@ -1,6 +1,7 @@
-# `cmake --install`: the libraries, include/topomoe, the CMake package `topomoe` and a pkg-config file.
+# `cmake --install`: the libraries, include/topomoe, the CMake package `topomoe` and pkg-config files.
 #
-# Everything is static, so whoever links us links what we link; header-only libraries (JSON, Boost) stay ours alone.
+# For C++ everything is static, so whoever links us links what we link; header-only libraries (JSON, Boost) stay ours
+# alone. For C and other languages there is libtopomoe.so, which brings what it needs.
 # Component topomoe_development is what embeds, topomoe_program is the command.
 
 include(GNUInstallDirs)
@@ -26,6 +27,11 @@ install(FILES runtime/communicator_inproc.hpp runtime/communicator_mpi.hpp runti
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/topomoe COMPONENT topomoe_development)
 install(TARGETS topomoe RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT topomoe_program)
 
+set_target_properties(topomoe_c PROPERTIES EXPORT_NAME c)
+install(TARGETS topomoe_c EXPORT topomoeCTargets
+        LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT topomoe_development
+        INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(EXPORT topomoeCTargets NAMESPACE topomoe:: DESTINATION ${TOPOMOE_PACKAGE_DIR} COMPONENT topomoe_development)
 install(EXPORT topomoeTargets NAMESPACE topomoe:: DESTINATION ${TOPOMOE_PACKAGE_DIR} COMPONENT topomoe_development)
 configure_package_config_file(cmake/topomoe-config.cmake.in topomoe-config.cmake
                               INSTALL_DESTINATION ${TOPOMOE_PACKAGE_DIR})
@@ -69,5 +75,6 @@ endforeach()
 # From where it lies, so that `cmake --install --prefix` may put it anywhere.
 file(RELATIVE_PATH TOPOMOE_PC_TO_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
 configure_file(cmake/topomoe.pc.in topomoe.pc @ONLY)
-install(FILES ${PROJECT_BINARY_DIR}/topomoe.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig
+configure_file(cmake/topomoe-c.pc.in topomoe-c.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/topomoe.pc ${PROJECT_BINARY_DIR}/topomoe-c.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig
         COMPONENT topomoe_development)

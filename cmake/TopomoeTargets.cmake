@@ -40,7 +40,7 @@ endfunction()
 
 # topomoe_add_test(name SOURCES ... LIBS ... [LABELS ...]): one GoogleTest binary, each TEST a ctest entry.
 # Tests find our files through TOPOMOE_SOURCE_DIR and data of others through the environment variable
-# TOPOMOE_DATA_DIR (default ../shared beside the checkout).
+# TOPOMOE_DATA_DIR (default ../shared beside the checkout). The target topomoe_tests builds those binaries alone.
 function(topomoe_add_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -53,5 +53,9 @@ function(topomoe_add_test name)
   if(ARG_LABELS)
     list(APPEND properties LABELS "${ARG_LABELS}")
   endif()
+  if(NOT TARGET topomoe_tests)
+    add_custom_target(topomoe_tests)
+  endif()
+  add_dependencies(topomoe_tests ${name})
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES ${properties})
 endfunction()

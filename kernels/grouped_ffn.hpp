@@ -15,6 +15,7 @@
 
 #include "kernels/gpu_stream.hpp"
 #include "topomoe/device.hpp"
+#include "topomoe/expert_matrices.hpp"
 
 struct cublasContext;
 
@@ -29,9 +30,9 @@ struct GroupedFfn {
   void* gate = nullptr;                   // [rows, ffn] out: before silu, saved for backward
   void* up = nullptr;                     // [rows, ffn] out: saved for backward
   void* act = nullptr;                    // [rows, ffn] out: silu(gate) * up; wgrad wants it
-  const void* w_gate = nullptr;           // [experts][ffn, hidden]
-  const void* w_up = nullptr;             // [experts][ffn, hidden]
-  const void* w_down = nullptr;           // [experts][hidden, ffn]
+  ExpertMatrices w_gate = {};             // [experts][ffn, hidden]
+  ExpertMatrices w_up = {};               // [experts][ffn, hidden]
+  ExpertMatrices w_down = {};             // [experts][hidden, ffn]
   std::span<const std::int64_t> offsets;  // host memory, experts + 1 row offsets, the first 0
   std::int64_t hidden = 0;
   std::int64_t ffn = 0;
@@ -48,9 +49,9 @@ struct GroupedFfnDgrad {
   void* gate_grad = nullptr;       // [rows, ffn] out
   void* up_grad = nullptr;         // [rows, ffn] out
   void* act = nullptr;             // [rows, ffn] out
-  const void* w_gate = nullptr;
-  const void* w_up = nullptr;
-  const void* w_down = nullptr;
+  ExpertMatrices w_gate = {};
+  ExpertMatrices w_up = {};
+  ExpertMatrices w_down = {};
   std::span<const std::int64_t> offsets;
   std::int64_t hidden = 0;
   std::int64_t ffn = 0;
@@ -59,14 +60,14 @@ struct GroupedFfnDgrad {
 
 // w_*_grad += scale * (gradient). An expert without rows keeps its gradient as it is.
 struct GroupedFfnWgrad {
-  const void* in = nullptr;         // [rows, hidden]
-  const void* out_grad = nullptr;   // [rows, hidden]
-  const void* act = nullptr;        // [rows, ffn]
-  const void* gate_grad = nullptr;  // [rows, ffn]
-  const void* up_grad = nullptr;    // [rows, ffn]
-  float* w_gate_grad = nullptr;     // [experts][ffn, hidden] fp32, added to
-  float* w_up_grad = nullptr;       // [experts][ffn, hidden] fp32, added to
-  float* w_down_grad = nullptr;     // [experts][hidden, ffn] fp32, added to
+  const void* in = nullptr;          // [rows, hidden]
+  const void* out_grad = nullptr;    // [rows, hidden]
+  const void* act = nullptr;         // [rows, ffn]
+  const void* gate_grad = nullptr;   // [rows, ffn]
+  const void* up_grad = nullptr;     // [rows, ffn]
+  ExpertGradients w_gate_grad = {};  // [experts][ffn, hidden] fp32, added to
+  ExpertGradients w_up_grad = {};    // [experts][ffn, hidden] fp32, added to
+  ExpertGradients w_down_grad = {};  // [experts][hidden, ffn] fp32, added to
   float scale = 1.0F;
   std::span<const std::int64_t> offsets;
   std::int64_t hidden = 0;

@@ -16,7 +16,7 @@ Matmul rows_product(DType dtype) {
 void grouped_ffn_cpu(const GroupedFfn& op, const ProgressHook& hook) {
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
-    const std::int64_t weights = expert * op.ffn * op.hidden;
+    const std::int64_t matrix = op.ffn * op.hidden;
     void* gate = element_at(op.gate, first * op.ffn, t);
     void* up = element_at(op.up, first * op.ffn, t);
     void* act = element_at(op.act, first * op.ffn, t);
@@ -25,16 +25,15 @@ void grouped_ffn_cpu(const GroupedFfn& op, const ProgressHook& hook) {
     product.m = rows, product.n = op.ffn, product.k = op.hidden;
     product.b_transposed = true;
     product.a = element_at(op.in, first * op.hidden, t);
-    product.b = element_at(op.w_gate, weights, t), product.c = gate;
+    product.b = op.w_gate.of(expert, matrix, t), product.c = gate;
     matmul_cpu(product, hook);
-    product.b = element_at(op.w_up, weights, t), product.c = up;
+    product.b = op.w_up.of(expert, matrix, t), product.c = up;
     matmul_cpu(product, hook);
 
     swiglu_cpu({.act = act, .gate = gate, .up = up, .count = rows * op.ffn, .dtype = t}, hook);
 
     product.n = op.hidden, product.k = op.ffn;
-    product.a = act, product.b = element_at(op.w_down, weights, t),
-    product.c = element_at(op.out, first * op.hidden, t);
+    product.a = act, product.b = op.w_down.of(expert, matrix, t), product.c = element_at(op.out, first * op.hidden, t);
     matmul_cpu(product, hook);
   });
 }
@@ -42,14 +41,14 @@ void grouped_ffn_cpu(const GroupedFfn& op, const ProgressHook& hook) {
 void grouped_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& hook) {
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
-    const std::int64_t weights = expert * op.ffn * op.hidden;
+    const std::int64_t matrix = op.ffn * op.hidden;
     void* gate_grad = element_at(op.gate_grad, first * op.ffn, t);
     void* up_grad = element_at(op.up_grad, first * op.ffn, t);
     void* in_grad = element_at(op.in_grad, first * op.hidden, t);
 
     Matmul product = rows_product(t);
     product.m = rows, product.n = op.ffn, product.k = op.hidden;
-    product.a = element_at(op.out_grad, first * op.hidden, t), product.b = element_at(op.w_down, weights, t);
+    product.a = element_at(op.out_grad, first * op.hidden, t), product.b = op.w_down.of(expert, matrix, t);
     product.c = gate_grad;  // holds the gradient of act until swiglu_backward replaces it
     matmul_cpu(product, hook);
 
@@ -64,9 +63,9 @@ void grouped_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& hook) 
                         hook);
 
     product.n = op.hidden, product.k = op.ffn;
-    product.a = gate_grad, product.b = element_at(op.w_gate, weights, t), product.c = in_grad;
+    product.a = gate_grad, product.b = op.w_gate.of(expert, matrix, t), product.c = in_grad;
     matmul_cpu(product, hook);
-    product.a = up_grad, product.b = element_at(op.w_up, weights, t), product.accumulate = true;
+    product.a = up_grad, product.b = op.w_up.of(expert, matrix, t), product.accumulate = true;
     matmul_cpu(product, hook);
   });
 }
@@ -74,21 +73,21 @@ void grouped_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& hook) 
 void grouped_ffn_wgrad_cpu(const GroupedFfnWgrad& op, const ProgressHook& hook) {
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
-    const std::int64_t weights = expert * op.ffn * op.hidden;
+    const std::int64_t matrix = op.ffn * op.hidden;
     // Rows are the summed dimension here: there is no row of the result to be invariant.
     Matmul product{.k = rows, .a_transposed = true, .accumulate = true, .scale = op.scale, .row_invariant = false};
     product.a_dtype = product.b_dtype = t;
 
     product.m = op.ffn, product.n = op.hidden;
     product.b = element_at(op.in, first * op.hidden, t);
-    product.a = element_at(op.gate_grad, first * op.ffn, t), product.c = op.w_gate_grad + weights;
+    product.a = element_at(op.gate_grad, first * op.ffn, t), product.c = op.w_gate_grad.of(expert, matrix);
     matmul_cpu(product, hook);
-    product.a = element_at(op.up_grad, first * op.ffn, t), product.c = op.w_up_grad + weights;
+    product.a = element_at(op.up_grad, first * op.ffn, t), product.c = op.w_up_grad.of(expert, matrix);
     matmul_cpu(product, hook);
 
     product.m = op.hidden, product.n = op.ffn;
     product.a = element_at(op.out_grad, first * op.hidden, t), product.b = element_at(op.act, first * op.ffn, t);
-    product.c = op.w_down_grad + weights;
+    product.c = op.w_down_grad.of(expert, matrix);
     matmul_cpu(product, hook);
   });
 }

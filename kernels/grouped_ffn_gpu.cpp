@@ -47,12 +47,12 @@ void multiply(const Product& p, GpuBlas blas) {
 void grouped_ffn_gpu(const GroupedFfn& op, GpuBlas blas, GpuStream stream) {
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
-    const std::int64_t weights = expert * op.ffn * op.hidden;
+    const std::int64_t matrix = op.ffn * op.hidden;
     Product product{.m = rows, .n = op.ffn, .k = op.hidden, .b_transposed = true, .dtype = t, .c_dtype = t};
     product.a = element_at(op.in, first * op.hidden, t);
-    product.b = element_at(op.w_gate, weights, t), product.c = element_at(op.gate, first * op.ffn, t);
+    product.b = op.w_gate.of(expert, matrix, t), product.c = element_at(op.gate, first * op.ffn, t);
     multiply(product, blas);
-    product.b = element_at(op.w_up, weights, t), product.c = element_at(op.up, first * op.ffn, t);
+    product.b = op.w_up.of(expert, matrix, t), product.c = element_at(op.up, first * op.ffn, t);
     multiply(product, blas);
   });
   if (op.offsets.empty()) return;
@@ -60,7 +60,7 @@ void grouped_ffn_gpu(const GroupedFfn& op, GpuBlas blas, GpuStream stream) {
   swiglu_gpu({.act = op.act, .gate = op.gate, .up = op.up, .count = op.offsets.back() * op.ffn, .dtype = t}, stream);
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
     multiply({.a = element_at(op.act, first * op.ffn, t),
-              .b = element_at(op.w_down, expert * op.ffn * op.hidden, t),
+              .b = op.w_down.of(expert, op.ffn * op.hidden, t),
               .c = element_at(op.out, first * op.hidden, t),
               .m = rows,
               .n = op.hidden,
@@ -76,7 +76,7 @@ void grouped_ffn_dgrad_gpu(const GroupedFfnDgrad& op, GpuBlas blas, GpuStream st
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
     multiply({.a = element_at(op.out_grad, first * op.hidden, t),
-              .b = element_at(op.w_down, expert * op.ffn * op.hidden, t),
+              .b = op.w_down.of(expert, op.ffn * op.hidden, t),
               .c = element_at(op.gate_grad, first * op.ffn, t),  // holds the gradient of act for now
               .m = rows,
               .n = op.ffn,
@@ -96,12 +96,12 @@ void grouped_ffn_dgrad_gpu(const GroupedFfnDgrad& op, GpuBlas blas, GpuStream st
                        .dtype = t},
                       stream);
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
-    const std::int64_t weights = expert * op.ffn * op.hidden;
+    const std::int64_t matrix = op.ffn * op.hidden;
     Product product{.m = rows, .n = op.hidden, .k = op.ffn, .dtype = t, .c_dtype = t};
     product.c = element_at(op.in_grad, first * op.hidden, t);
-    product.a = element_at(op.gate_grad, first * op.ffn, t), product.b = element_at(op.w_gate, weights, t);
+    product.a = element_at(op.gate_grad, first * op.ffn, t), product.b = op.w_gate.of(expert, matrix, t);
     multiply(product, blas);
-    product.a = element_at(op.up_grad, first * op.ffn, t), product.b = element_at(op.w_up, weights, t);
+    product.a = element_at(op.up_grad, first * op.ffn, t), product.b = op.w_up.of(expert, matrix, t);
     product.accumulate = true;
     multiply(product, blas);
   });
@@ -110,18 +110,18 @@ void grouped_ffn_dgrad_gpu(const GroupedFfnDgrad& op, GpuBlas blas, GpuStream st
 void grouped_ffn_wgrad_gpu(const GroupedFfnWgrad& op, GpuBlas blas, GpuStream) {
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
-    const std::int64_t weights = expert * op.ffn * op.hidden;
+    const std::int64_t matrix = op.ffn * op.hidden;
     Product product{.m = op.ffn, .n = op.hidden, .k = rows, .a_transposed = true, .accumulate = true};
     product.scale = op.scale, product.dtype = t;
     product.b = element_at(op.in, first * op.hidden, t);
-    product.a = element_at(op.gate_grad, first * op.ffn, t), product.c = op.w_gate_grad + weights;
+    product.a = element_at(op.gate_grad, first * op.ffn, t), product.c = op.w_gate_grad.of(expert, matrix);
     multiply(product, blas);
-    product.a = element_at(op.up_grad, first * op.ffn, t), product.c = op.w_up_grad + weights;
+    product.a = element_at(op.up_grad, first * op.ffn, t), product.c = op.w_up_grad.of(expert, matrix);
     multiply(product, blas);
 
     product.m = op.hidden, product.n = op.ffn;
     product.a = element_at(op.out_grad, first * op.hidden, t), product.b = element_at(op.act, first * op.ffn, t);
-    product.c = op.w_down_grad + weights;
+    product.c = op.w_down_grad.of(expert, matrix);
     multiply(product, blas);
   });
 }

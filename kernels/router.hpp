@@ -1,12 +1,13 @@
 // The router (gate) of an MoE layer: which k experts each token goes to, and with what weight.
 //
 //   logits = tokens x weight^T      fp32, added in index order of `hidden`, whatever the row count
-//   probabilities = softmax(logits) over all experts
-//   ids, weights = the k largest probabilities, largest first, equal ones by lower expert id;
-//                  divided by their sum if `renormalize`
+//   scores = softmax(logits) over all experts, or sigmoid(logits)
+//   ids     = the k largest of scores + bias, among the experts of the best groups; largest first, equal
+//             ones by lower expert id (groups too)
+//   weights = their scores (without bias), divided by their sum if `renormalize`, times options.scale
 //
 // A row's result depends on nothing but that row (row-invariant, DESIGN 8). A NaN counts as the
-// smallest value when choosing. No groups, no bias, no capacity: those are the caller's router.
+// smallest value when choosing. No capacity: dropping is the caller's.
 // Pointers are of the memory of the device that runs the operation and are borrowed for the call.
 #pragma once
 
@@ -14,50 +15,62 @@
 
 #include "kernels/gpu_stream.hpp"
 #include "topomoe/device.hpp"
+#include "topomoe/router_options.hpp"
 
 namespace topomoe::kernels {
 
 constexpr int kMaxTopK = 16;
 constexpr int kMaxExperts = 1024;
+// Added to the sum that sigmoid scores are divided by, which may underflow; DeepSeek-V3's own code has it.
+constexpr float kLeastSigmoidSum = 1e-20F;
 
 struct Router {
-  const void* tokens = nullptr;    // [rows, hidden] of dtype
-  const void* weight = nullptr;    // [experts, hidden] fp32
-  float* probabilities = nullptr;  // [rows, experts], out; backward wants them
-  std::int32_t* ids = nullptr;     // [rows, k], out
-  float* weights = nullptr;        // [rows, k], out
+  const void* tokens = nullptr;  // [rows, hidden] of dtype
+  const void* weight = nullptr;  // [experts, hidden] fp32
+  const float* bias = nullptr;   // [experts], enters the choice only; or null
+  float* logits = nullptr;       // [rows, experts], out; backward wants them
+  std::int32_t* ids = nullptr;   // [rows, k], out
+  float* weights = nullptr;      // [rows, k], out
+  // What losses are made of, or null: [experts] sums over rows of scores (each row scaled to sum 1), then the sum of
+  // (log sum exp logits)^2. On a GPU their last bits may differ from run to run; no gradient depends on them.
+  float* loss_sums = nullptr;
   std::int64_t rows = 0;
   std::int64_t hidden = 0;
   int experts = 0;  // 1..kMaxExperts
   int k = 0;        // 1..min(experts, kMaxTopK)
   bool renormalize = false;
+  RouterOptions options = {};  // coefficients of losses are not read
   DType dtype = DType::f32;
 };
 
-// Gradients of the above, given dL/dweights. Three steps, of which the last two may be left out:
-//   logit_grads  = d(top-k, renormalize, softmax), overwritten
+// Gradients of the above, given dL/dweights and what losses add. Three steps, of which the last two may be left out:
+//   logit_grads  = d(top-k, renormalize, scores) + d(score_grads . scaled scores) + z_grad d(log sum exp)^2 / 2,
+//                  overwritten
 //   token_grads += logit_grads x weight                               (null: skipped)
 //   weight_grad += weight_grad_scale * logit_grads^T x tokens         (null: skipped)
 // token_grads is added to in fp32 and rounded once, in index order of experts: row-invariant too.
 struct RouterBackward {
-  const void* tokens = nullptr;          // [rows, hidden] of dtype; read only for weight_grad
-  const void* weight = nullptr;          // [experts, hidden] fp32
-  const float* probabilities = nullptr;  // [rows, experts] as forward left them
-  const std::int32_t* ids = nullptr;     // [rows, k] as forward left them
-  const float* weight_grads = nullptr;   // [rows, k] dL/dweights
-  float* logit_grads = nullptr;          // [rows, experts] out, also scratch: never null
-  void* token_grads = nullptr;           // [rows, hidden] of dtype, added to; or null
-  float* weight_grad = nullptr;          // [experts, hidden] fp32, added to; or null
+  const void* tokens = nullptr;         // [rows, hidden] of dtype; read only for weight_grad
+  const void* weight = nullptr;         // [experts, hidden] fp32
+  const float* logits = nullptr;        // [rows, experts] as forward left them
+  const std::int32_t* ids = nullptr;    // [rows, k] as forward left them
+  const float* weight_grads = nullptr;  // [rows, k] dL/dweights
+  const float* score_grads = nullptr;   // [experts] dL/d(score of e, scaled to sum 1), of any row; or null
+  float z_grad = 0;                     // 2 c: dL of c (log sum exp logits)^2, each row
+  float* logit_grads = nullptr;         // [rows, experts] out, also scratch: never null
+  void* token_grads = nullptr;          // [rows, hidden] of dtype, added to; or null
+  float* weight_grad = nullptr;         // [experts, hidden] fp32, added to; or null
   float weight_grad_scale = 1.0F;
   std::int64_t rows = 0;
   std::int64_t hidden = 0;
   int experts = 0;
   int k = 0;
   bool renormalize = false;
+  RouterOptions options = {};  // as forward's
   DType dtype = DType::f32;
 };
 
-// Throws InvalidInput for k or experts out of range; both devices call it.
+// Throws InvalidInput for k, experts or groups out of range; both devices call it.
 void check(const Router& op);
 void check(const RouterBackward& op);
 

@@ -10,100 +10,169 @@
 namespace topomoe::kernels {
 namespace {
 
-void check_sizes(int experts, int k) {
+void check_sizes(int experts, int k, const RouterOptions& options) {
   if (experts < 1 || experts > kMaxExperts) {
     throw InvalidInput("router: experts", std::to_string(experts), "1 to " + std::to_string(kMaxExperts));
   }
   const int most = std::min(experts, kMaxTopK);
   if (k < 1 || k > most) throw InvalidInput("router: k", std::to_string(k), "1 to " + std::to_string(most));
+  topomoe::check(options, experts, k, "router");
 }
 
-void softmax(float* row, int experts) {
-  const float largest = *std::max_element(row, row + experts);
+float log_sum_exp(const float* logits, int experts) {
+  const float largest = *std::max_element(logits, logits + experts);
   float sum = 0.0F;
-  for (int e = 0; e < experts; ++e) {
-    row[e] = std::exp(row[e] - largest);
-    sum += row[e];
-  }
-  for (int e = 0; e < experts; ++e) row[e] /= sum;
+  for (int e = 0; e < experts; ++e) sum += std::exp(logits[e] - largest);
+  return largest + std::log(sum);
 }
 
-// k passes, each taking the largest that is left: a strictly larger one only, so that among equal ones
-// the lowest id wins. NaN ranks below every probability.
-void choose(const float* probabilities, int experts, int k, std::int32_t* ids) {
+// One row's scores, and the sum that scales them to sum 1.
+struct Scores {
+  float of[kMaxExperts];
+  float sum = 0.0F;
+
+  Scores(const float* logits, int experts, Scoring scoring) {
+    if (scoring == Scoring::sigmoid) {
+      for (int e = 0; e < experts; ++e) sum += of[e] = 1.0F / (1.0F + std::exp(-logits[e]));
+      sum += kLeastSigmoidSum;
+      return;
+    }
+    const float largest = *std::max_element(logits, logits + experts);
+    float all = 0.0F;
+    for (int e = 0; e < experts; ++e) all += of[e] = std::exp(logits[e] - largest);
+    for (int e = 0; e < experts; ++e) of[e] /= all;
+    sum = 1.0F;
+  }
+};
+
+// The best `count` of `values` that `allowed` does not rule out: a later one must be strictly larger, so that among
+// equal ones the lowest wins. NaN ranks below every number.
+void take_best(const float* values, const bool* allowed, int n, int count, std::int32_t* out) {
   bool taken[kMaxExperts] = {};
-  for (int slot = 0; slot < k; ++slot) {
+  for (int slot = 0; slot < count; ++slot) {
     int best = -1;
-    float best_value = -2.0F;
-    for (int e = 0; e < experts; ++e) {
-      const float value = std::isnan(probabilities[e]) ? -1.0F : probabilities[e];
-      if (!taken[e] && value > best_value) {
-        best = e;
+    float best_value = 0.0F;
+    for (int i = 0; i < n; ++i) {
+      const float value = std::isnan(values[i]) ? -HUGE_VALF : values[i];
+      if (!taken[i] && (allowed == nullptr || allowed[i]) && (best < 0 || value > best_value)) {
+        best = i;
         best_value = value;
       }
     }
     taken[best] = true;
-    ids[slot] = best;
+    out[slot] = best;
   }
 }
 
-// The k chosen probabilities, and their sum in slot order (1 where weights are not renormalized).
-float chosen_sum(const float* probabilities, const std::int32_t* ids, int k, bool renormalize) {
-  if (!renormalize) return 1.0F;
-  float sum = 0.0F;
-  for (int slot = 0; slot < k; ++slot) sum += probabilities[ids[slot]];
-  return sum;
+// What a group is worth: its best expert, or its two best.
+float worth(const float* values, int experts, Scoring scoring) {
+  float first = -HUGE_VALF, second = -HUGE_VALF;
+  for (int e = 0; e < experts; ++e) {
+    const float value = std::isnan(values[e]) ? -HUGE_VALF : values[e];
+    if (value > first) {
+      second = first;
+      first = value;
+    } else if (value > second) {
+      second = value;
+    }
+  }
+  return scoring == Scoring::sigmoid && experts > 1 ? first + second : first;
 }
 
-// d(weights) -> d(logits) of one row. With p the probabilities, S the sum that weights were divided by
-// and g the weights' gradients: dL/dp of a chosen expert is (g - sum g w) / S (g alone if not
-// renormalized), 0 of the others; then dL/dlogit_e = p_e (dL/dp_e - sum_j dL/dp_j p_j).
+void choose(const Scores& scores, const Router& op, std::int32_t* ids) {
+  const RouterOptions& o = op.options;
+  float biased[kMaxExperts];
+  for (int e = 0; e < op.experts; ++e) biased[e] = op.bias != nullptr ? scores.of[e] + op.bias[e] : scores.of[e];
+  if (o.groups == o.topk_groups) return take_best(biased, nullptr, op.experts, op.k, ids);
+  const int of_group = op.experts / o.groups;
+  float worths[kMaxExperts];
+  std::int32_t groups[kMaxExperts];
+  bool allowed[kMaxExperts] = {};
+  for (int g = 0; g < o.groups; ++g) worths[g] = worth(biased + g * of_group, of_group, o.scoring);
+  take_best(worths, nullptr, o.groups, o.topk_groups, groups);
+  for (int i = 0; i < o.topk_groups; ++i) std::fill_n(allowed + groups[i] * of_group, of_group, true);
+  take_best(biased, allowed, op.experts, op.k, ids);
+}
+
+// What the scores of the chosen are divided by: their sum in slot order, or 1.
+float divisor_of(const Scores& scores, const std::int32_t* ids, int k, bool renormalize, Scoring scoring) {
+  if (!renormalize) return 1.0F;
+  float sum = 0.0F;
+  for (int slot = 0; slot < k; ++slot) sum += scores.of[ids[slot]];
+  return scoring == Scoring::sigmoid ? sum + kLeastSigmoidSum : sum;
+}
+
+// d(weights) -> d(logits) of one row. With s the scores, D the divisor, g the weights' gradients times options.scale:
+// dL/ds of a chosen expert is (g - sum g s/D) / D (g alone if not renormalized), 0 of the others. What losses want of
+// q = s / sum s, c_e, adds (c_e - sum_j c_j q_j) / sum s. Then through softmax dL/dlogit_e = s_e (dL/ds_e - sum_j
+// dL/ds_j s_j), where the mean of c drops out; through sigmoid s_e (1 - s_e) dL/ds_e.
 void logit_gradients(const RouterBackward& op, std::int64_t row) {
-  const float* p = op.probabilities + row * op.experts;
+  const float* logits = op.logits + row * op.experts;
   const std::int32_t* ids = op.ids + row * op.k;
   const float* g = op.weight_grads + row * op.k;
   float* out = op.logit_grads + row * op.experts;
+  const RouterOptions& o = op.options;
+  const Scores s(logits, op.experts, o.scoring);
 
-  const float divisor = chosen_sum(p, ids, op.k, op.renormalize);
+  const float divisor = divisor_of(s, ids, op.k, op.renormalize, o.scoring);
   float mean = 0.0F;
   if (op.renormalize) {
-    for (int slot = 0; slot < op.k; ++slot) mean += g[slot] * (p[ids[slot]] / divisor);
+    for (int slot = 0; slot < op.k; ++slot) mean += o.scale * g[slot] * (s.of[ids[slot]] / divisor);
   }
   std::fill_n(out, op.experts, 0.0F);
   float dot = 0.0F;
   for (int slot = 0; slot < op.k; ++slot) {
-    out[ids[slot]] = (g[slot] - mean) / divisor;
-    dot += out[ids[slot]] * p[ids[slot]];
+    out[ids[slot]] = (o.scale * g[slot] - mean) / divisor;
+    dot += out[ids[slot]] * s.of[ids[slot]];
   }
-  for (int e = 0; e < op.experts; ++e) out[e] = p[e] * (out[e] - dot);
+  if (op.score_grads != nullptr) {
+    float wanted = 0.0F;
+    for (int e = 0; e < op.experts; ++e) wanted += op.score_grads[e] * (s.of[e] / s.sum);
+    for (int e = 0; e < op.experts; ++e) out[e] += (op.score_grads[e] - wanted) / s.sum;
+  }
+  if (o.scoring == Scoring::sigmoid) {
+    for (int e = 0; e < op.experts; ++e) out[e] *= s.of[e] * (1.0F - s.of[e]);
+  } else {
+    for (int e = 0; e < op.experts; ++e) out[e] = s.of[e] * (out[e] - dot);
+  }
+  if (op.z_grad == 0.0F) return;
+  const float z = log_sum_exp(logits, op.experts);
+  for (int e = 0; e < op.experts; ++e) out[e] += op.z_grad * z * std::exp(logits[e] - z);
 }
 
 }  // namespace
 
-void check(const Router& op) { check_sizes(op.experts, op.k); }
-void check(const RouterBackward& op) { check_sizes(op.experts, op.k); }
+void check(const Router& op) { check_sizes(op.experts, op.k, op.options); }
+void check(const RouterBackward& op) { check_sizes(op.experts, op.k, op.options); }
 
 void router_cpu(const Router& op, const ProgressHook& hook) {
   check(op);
   // Portable, not whatever is fastest: the contract promises index order.
   matmul_portable({.a = op.tokens,
                    .b = op.weight,
-                   .c = op.probabilities,
+                   .c = op.logits,
                    .m = op.rows,
                    .n = op.experts,
                    .k = op.hidden,
                    .b_transposed = true,
                    .a_dtype = op.dtype},
                   hook);
+  if (op.loss_sums != nullptr) std::fill_n(op.loss_sums, op.experts + 1, 0.0F);
   Progress progress(hook);
   for (std::int64_t row = 0; row < op.rows; ++row) {
-    float* probabilities = op.probabilities + row * op.experts;
+    const float* logits = op.logits + row * op.experts;
     std::int32_t* ids = op.ids + row * op.k;
-    softmax(probabilities, op.experts);
-    choose(probabilities, op.experts, op.k, ids);
-    const float divisor = chosen_sum(probabilities, ids, op.k, op.renormalize);
-    for (int slot = 0; slot < op.k; ++slot) op.weights[row * op.k + slot] = probabilities[ids[slot]] / divisor;
+    const Scores scores(logits, op.experts, op.options.scoring);
+    choose(scores, op, ids);
+    const float divisor = divisor_of(scores, ids, op.k, op.renormalize, op.options.scoring);
+    for (int slot = 0; slot < op.k; ++slot)
+      op.weights[row * op.k + slot] = op.options.scale * (scores.of[ids[slot]] / divisor);
     progress.did(op.experts * (Progress::kExponential + op.k * Progress::kMovedElement));
+    if (op.loss_sums == nullptr) continue;
+    for (int e = 0; e < op.experts; ++e) op.loss_sums[e] += scores.of[e] / scores.sum;
+    const float z = log_sum_exp(logits, op.experts);
+    op.loss_sums[op.experts] += z * z;
+    progress.did(op.experts * Progress::kExponential);
   }
 }
 
@@ -112,7 +181,7 @@ void router_backward_cpu(const RouterBackward& op, const ProgressHook& hook) {
   Progress progress(hook);
   for (std::int64_t row = 0; row < op.rows; ++row) {
     logit_gradients(op, row);
-    progress.did(op.experts * Progress::kMovedElement);
+    progress.did(op.experts * Progress::kExponential);
   }
   if (op.token_grads != nullptr) {
     matmul_portable({.a = op.logit_grads,

@@ -1,8 +1,8 @@
-// The router on a GPU: a small tiled product, and one warp a row for softmax and top-k.
+// The router on a GPU: a small tiled product, and one warp a row for scores and top-k.
 //
 // Not cuBLAS: a logit must be one sum in index order, whatever the number of rows (router.hpp), and the
 // experts' side is too narrow to gain much. Compiled without contraction, so that logits have the bits
-// of router_cpu.cpp; probabilities differ from it by the rounding of exp() and of the sum over experts.
+// of router_cpu.cpp; scores differ from it by the rounding of exp() and of the sum over experts.
 #include "kernels/element_gpu.cuh"
 #include "kernels/launch.hpp"
 #include "kernels/router.hpp"
@@ -94,80 +94,161 @@ __device__ std::int64_t warp_of_grid() {
   return static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
 }
 
-// One warp a row; lane i owns experts i, i + 32, ... Logits come in where probabilities go out.
-__global__ void softmax_top_k_kernel(float* probabilities, std::int32_t* ids, float* weights, std::int64_t rows,
-                                     int experts, int k, bool renormalize) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (std::int64_t row = warp_of_grid(); row < rows; row += static_cast<std::int64_t>(gridDim.x) * kWarpsPerBlock) {
-    float* p = probabilities + row * experts;
-    float largest = -INFINITY;
-    for (int e = lane; e < experts; e += kWarp) largest = fmaxf(largest, p[e]);
-    largest = warp_max(largest);
-    float sum = 0.0F;
-    for (int e = lane; e < experts; e += kWarp) {
-      p[e] = expf(p[e] - largest);
-      sum += p[e];
-    }
-    sum = warp_sum(sum);
-    for (int e = lane; e < experts; e += kWarp) p[e] /= sum;
+constexpr int kOwned = kMaxExperts / kWarp;  // experts, or groups, of a lane at most: i, i + 32, ...
 
-    unsigned taken = 0;  // bit i: expert lane + 32 i, of which there are at most kMaxExperts / 32 = 32
-    float chosen_sum = 0.0F;
-    for (int slot = 0; slot < k; ++slot) {
-      int best = experts;
-      float best_value = -2.0F;
-      for (int e = lane, i = 0; e < experts; e += kWarp, ++i) {
-        const float value = isnan(p[e]) ? -1.0F : p[e];
-        if (!(taken >> i & 1U) && value > best_value) {
-          best = e;
-          best_value = value;
-        }
-      }
-      for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) {
-        const int other = __shfl_xor_sync(kAllLanes, best, lanes);
-        const float other_value = __shfl_xor_sync(kAllLanes, best_value, lanes);
-        if (other_value > best_value || (other_value == best_value && other < best)) {
-          best = other;
-          best_value = other_value;
-        }
-      }
-      if (best % kWarp == lane) {  // its owner writes, having written p[best] itself
-        taken |= 1U << (best / kWarp);
-        ids[row * k + slot] = best;
-        weights[row * k + slot] = p[best];
-      }
-      chosen_sum += __shfl_sync(kAllLanes, best % kWarp == lane ? p[best] : 0.0F, best % kWarp);
+// One row's scores, worked out anew each time they are asked for. `sum` scales them to sum 1.
+struct RowScores {
+  const float* logits;
+  bool sigmoid;
+  float largest, all, sum;
+
+  __device__ RowScores(const float* row, int experts, bool is_sigmoid, int lane) : logits(row), sigmoid(is_sigmoid) {
+    float most = -INFINITY;
+    for (int e = lane; e < experts; e += kWarp) most = fmaxf(most, logits[e]);
+    largest = warp_max(most);
+    float part = 0.0F;
+    for (int e = lane; e < experts; e += kWarp) part += expf(logits[e] - largest);
+    all = warp_sum(part);
+    sum = 1.0F;
+    if (!sigmoid) return;
+    part = 0.0F;
+    for (int e = lane; e < experts; e += kWarp) part += (*this)(e);
+    sum = warp_sum(part) + kLeastSigmoidSum;
+  }
+  __device__ float operator()(int e) const {
+    return sigmoid ? 1.0F / (1.0F + expf(-logits[e])) : expf(logits[e] - largest) / all;
+  }
+  __device__ float log_sum_exp() const { return largest + logf(all); }
+};
+
+__device__ float or_least(float x) { return isnan(x) ? -INFINITY : x; }
+
+// The largest of value(0..n), the lowest among equals, of those that `taken` leaves: bit i of a lane is
+// element lane + 32 i. The owner marks it. Needs one that is left and allowed.
+template <class Value, class Allowed>
+__device__ int warp_best(int n, unsigned& taken, int lane, Value value, Allowed allowed) {
+  int best = n;
+  float best_value = -INFINITY;
+  for (int i = lane, bit = 0; i < n; i += kWarp, ++bit) {
+    if ((taken >> bit & 1U) || !allowed(i)) continue;
+    const float mine = or_least(value(i));
+    if (best == n || mine > best_value) {
+      best = i;
+      best_value = mine;
     }
-    if (!renormalize) continue;
-    __syncwarp();  // weights were written by their owners
-    if (lane < k) weights[row * k + lane] /= chosen_sum;
+  }
+  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) {
+    const int other = __shfl_xor_sync(kAllLanes, best, lanes);
+    const float other_value = __shfl_xor_sync(kAllLanes, best_value, lanes);
+    if (other < n && (best == n || other_value > best_value || (other_value == best_value && other < best))) {
+      best = other;
+      best_value = other_value;
+    }
+  }
+  if (best % kWarp == lane) taken |= 1U << (best / kWarp);
+  return best;
+}
+
+// One warp a row; lane i owns experts i, i + 32, ...
+__global__ void top_k_kernel(const float* logits, const float* bias, std::int32_t* ids, float* weights,
+                             std::int64_t rows, int experts, int k, bool renormalize, RouterOptions o) {
+  __shared__ unsigned group_taken[kWarpsPerBlock][kOwned];
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const bool sigmoid = o.scoring == Scoring::sigmoid, limited = o.topk_groups < o.groups;
+  const int of_group = experts / o.groups;
+  for (std::int64_t row = warp_of_grid(); row < rows; row += static_cast<std::int64_t>(gridDim.x) * kWarpsPerBlock) {
+    const RowScores score(logits + row * experts, experts, sigmoid, lane);
+    const auto biased = [&](int e) { return bias != nullptr ? score(e) + bias[e] : score(e); };
+    if (limited) {
+      const auto worth = [&](int group) {
+        float first = -INFINITY, second = -INFINITY;
+        for (int e = group * of_group; e < (group + 1) * of_group; ++e) {
+          const float value = or_least(biased(e));
+          second = value > first ? first : fmaxf(second, value);
+          first = fmaxf(first, value);
+        }
+        return sigmoid && of_group > 1 ? first + second : first;
+      };
+      __syncwarp();  // the row before may still read
+      for (int i = lane; i < kOwned; i += kWarp) group_taken[warp][i] = 0;
+      __syncwarp();
+      unsigned taken = 0;
+      for (int i = 0; i < o.topk_groups; ++i) {
+        const int group = warp_best(o.groups, taken, lane, worth, [](int) { return true; });
+        if (lane == 0) group_taken[warp][group / kWarp] |= 1U << (group % kWarp);
+      }
+      __syncwarp();
+    }
+    const auto allowed = [&](int e) {
+      const int group = e / of_group;
+      return !limited || (group_taken[warp][group / kWarp] >> (group % kWarp) & 1U) != 0;
+    };
+    unsigned taken = 0;
+    float chosen_sum = 0.0F, mine = 0.0F;  // lane i keeps the score of slot i
+    for (int slot = 0; slot < k; ++slot) {
+      const int best = warp_best(experts, taken, lane, biased, allowed);
+      const float value = score(best);
+      if (lane == slot) {
+        ids[row * k + slot] = best;
+        mine = value;
+      }
+      chosen_sum += value;
+    }
+    const float divisor = renormalize ? (sigmoid ? chosen_sum + kLeastSigmoidSum : chosen_sum) : 1.0F;
+    if (lane < k) weights[row * k + lane] = o.scale * (mine / divisor);
   }
 }
 
-// One warp a row; the formula is at logit_gradients in router_cpu.cpp, and so is the order of addition.
-__global__ void logit_gradients_kernel(float* logit_grads, const float* probabilities, const std::int32_t* all_ids,
-                                       const float* weight_grads, std::int64_t rows, int experts, int k,
-                                       bool renormalize) {
+// One warp some rows; sums in whatever order warps come.
+__global__ void loss_sums_kernel(float* sums, const float* logits, std::int64_t rows, int experts, bool sigmoid) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float mine[kOwned] = {}, squares = 0.0F;
   for (std::int64_t row = warp_of_grid(); row < rows; row += static_cast<std::int64_t>(gridDim.x) * kWarpsPerBlock) {
-    const float* p = probabilities + row * experts;
+    const RowScores score(logits + row * experts, experts, sigmoid, lane);
+    for (int e = lane, i = 0; e < experts; e += kWarp, ++i) mine[i] += score(e) / score.sum;
+    const float z = score.log_sum_exp();
+    squares += z * z;
+  }
+  for (int e = lane, i = 0; e < experts; e += kWarp, ++i) atomicAdd(&sums[e], mine[i]);
+  if (lane == 0) atomicAdd(&sums[experts], squares);
+}
+
+// One warp a row; the formula is at logit_gradients in router_cpu.cpp.
+__global__ void logit_gradients_kernel(float* logit_grads, const float* logits, const std::int32_t* all_ids,
+                                       const float* weight_grads, const float* score_grads, float z_grad,
+                                       std::int64_t rows, int experts, int k, bool renormalize, RouterOptions o) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const bool sigmoid = o.scoring == Scoring::sigmoid;
+  for (std::int64_t row = warp_of_grid(); row < rows; row += static_cast<std::int64_t>(gridDim.x) * kWarpsPerBlock) {
+    const RowScores score(logits + row * experts, experts, sigmoid, lane);
     const std::int32_t* ids = all_ids + row * k;
     const float* g = weight_grads + row * k;
     float divisor = 1.0F;
     float mean = 0.0F;
     if (renormalize) {
       divisor = 0.0F;
-      for (int slot = 0; slot < k; ++slot) divisor += p[ids[slot]];
-      for (int slot = 0; slot < k; ++slot) mean += g[slot] * (p[ids[slot]] / divisor);
+      for (int slot = 0; slot < k; ++slot) divisor += score(ids[slot]);
+      if (sigmoid) divisor += kLeastSigmoidSum;
+      for (int slot = 0; slot < k; ++slot) mean += o.scale * g[slot] * (score(ids[slot]) / divisor);
     }
     float dot = 0.0F;
-    for (int slot = 0; slot < k; ++slot) dot += (g[slot] - mean) / divisor * p[ids[slot]];
+    for (int slot = 0; slot < k; ++slot) dot += (o.scale * g[slot] - mean) / divisor * score(ids[slot]);
+    float wanted = 0.0F;
+    if (score_grads != nullptr) {
+      for (int e = lane; e < experts; e += kWarp) wanted += score_grads[e] * (score(e) / score.sum);
+      wanted = warp_sum(wanted);
+    }
+    const float z = z_grad != 0.0F ? score.log_sum_exp() : 0.0F;
     for (int e = lane; e < experts; e += kWarp) {
       float gradient = 0.0F;
       for (int slot = 0; slot < k; ++slot) {
-        if (ids[slot] == e) gradient = (g[slot] - mean) / divisor;
+        if (ids[slot] == e) gradient = (o.scale * g[slot] - mean) / divisor;
       }
-      logit_grads[row * experts + e] = p[e] * (gradient - dot);
+      if (score_grads != nullptr) gradient += (score_grads[e] - wanted) / score.sum;
+      const float s = score(e);
+      float out = sigmoid ? gradient * (s * (1.0F - s)) : s * (gradient - dot);
+      if (z_grad != 0.0F) out += z_grad * z * expf(score.logits[e] - z);
+      logit_grads[row * experts + e] = out;
     }
   }
 }
@@ -179,17 +260,24 @@ void router_gpu(const Router& op, GpuStream stream) {
   const auto* weight = static_cast<const float*>(op.weight);
   with_gpu_element(op.dtype, [&]<class T>(T) {
     product<T, float, float>("router logits", {static_cast<const T*>(op.tokens), op.hidden, 1}, {weight, 1, op.hidden},
-                             op.probabilities, op.rows, op.experts, op.hidden, 1.0F, false, stream);
+                             op.logits, op.rows, op.experts, op.hidden, 1.0F, false, stream);
   });
-  launch("router top-k", softmax_top_k_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock, 0, stream,
-         op.probabilities, op.ids, op.weights, op.rows, op.experts, op.k, op.renormalize);
+  launch("router top-k", top_k_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock, 0, stream,
+         static_cast<const float*>(op.logits), op.bias, op.ids, op.weights, op.rows, op.experts, op.k, op.renormalize,
+         op.options);
+  if (op.loss_sums == nullptr) return;
+  TOPOMOE_CUDA_TRY("router losses",
+                   cudaMemsetAsync(op.loss_sums, 0, sizeof(float) * static_cast<std::size_t>(op.experts + 1), stream));
+  launch("router losses", loss_sums_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock, 0, stream,
+         op.loss_sums, static_cast<const float*>(op.logits), op.rows, op.experts,
+         op.options.scoring == Scoring::sigmoid);
 }
 
 void router_backward_gpu(const RouterBackward& op, GpuStream stream) {
   check(op);
   launch("router logit gradients", logit_gradients_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock,
-         0, stream, op.logit_grads, op.probabilities, op.ids, op.weight_grads, op.rows, op.experts, op.k,
-         op.renormalize);
+         0, stream, op.logit_grads, op.logits, op.ids, op.weight_grads, op.score_grads, op.z_grad, op.rows, op.experts,
+         op.k, op.renormalize, op.options);
   const float* grads = op.logit_grads;
   with_gpu_element(op.dtype, [&]<class T>(T) {
     if (op.token_grads != nullptr) {

@@ -38,6 +38,11 @@ ScheduleRequest request_for(const Layout& l, const Algorithm& a) {
       a.backward.pieces};
 }
 
+SharedPart shared_part(const Model& m, int kind) {
+  if (moe_kind(m, kind).shared_ffn == 0) return SharedPart::none;
+  return m.shared_gate == SharedGate::none ? SharedPart::added : SharedPart::mixed;
+}
+
 std::vector<Algorithm> list_algorithms(const RankGroups& groups, const AlgorithmOptions& options) {
   const Layout& layout = groups.layout();
   std::vector<Algorithm> out;

@@ -59,6 +59,7 @@ class ScheduleCache {
 // Splits and transports that apply to the layout, each at n = 1.
 std::vector<Algorithm> list_algorithms(const RankGroups& groups, const AlgorithmOptions& options);
 ScheduleRequest request_for(const Layout& layout, const Algorithm& a);
+SharedPart shared_part(const Model& model, int kind);
 // Tokens that a rank sends into the exchange, of those that its TP group holds.
 double injected(const Layout& layout, TokenSplit split, double tokens_of_tp_group);
 // Fills in the times.

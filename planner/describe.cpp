@@ -18,14 +18,31 @@ void add_loads(std::vector<LinkClassLoad>& all, const std::vector<LinkClassLoad>
   }
 }
 
+// The shared expert's steps are carried for whoever executes the schedule. Their time is in the dense parts
+// (layer_costs): here they take none, and end with what they wait for.
+PredictedPass carried(PredictedPass pass, const std::vector<Step>& steps) {
+  std::vector<PredictedStep> all;
+  auto next = pass.steps.begin();
+  for (const Step& step : steps) {
+    if (!step.beside) {
+      all.push_back(std::move(*next++));
+      continue;
+    }
+    PredictedStep& p = all.emplace_back(PredictedStep{.name = step.name, .bottleneck = "in the dense parts"});
+    for (const int before : step.after) p.end_us = std::max(p.end_us, all[static_cast<std::size_t>(before)].end_us);
+    p.begin_us = p.end_us;
+  }
+  pass.steps = std::move(all);
+  return pass;
+}
+
 PlannedKind describe_kind(Search& s, const Candidate& c, int kind) {
   const std::size_t later = static_cast<std::size_t>(kind) - 1;
   LayerPrices& prices = kind == 0 ? s.prices : s.later_prices[later];
   PlannedKind p;
-  const int experts = moe_kind(s.request.model, kind).experts;
-  for (int i = 0; i < c.layout.ep; ++i)
-    p.expert_owners.resize(static_cast<std::size_t>(part_begin(experts, c.layout.ep, i + 1)), i);
-  p.schedule = prices.schedule(c.layout, kind == 0 ? c.algorithm : c.later[later]);
+  p.expert_owners = even_blocks(moe_kind(s.request.model, kind).experts, c.layout.ep);
+  const Algorithm& algorithm = kind == 0 ? c.algorithm : c.later[later];
+  p.schedule = prices.schedule(c.layout, algorithm);
   const RankGroups groups(c.layout, s.gpus_per_node());
   LayerPricer pricer(s.traffic, s.machine, groups, prices.widths(c.layout), kind == 0 ? s.odds : s.later_odds[later],
                      s.tokens(c.job, c.layout));
@@ -37,9 +54,17 @@ PlannedKind describe_kind(Search& s, const Candidate& c, int kind) {
   };
   p.forward = priced(false);
   add_loads(p.loads, pricer.last_loads());
-  if (!s.options.train) return p;
-  p.backward = priced(true);
-  add_loads(p.loads, pricer.last_loads());
+  if (s.options.train) {
+    p.backward = priced(true);
+    add_loads(p.loads, pricer.last_loads());
+  }
+  if (const SharedPart shared = shared_part(s.request.model, kind); shared != SharedPart::none) {
+    ScheduleRequest request = request_for(c.layout, algorithm);
+    request.shared = shared;
+    p.schedule = build_schedule(algorithm.transport, request);
+    p.forward = carried(std::move(p.forward), p.schedule.forward);
+    if (s.options.train) p.backward = carried(std::move(p.backward), p.schedule.backward);
+  }
   return p;
 }
 

@@ -153,7 +153,11 @@ double RoutingOdds::reached_skewed(int first, int end) const {
 }
 
 ExpectedCounts::ExpectedCounts(const RankGroups& groups, const RoutingOdds& odds, double held, double injected)
-    : groups_(groups), odds_(odds), held_(held), injected_(injected) {
+    : CountSource({odds.experts(), groups.size(Role::ep)}),
+      groups_(groups),
+      odds_(odds),
+      held_(held),
+      injected_(injected) {
   for (int i = 0; i < groups.size(Role::ep); ++i) {
     const auto [first, end] = experts_of(i);
     share_.push_back(odds.chosen(first, end) / odds.top_k());
@@ -177,9 +181,8 @@ bool ExpectedCounts::alike() const {
 }
 
 std::pair<int, int> ExpectedCounts::experts_of(int place) const {
-  const int parts = groups_.size(Role::ep);
-  return {static_cast<int>(part_begin(experts(), parts, place)),
-          static_cast<int>(part_begin(experts(), parts, place + 1))};
+  const auto held = placement().held_by(place);
+  return {held.front(), held.back() + 1};
 }
 
 std::pair<int, int> ExpectedCounts::experts_on_node(int rank) const {

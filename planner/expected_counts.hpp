@@ -52,10 +52,9 @@ class RoutingOdds {
 
 class ExpectedCounts final : public CountSource {
  public:
-  // held: tokens a rank holds; injected: tokens it sends into the exchange. Keeps references.
+  // held: tokens a rank holds; injected: tokens it sends into the exchange. Experts lie in even blocks. Keeps references.
   ExpectedCounts(const RankGroups& groups, const RoutingOdds& odds, double held, double injected);
   double count(Symbol symbol, int chunk, int source, int index) const override;
-  int experts() const override { return odds_.experts(); }
 
   // Share of all pairs that go to the experts of a place in the EP group.
   double share(int ep_index) const { return share_[static_cast<std::size_t>(ep_index)]; }

@@ -86,6 +86,15 @@ class Config {
   int integer_or(const char* key, int low, int high, int otherwise) const {
     return find(key) != nullptr ? integer(key, low, high) : otherwise;
   }
+  double number(const char* key, double low, double high) const {
+    const ordered_json& value = at(key);
+    if (!value.is_number()) throw InvalidInput(field(key), preview(value), "must be a number");
+    const double number = value.get<double>();
+    if (!(number >= low && number <= high))
+      throw InvalidInput(field(key), preview(value),
+                         "must lie in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
+    return number;
+  }
   bool boolean(const char* key) const {
     const ordered_json& value = at(key);
     if (!value.is_boolean()) throw InvalidInput(field(key), preview(value), "must be true or false");
@@ -239,6 +248,8 @@ Model read_family(const Config& in, const Family& family, const std::string& whe
     m.router_groups = in.integer("n_group", 1, kMaxExperts);
     m.router_topk_groups = in.integer("topk_group", 1, kMaxExperts);
   }
+  // Older files of other families lack it, and mean 1.
+  if (in.find("routed_scaling_factor") != nullptr) m.routed_scaling = in.number("routed_scaling_factor", 0, 1e6);
   m.quantized_weight_bytes = read_quantized_bytes(in, where);
   check(m, where);
   return m;

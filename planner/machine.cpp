@@ -52,6 +52,13 @@ Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibr
   known.sms = m.sms;
   m.compute = std::make_shared<const ComputeModel>(known, dtype, calibrations);
   m.collectives = std::make_shared<const CollectiveModel>(topology, calibrations);
+  for (const Calibration& c : calibrations)  // the last given wins
+    for (const CalibrationCurve& curve : c.curves) {
+      if (curve.operation != "copy" || curve.size_unit != "bytes" || c.machine.gpu.name != gpu.name) continue;
+      std::vector<SizeCurve::Knot> knots;
+      for (const CalibrationKnot& k : curve.knots) knots.push_back({k.size, k.time_us * 1e-6});
+      m.copies = std::make_shared<const SizeCurve>(std::move(knots), c.name);
+    }
   m.plane = machine_figures(topology).interconnect == "nvswitch";
   const Estimate gemm = m.compute->gemm(4096, 4096, 4096);
   m.efficiency.compute_error = error_of(gemm);

@@ -64,6 +64,8 @@ struct Machine {
   std::shared_ptr<const CollectiveModel> collectives;
   static constexpr const char* kCompute = "compute and memory of a GPU";  // in sources
   std::vector<RateSource> sources;
+  // Bytes read and written by a kernel that moves rows, where this very GPU was measured at it; may be null.
+  std::shared_ptr<const SizeCurve> copies;
   bool plane = false;  // all GPUs of a node on one switch: which of them take part does not matter
   // Of a cluster with degraded links: the fastest link of each class.
   std::map<std::string, double> meant_GBps;

@@ -38,10 +38,12 @@ struct LayerWidths {
 
 // What of a pass does not depend on layout and tokens: worked out once a schedule, since a search prices it on many.
 struct PassShape {
-  std::vector<std::uint64_t> keys;  // steps of equal keys cost the same
-  FlowOrder order;                  // by lane, and by what each waits for
+  std::vector<std::uint64_t> keys;   // steps of equal keys cost the same
+  FlowOrder order;                   // by lane, and by what each waits for
+  std::vector<std::uint8_t> chosen;  // one a step; empty: all
 };
-PassShape pass_shape(const Schedule& schedule, bool backward);
+// Steps that are not chosen (planner/plan/schedule_part.hpp) take no time.
+PassShape pass_shape(const Schedule& schedule, bool backward, std::vector<std::uint8_t> chosen = {});
 
 // Numbers of chunks that a search tries; lane_bound holds for these.
 inline constexpr int kChunkCounts[] = {1, 2, 3, 4, 6, 8, 12, 16};
@@ -52,7 +54,7 @@ class LayerPricer {
   LayerPricer(TrafficModel& traffic, const Machine& machine, const RankGroups& groups, const LayerWidths& widths,
               const RoutingOdds& odds, double tokens_of_tp_group);
 
-  PredictedPass price(const Schedule& schedule, bool backward);
+  PredictedPass price(const Schedule& schedule, bool backward, std::vector<std::uint8_t> chosen = {});
   // The same without words, for a search.
   struct Times {
     double time_s = 0, bound_s = 0;
@@ -128,6 +130,7 @@ class LayerPricer {
   std::unordered_map<std::uint64_t, double> rows_;         // by view, for all chunks
   std::unordered_map<std::uint64_t, GroupLoad> loads_of_;  // by view and group, where pairs differ
   std::unordered_map<std::uint64_t, Cost> costs_, bounding_costs_;
+  const Cost nothing_;
   std::vector<const Cost*> running_;  // of the steps of the pass at hand
   std::vector<FlowView> flows_;
   std::vector<double> capacity_, bound_;

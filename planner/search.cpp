@@ -98,14 +98,18 @@ MemoryBreakdown Search::memory(const Candidate& c) {
     const std::size_t later = static_cast<std::size_t>(kind) - 1;
     LayerPrices& of_kind = kind == 0 ? prices : later_prices[later];
     const MoeKind k = moe_kind(request.model, kind);
-    std::vector<int> owners;
-    for (int i = 0; i < c.layout.ep; ++i)
-      owners.resize(static_cast<std::size_t>(part_begin(k.experts, c.layout.ep, i + 1)), i);
+    const ExpertPlacement placement(k.experts, c.layout.ep, even_blocks(k.experts, c.layout.ep));
     const LayerWidths w = of_kind.widths(c.layout);
+    const Algorithm& algorithm = kind == 0 ? c.algorithm : c.later[later];
+    ScheduleRequest whole = request_for(c.layout, algorithm);
+    whole.shared = shared_part(request.model, kind);
     const LayerBytes bytes = layer_bytes(
-        of_kind.schedule(c.layout, kind == 0 ? c.algorithm : c.later[later]), groups,
-        {w.hidden, w.ffn_shard, w.top_k, w.experts, w.element_bytes},
-        {tokens(c.job, c.layout), routed_skew(expert_popularity(request.routing, k.experts), owners, k.top_k)});
+        whole.shared == SharedPart::none ? of_kind.schedule(c.layout, algorithm)
+                                         : build_schedule(algorithm.transport, whole),
+        groups,
+        {w.hidden, w.ffn_shard, w.top_k, w.experts, w.element_bytes, static_cast<double>(k.shared_ffn) / c.layout.tp},
+        placement,
+        {tokens(c.job, c.layout), routed_skew(expert_popularity(request.routing, k.experts), placement, k.top_k)});
     most = std::max(most, options.train ? bytes.pass() : bytes.forward);
   }
   out.dispatch_buffers = Bytes{static_cast<double>(most)};

@@ -8,6 +8,7 @@
 #include "runtime/drawn_traffic.hpp"
 #include "runtime/executor.hpp"
 #include "runtime/host_exchange.hpp"
+#include "runtime/settle.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -32,15 +33,19 @@ std::vector<std::int32_t> injected_ids(const ExchangeBench& b, const Schedule& s
   return {at(index), at(index + 1)};
 }
 
-// The steps that tell ranks how much they get, and build the maps of what lies between two hops: all of the way out
-// but routing, and but whatever moves tokens.
-std::vector<std::uint8_t> preparation(const Schedule& s, const std::vector<std::uint8_t>& exchange) {
+bool holds_tokens(const Schedule& s, int buffer) {
+  return s.buffers[static_cast<Index>(buffer)].columns == Columns::hidden;
+}
+
+// The steps that tell ranks how much they get, and what goes beside tokens: all of the way out but routing, and but
+// whatever moves tokens.
+std::vector<std::uint8_t> preparation(const Schedule& s) {
   auto out = steps_of(s, Part::dispatch);
   for (Index i = 0; i < out.size(); ++i) {
     const Step& step = s.forward[i];
     bool moves_tokens = false;
-    for (const View& v : step.out) moves_tokens |= s.buffers[static_cast<Index>(v.buffer)].columns == Columns::hidden;
-    if (exchange[i] != 0 || step.kind == StepKind::route || moves_tokens) out[i] = 0;
+    for (const View& v : step.out) moves_tokens |= holds_tokens(s, v.buffer);
+    if (step.kind == StepKind::route || moves_tokens) out[i] = 0;
   }
   return out;
 }
@@ -50,7 +55,8 @@ class Contestant {
  public:
   Contestant(const Schedule& schedule, const ExchangeBench& b, const RankGroups& groups, const GroupChannels& channels,
              Communicator& communicator, Device& device)
-      : context_{schedule, groups, b.shape, channels, communicator, device, kDeadline, communicator.rank()},
+      : placement_(b.shape.experts, groups.layout().ep, b.shape.expert_owners),
+        context_{schedule, groups, b.shape, placement_, channels, communicator, device, kDeadline, communicator.rank()},
         pass_(context_),
         exchange_(steps_of(schedule, Part::exchange)) {
     bool meets_others = false;
@@ -63,30 +69,28 @@ class Contestant {
       for (const int member : groups.members(Role::tp, rank)) pass_.counts.set_held(member, b.tokens);
     else
       pass_.counts.set_held(rank, b.tokens);
-    const auto ids = injected_ids(b, schedule, groups, rank);
+    auto ids = injected_ids(b, schedule, groups, rank);
+    std::vector<std::int64_t> used;
+    settle(ids, b.shape, placement_, used);
     pass_.counts.set_routing(ids, b.shape.top_k);
     const auto route = std::find_if(schedule.forward.begin(), schedule.forward.end(),
                                     [](const Step& s) { return s.kind == StepKind::route; });
     TOPOMOE_ASSERT(route != schedule.forward.end());
-    // What the router would have written: ids, weights, probabilities.
-    for (const View& v : route->out) {
-      DeviceMemory& memory = routed_.emplace_back(device.allocate(bytes_of(v.buffer)));
-      device.zero(Lane::compute, memory.get(), bytes_of(v.buffer));
-      pass_.bound[root_of(schedule, v.buffer)] = memory.get();
-    }
-    device.to_device(Lane::compute, routed_.front().get(), ids.data(), ids.size() * sizeof(std::int32_t));
-    run(preparation(schedule, exchange_));
+    // What the router would have written: ids, weights, logits.
+    for (const View& v : route->out) own(v.buffer);
+    device.to_device(Lane::compute, pass_.bound[root_of(schedule, route->out[0].buffer)], ids.data(),
+                     ids.size() * sizeof(std::int32_t));
+    // Once to know how many rows there are of what goes beside tokens, and once more into memory that stays.
+    run(preparation(schedule));
+    for (const int buffer : touched())
+      if (!holds_tokens(schedule, buffer) && pass_.bound.count(buffer) == 0) own(buffer);
+    run(preparation(schedule));
   }
 
-  // Buffers that the exchange reads or writes, each of them once.
+  // Buffers of tokens that the exchange reads or writes, each of them once.
   std::vector<int> buffers() const {
-    std::vector<int> out;
-    for (Index i = 0; i < exchange_.size(); ++i)
-      if (exchange_[i] != 0)
-        for (const auto* views : {&context_.schedule.forward[i].in, &context_.schedule.forward[i].out})
-          for (const View& v : *views) out.push_back(root_of(context_.schedule, v.buffer));
-    std::sort(out.begin(), out.end());
-    out.erase(std::unique(out.begin(), out.end()), out.end());
+    std::vector<int> out = touched();
+    std::erase_if(out, [&](int b) { return !holds_tokens(context_.schedule, b); });
     return out;
   }
   Index memory_bytes() const {
@@ -104,13 +108,28 @@ class Contestant {
 
  private:
   static Index padded(Index bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+  std::vector<int> touched() const {
+    std::vector<int> out;
+    for (Index i = 0; i < exchange_.size(); ++i)
+      if (exchange_[i] != 0)
+        for (const auto* views : {&context_.schedule.forward[i].in, &context_.schedule.forward[i].out})
+          for (const View& v : *views) out.push_back(root_of(context_.schedule, v.buffer));
+    std::sort(out.begin(), out.end());
+    out.erase(std::unique(out.begin(), out.end()), out.end());
+    return out;
+  }
+  void own(int buffer) {
+    DeviceMemory& memory = own_.emplace_back(context_.device.allocate(bytes_of(buffer)));
+    context_.device.zero(Lane::compute, memory.get(), bytes_of(buffer));
+    pass_.bound[root_of(context_.schedule, buffer)] = memory.get();
+  }
   Index bytes_of(int buffer) const {
     const Schedule& s = context_.schedule;
     const int root = root_of(s, buffer), me = context_.rank;
     View all;
     all.buffer = root;
     const double rows = resolve(s, all, context_.groups, pass_.counts, me, me).rows;
-    const RowWidths widths = row_widths(context_.shape, context_.groups.layout().etp);
+    const RowWidths widths = row_widths(context_.shape, context_.groups.layout().etp, context_.groups.layout().tp);
     return std::max<Index>(1, static_cast<Index>(rows * row_bytes(s.buffers[static_cast<Index>(root)], widths)));
   }
   void run(const std::vector<std::uint8_t>& part) {
@@ -118,24 +137,26 @@ class Contestant {
     pass_.layer->settle();
   }
 
+  ExpertPlacement placement_;
   ExecutorContext context_;
   PassState pass_;
   LayerWeights weights_;
   std::vector<std::uint8_t> exchange_;
-  std::vector<DeviceMemory> routed_;
+  std::vector<DeviceMemory> own_;
 };
 
 // What the schedule's own sizes say of the rows that were drawn, all ranks.
 void predict(ExchangeRow& row, const Schedule& schedule, const ExchangeBench& b, const RankGroups& groups) {
   const DrawnCounts counts(
-      schedule, groups, b.shape.experts, b.shape.top_k, [&](int) { return b.tokens; },
+      schedule, groups, b.shape, [&](int) { return b.tokens; },
       [&](int rank) { return injected_ids(b, schedule, groups, rank); });
   const auto part = steps_of(schedule, Part::exchange);
   std::vector<Step> steps;
   for (Index i = 0; i < part.size(); ++i)
     if (part[i] != 0) steps.push_back(schedule.forward[i]);
   std::vector<double> out(static_cast<Index>(row.hosts)), in(out);
-  each_transfer(schedule, steps, groups, b.shape, counts, [&](const Step&, int rank, int peer, double bytes) {
+  each_transfer(schedule, steps, groups, b.shape, counts, [&](const Step& step, int rank, int peer, double bytes) {
+    if (step.metadata) return;
     const int from = rank / b.ranks_per_host, to = peer / b.ranks_per_host;
     (from == to ? row.intra_bytes : row.inter_bytes) += bytes;
     if (from != to) out[static_cast<Index>(from)] += bytes, in[static_cast<Index>(to)] += bytes;
@@ -178,7 +199,7 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
     for (Index i = 0; i < count; ++i) {
       if (round == 0) counting.reset();
       device.synchronize();
-      counting.barrier();
+      host.line_up(b.ranks_per_host);
       const auto begin = Clock::now();
       if (i < contestants.size())
         contestants[i]->exchange();
@@ -188,11 +209,14 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
       if (round < 0) continue;
       mine[i * static_cast<Index>(b.repeat) + static_cast<Index>(round)] = us;
       if (round > 0) continue;
-      double inter = 0, intra = 0;
-      for (int peer = 0; peer < world; ++peer)
-        (peer / b.ranks_per_host == me / b.ranks_per_host ? intra : inter) +=
-            counting.sent()[static_cast<Index>(peer)].payload_bytes;
-      sent.insert(sent.end(), {inter, intra});
+      double inter = 0, intra = 0, messages = 0;
+      for (int peer = 0; peer < world; ++peer) {
+        const Traffic& t = counting.sent()[static_cast<Index>(peer)];
+        const bool inside = peer / b.ranks_per_host == me / b.ranks_per_host;
+        (inside ? intra : inter) += t.payload_bytes;
+        if (!inside) messages += static_cast<double>(t.messages);
+      }
+      sent.insert(sent.end(), {inter, intra, messages});
     }
   counting.barrier();
 
@@ -207,18 +231,19 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
     row.bytes_per_rank =
         static_cast<double>(b.tokens * b.shape.top_k * b.shape.hidden) * static_cast<double>(size_of(b.shape.dtype));
     row.times_us.assign(static_cast<Index>(b.repeat), 0.0);
-    double inter = 0, intra = 0;
+    double inter = 0, intra = 0, messages = 0;
     for (const auto& one : all) {
       for (Index r = 0; r < row.times_us.size(); ++r)
         row.times_us[r] = std::max(row.times_us[r], one[i * row.times_us.size() + r]);
-      const Index at = count * row.times_us.size() + 2 * i;
-      inter += one[at], intra += one[at + 1];
+      const Index at = count * row.times_us.size() + 3 * i;
+      inter += one[at], intra += one[at + 1], messages += one[at + 2];
     }
     if (i < schedules.size()) {
       const Schedule& s = schedules[i];
       row.algorithm = s.split + " " + s.transport, row.chunks = s.chunks;
       predict(row, s, b, groups);
       row.bytes_agree = inter == row.inter_bytes && intra == row.intra_bytes;
+      row.inter_messages = messages;
     } else {
       const Rival& rival = rivals[i - schedules.size()];
       row.algorithm = rival.algorithm, row.chunks = rival.chunks;

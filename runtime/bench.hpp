@@ -1,10 +1,12 @@
-// Times the exchange of schedules: payload on its way from packed rows to the ranks of its experts (Part::exchange),
-// of one drawn routing, on any communicator. Schedules are interleaved round by round, so that what the machine does
-// meanwhile meets all of them alike.
+// Times the exchange of schedules: rows on their way from packed to the ranks of their experts, with the ids and
+// weights that a way needs underway (Part::exchange), of one drawn routing, on any communicator. Schedules are
+// interleaved round by round, so that what the machine does meanwhile meets all of them alike.
 //
-// A repetition begins with a barrier; its time is the slowest rank's, by that rank's own clock. Counts are exchanged,
-// and memory is allocated and touched, once before. The bound is what the busiest host's NIC must carry of the rows
-// that were drawn; a host has one, at one rate both ways. Ignored: routing, packing, experts, and the way back.
+// A repetition begins with a barrier, with one message a host each way, so that a network on which messages are dear
+// does not send ranks off one after the other; its time is the slowest rank's, by that rank's own clock. Counts are
+// exchanged, and memory is allocated and touched, once before. The bound is what the busiest host's NIC must carry of
+// the rows that were drawn; a host has one, at one rate both ways. Ignored: routing, packing, experts, and the way
+// back.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +41,12 @@ struct ExchangeRow {
   std::vector<double> times_us;             // one a repetition
   double inter_bytes = 0, intra_bytes = 0;  // payload of all ranks together, between hosts and inside: as drawn
   double nic_bytes = 0;                     // of it, through the busiest NIC in its busier direction
-  std::optional<bool> bytes_agree;  // what was handed to the transport is what was drawn; nobody counts a rival's
+  std::optional<bool> bytes_agree;       // what was handed to the transport is what was drawn; nobody counts a rival's
+  std::optional<double> inter_messages;  // of all ranks, ids and weights too
   std::optional<double> bound_us;
+  // By whoever plans for this cluster: what it takes, and whether it is what the planner would take.
+  std::optional<double> predicted_us;
+  std::optional<bool> picked;
 };
 
 // A sequence of somebody else's, timed in the same rounds: collective, and every round the same bytes of all ranks.

@@ -27,7 +27,9 @@ std::string rows_json(const std::vector<ExchangeRow>& rows) {
                              {"inter_bytes", r.inter_bytes},
                              {"intra_bytes", r.intra_bytes}};
     j["bound_us"] = r.bound_us ? nlohmann::ordered_json(*r.bound_us) : nlohmann::ordered_json();
-    j["predicted_us"] = nullptr;
+    j["predicted_us"] = r.predicted_us ? nlohmann::ordered_json(*r.predicted_us) : nlohmann::ordered_json();
+    j["picked"] = r.picked ? nlohmann::ordered_json(*r.picked) : nlohmann::ordered_json();
+    j["inter_messages"] = r.inter_messages ? nlohmann::ordered_json(*r.inter_messages) : nlohmann::ordered_json();
     out += (&r == rows.data() ? "\n " : ",\n ") + j.dump();
   }
   return out + "\n]\n";

@@ -5,7 +5,7 @@
 
 namespace topomoe {
 
-void BlackBox::wait_begins(std::string_view step, std::span<const int> peers, double bytes) noexcept {
+void BlackBox::wait_begins(std::string_view step, std::span<const int> peers, double bytes, TimePoint until) noexcept {
   const unsigned next = 1 - current_.load(std::memory_order_relaxed);
   Wait& w = entries_[next];
   w.count = static_cast<int>(peers.size());
@@ -15,6 +15,7 @@ void BlackBox::wait_begins(std::string_view step, std::span<const int> peers, do
   std::copy_n(step.begin(), length, w.step.begin());
   w.step[length] = 0;
   current_.store(next, std::memory_order_release);
+  until_.store(until.time_since_epoch().count(), std::memory_order_release);
 }
 
 void BlackBox::wait_ends() noexcept { wait_begins("", {}, 0); }

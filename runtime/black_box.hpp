@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <span>
 #include <string_view>
@@ -30,10 +31,15 @@ struct Wait {
 
 class BlackBox {
  public:
-  void wait_begins(std::string_view step, std::span<const int> peers, double bytes) noexcept;
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  // `until`: when the wait gives up, if it still can: a transport may be stuck.
+  void wait_begins(std::string_view step, std::span<const int> peers, double bytes,
+                   TimePoint until = TimePoint::max()) noexcept;
   void wait_ends() noexcept;
-  // Async-signal-safe.
+  // Async-signal-safe, both.
   Wait read() const noexcept;
+  TimePoint until() const noexcept { return TimePoint(TimePoint::duration(until_)); }
 
   std::atomic<int> rank{-1};
   std::atomic<Distress*> distress{nullptr};  // asks the other ranks; null where there is no such channel
@@ -41,6 +47,7 @@ class BlackBox {
  private:
   std::array<Wait, 2> entries_{};
   std::atomic<unsigned> current_{0};
+  std::atomic<TimePoint::rep> until_{TimePoint::max().time_since_epoch().count()};
 };
 
 // "topomoe: rank 2, peers 1 3, culprit 3, step dispatch, 4096 bytes: why\n" into `line`, cut to fit; its length.

@@ -11,10 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "planner/plan/schedule_part.hpp"
 #include "runtime/c_api.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/communicator_mpi.hpp"
-#include "runtime/device_cpu.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/moe_layer.hpp"
 #include "topomoe/plan.hpp"
@@ -42,7 +40,10 @@ const topomoe::Schedule& schedule_of(const topomoe::Plan& plan, int kind) {
 
 topomoe::LayerShape shape_of(const topomoe::Plan& plan, int kind) {
   const topomoe::MoeKind k = topomoe::moe_kind(plan.model, kind);
-  return {plan.model.hidden, k.expert_ffn, k.experts, k.top_k, plan.model.renormalize, plan.job.dtype};
+  const topomoe::ExpertOwners& owners =
+      kind == 0 ? plan.expert_owners : plan.later_kinds[static_cast<std::size_t>(kind) - 1].expert_owners;
+  return {plan.model.hidden,      k.expert_ffn,   k.experts, k.top_k,
+          plan.model.renormalize, plan.job.dtype, owners,    plan.job.capacity_factor};
 }
 
 void require_rows(const void* tensor, std::int64_t rows, const char* name) {
@@ -106,7 +107,6 @@ std::string unlike(const topomoe::Plan& plan, int kind) {
   if (plan.model.scoring == topomoe::Scoring::sigmoid) return "sigmoid scoring";
   if (plan.model.router_groups > 1) return "group-limited routing";
   if (!plan.model.gated_ffn) return "experts without a gate";
-  if (plan.job.capacity_factor > 0) return "a capacity factor";
   return {};
 }
 
@@ -188,53 +188,6 @@ topomoe_status topomoe_plan_get_info(const topomoe_plan* plan, int32_t kind, top
   });
 }
 
-topomoe_status topomoe_inproc_world(int32_t size, topomoe_communicator** communicators) {
-  return guarded([&] {
-    require(communicators, "communicators");
-    if (size < 1) throw InvalidInput("size", std::to_string(size), "at least 1 rank");
-    std::vector<std::unique_ptr<topomoe_communicator>> made;
-    for (auto& rank : topomoe::make_inproc_world(size))
-      made.push_back(std::make_unique<topomoe_communicator>(topomoe_communicator{std::move(rank)}));
-    for (std::size_t i = 0; i < made.size(); ++i) communicators[i] = made[i].release();
-  });
-}
-
-topomoe_status topomoe_mpi_communicator(const void* mpi_comm, topomoe_communicator** communicator) {
-  return guarded([&] {
-    require(communicator, "communicator") = nullptr;
-    *communicator = new topomoe_communicator{topomoe::make_mpi_communicator(mpi_comm)};
-  });
-}
-
-topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicator, int32_t* rank, int32_t* size) {
-  return guarded([&] {
-    const topomoe::Communicator& c = *require(communicator, "communicator").value;
-    if (rank != nullptr) *rank = c.rank();
-    if (size != nullptr) *size = c.size();
-  });
-}
-
-topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why) {
-  return guarded([&] {
-    const auto& ranks = require(communicator, "communicator").value;
-    ranks->fail({.rank = ranks->rank(),
-                 .culprit = ranks->rank(),
-                 .step = "caller",
-                 .why = why != nullptr ? why : "no reason given"});
-  });
-}
-
-void topomoe_communicator_free(topomoe_communicator* communicator) { delete communicator; }
-
-topomoe_status topomoe_cpu_device(topomoe_device** device) {
-  return guarded([&] {
-    require(device, "device") = nullptr;
-    *device = new topomoe_device{topomoe::make_cpu_device()};
-  });
-}
-
-void topomoe_device_free(topomoe_device* device) { delete device; }
-
 topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicator* communicator,
                                     topomoe_device* device, const topomoe_layer_config* config, topomoe_layer** layer) {
   return guarded([&] {
@@ -248,7 +201,8 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
     if (!more.empty() && c.accept_unlike == 0)
       throw InvalidInput("plan", p.model.name + " has " + more,
                          "they are not executed; config.accept_unlike = 1 runs the layer without");
-    topomoe::MoeLayer value(schedule, p.layout, p.topology.gpus_per_node, shape_of(p, c), *ranks, *on, deadline_of(c));
+    topomoe::MoeLayer value(topomoe::without_shared(schedule), p.layout, p.topology.gpus_per_node, shape_of(p, c),
+                            *ranks, *on, deadline_of(c));
     *layer = new topomoe_layer{std::make_shared<Layer>(Layer{ranks, on, std::move(value)})};
   });
 }

@@ -36,8 +36,8 @@ topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_commu
     if (c.ffn != 0) throw InvalidInput("config.ffn", std::to_string(c.ffn), "0: the experts are the caller's");
     const topomoe::Schedule& schedule = schedule_of(p, c.kind);
     const topomoe::LayerShape s = shape_of(p, c);
-    topomoe::Dispatcher value(schedule, p.layout, p.topology.gpus_per_node, {s.hidden, s.experts, s.top_k, s.dtype},
-                              *ranks, *on, deadline_of(c));
+    topomoe::Dispatcher value(schedule, p.layout, p.topology.gpus_per_node,
+                              {s.hidden, s.experts, s.top_k, s.dtype, s.expert_owners}, *ranks, *on, deadline_of(c));
     *dispatcher = new topomoe_dispatcher{
         std::make_shared<topomoe_dispatcher::Value>(topomoe_dispatcher::Value{ranks, on, std::move(value)})};
   });

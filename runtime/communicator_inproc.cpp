@@ -31,6 +31,7 @@ struct Pending {
     int peer;
     std::size_t bytes;
     bool over = false;
+    EventPtr copied = nullptr;  // GPU memory: when the lane that copies is through
   };
   std::vector<Part> parts;
   std::size_t remaining = 0;
@@ -46,7 +47,12 @@ struct Posted {
   std::shared_ptr<Pending> pending;
   std::size_t part = 0;
   std::string step;
+  Device* device = nullptr;  // null: host memory
+  Lane lane = Lane::inter_node;
+  EventPtr ready = nullptr;  // of the owner's lane: what came before the exchange is done
 };
+
+const char* memory_of(const Posted& p) { return p.device != nullptr ? "GPU" : "host"; }
 
 struct Hub {
   explicit Hub(int size) : bells(static_cast<std::size_t>(size)), waits(bells.size()) {}
@@ -56,16 +62,18 @@ struct Hub {
   std::map<std::tuple<int, int, int>, std::deque<Posted>> sends, receives;  // by channel, source, target
   std::vector<Wait> waits;                                                  // of ranks that wait, by rank
   std::optional<Failure> failed;                                            // the first one
-  int copying = 0;  // transfers being copied right now; fail() waits for them, as buffers die after it
-  int at_barrier = 0;
+  int copying = 0;              // transfers being copied right now; fail() waits for them, as buffers die after it
+  std::deque<EventPtr> copies;  // that lanes were told to do, and may not have done
+  std::vector<unsigned char> at_barrier = std::vector<unsigned char>(waits.size());
   long barrier_round = 0;
   std::condition_variable barrier_passed, copies_done;
 
-  void finish(const Posted& p, const std::string& failure = "") {
+  void finish(const Posted& p, const EventPtr& copied, const std::string& failure) {
     Bell& bell = bells[static_cast<std::size_t>(p.owner)];
     const std::lock_guard lock(bell.mutex);
     --p.pending->remaining;
-    p.pending->parts[p.part].over = true;
+    p.pending->parts[p.part].over = copied == nullptr;
+    p.pending->parts[p.part].copied = copied;
     if (!failure.empty()) p.pending->failure = failure, p.pending->failed_peer = p.pending->parts[p.part].peer;
     bell.rung.notify_all();
   }
@@ -83,9 +91,14 @@ struct Hub {
     return find_culprit(rank, waits, blameless, queue, seen);
   }
   // What rank `rank` says of another's failure.
-  TransportError told(int rank, int peer, const std::string& step, double bytes) const {
-    return TransportError(
-        {rank, peer, failed->culprit, step, bytes, "rank " + std::to_string(failed->rank) + " failed: " + failed->why});
+  TransportError told(int rank, const std::vector<int>& peers, const std::string& step, double bytes) const {
+    return TransportError({rank, one_of(peers, failed->culprit), failed->culprit, step, bytes,
+                           "rank " + std::to_string(failed->rank) + " failed: " + failed->why});
+  }
+  // The peer to name: the culprit if it is one of them, else the first.
+  static int one_of(const std::vector<int>& peers, int culprit) {
+    if (std::find(peers.begin(), peers.end(), culprit) != peers.end()) return culprit;
+    return peers.empty() ? -1 : peers[0];
   }
 
   // Queues the transfer, or completes it with its counterpart if that is already here.
@@ -106,20 +119,35 @@ struct Hub {
     const Posted& send = is_send ? mine : other;
     const Posted& receive = is_send ? other : mine;
     std::string failure;
-    if (send.bytes != receive.bytes) {
+    EventPtr copied;
+    if ((send.device == nullptr) != (receive.device == nullptr)) {
+      failure = "rank " + std::to_string(send.owner) + " sends " + memory_of(send) + " memory (" + send.step +
+                "), rank " + std::to_string(receive.owner) + " expects it in " + memory_of(receive) + " memory (" +
+                receive.step + ")";
+    } else if (send.bytes != receive.bytes) {
       failure = "rank " + std::to_string(send.owner) + " sends " + std::to_string(send.bytes) + " bytes (" + send.step +
                 "), rank " + std::to_string(receive.owner) + " expects " + std::to_string(receive.bytes) + " (" +
                 receive.step + ")";
-    } else {
+    } else if (mine.device == nullptr) {
       std::memcpy(receive.target, send.source, send.bytes);
+    } else {
+      try {
+        mine.device->wait(mine.lane, other.ready, Clock::now());
+        mine.device->copy(mine.lane, receive.target, send.source, send.bytes);
+        copied = mine.device->record(mine.lane);
+      } catch (const std::exception& e) {
+        failure = "rank " + std::to_string(mine.owner) + " cannot copy: " + e.what();
+      }
     }
     {
       const std::lock_guard lock(mutex);
       --copying;
+      while (!copies.empty() && copies.front()->poll()) copies.pop_front();
+      if (copied) copies.push_back(copied);
       copies_done.notify_all();
     }
-    finish(send, failure);
-    finish(receive, failure);
+    finish(send, copied, failure);
+    finish(receive, copied, failure);
   }
 };
 
@@ -130,19 +158,22 @@ class InprocEvent final : public Event {
 
   bool poll() override {
     const std::lock_guard lock(bell().mutex);
-    return pending_->remaining == 0;
+    return over();
   }
 
   void wait(Clock::time_point deadline) override {
     std::unique_lock lock(bell().mutex);
-    while (pending_->remaining > 0) {
+    while (!over()) {
       {
         const std::lock_guard hub_lock(hub_->mutex);
         // fail() rings every bell, so that it is seen at once.
-        if (hub_->failed) throw hub_->told(rank_, only_peer(), step_, missing_bytes());
+        if (hub_->failed) throw hub_->told(rank_, missing_peers(), step_, missing_bytes());
         hub_->waits_for(rank_, missing_peers());
       }
-      if (bell().rung.wait_until(lock, deadline) == std::cv_status::timeout && pending_->remaining > 0) give_up();
+      // Nobody rings when a lane is through.
+      const auto until = pending_->remaining > 0 ? deadline : std::min(deadline, Clock::now() + kLaneLook);
+      bell().rung.wait_until(lock, until);
+      if (Clock::now() >= deadline && !over()) give_up();
     }
     {
       const std::lock_guard hub_lock(hub_->mutex);
@@ -154,16 +185,24 @@ class InprocEvent final : public Event {
   }
 
  private:
+  // A lane's copies are looked after so often. Assumed: as the other waits for GPUs.
+  static constexpr auto kLaneLook = std::chrono::microseconds(20);
+
   // All under the bell's mutex.
+  bool over() {
+    if (pending_->remaining > 0) return false;
+    for (auto& p : pending_->parts) {
+      if (p.copied && !p.copied->poll()) return false;
+      p.over = true;
+      p.copied.reset();
+    }
+    return true;
+  }
   std::vector<int> missing_peers() const {
     std::vector<int> peers;
     for (const auto& p : pending_->parts)
       if (!p.over && std::find(peers.begin(), peers.end(), p.peer) == peers.end()) peers.push_back(p.peer);
     return peers;
-  }
-  int only_peer() const {
-    const std::vector<int> peers = missing_peers();
-    return peers.size() == 1 ? peers[0] : -1;
   }
   double missing_bytes() const {
     double bytes = 0;
@@ -171,13 +210,15 @@ class InprocEvent final : public Event {
     return bytes;
   }
   [[noreturn]] void give_up() {
+    const std::vector<int> peers = missing_peers();
     std::string list;
-    for (const int p : missing_peers()) list += (list.empty() ? "" : ", ") + std::to_string(p);
+    for (const int p : peers) list += (list.empty() ? "" : ", ") + std::to_string(p);
     const std::lock_guard hub_lock(hub_->mutex);
-    if (hub_->failed) throw hub_->told(rank_, only_peer(), step_, missing_bytes());
-    throw TransportError(
-        {rank_, only_peer(), hub_->culprit_for(rank_), step_, missing_bytes(),
-         std::to_string(pending_->remaining) + " transfers still missing at the deadline, with " + list});
+    if (hub_->failed) throw hub_->told(rank_, peers, step_, missing_bytes());
+    const int culprit = hub_->culprit_for(rank_);
+    const auto missing = std::count_if(pending_->parts.begin(), pending_->parts.end(), [](auto& p) { return !p.over; });
+    throw TransportError({rank_, Hub::one_of(peers, culprit), culprit, step_, missing_bytes(),
+                          std::to_string(missing) + " transfers still missing at the deadline, with " + list});
   }
 
   Bell& bell() { return hub_->bells[static_cast<std::size_t>(rank_)]; }
@@ -189,7 +230,10 @@ class InprocEvent final : public Event {
 
 class InprocCommunicator final : public Communicator {
  public:
-  InprocCommunicator(std::shared_ptr<Hub> hub, int rank) : hub_(std::move(hub)), rank_(rank) {}
+  InprocCommunicator(std::shared_ptr<Hub> hub, int rank, std::chrono::milliseconds barrier_deadline)
+      : hub_(std::move(hub)), rank_(rank), barrier_deadline_(barrier_deadline) {}
+
+  void use(Device& device) { device_ = &device; }
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(hub_->bells.size()); }
@@ -201,9 +245,11 @@ class InprocCommunicator final : public Communicator {
 
   EventPtr exchange(ChannelId channel, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                     const ExchangeInfo& info) override {
-    if (info.memory != MemorySpace::host)
+    Device* const gpu = info.memory == MemorySpace::host ? nullptr : device_;
+    if (info.memory != MemorySpace::host && gpu == nullptr)
       throw InvalidInput("exchange " + std::string(info.step), "GPU memory",
-                         "ranks that are threads move host memory: take the cpu device");
+                         "which GPU is not known: tell the communicator by use_device()");
+    const EventPtr ready = gpu != nullptr ? gpu->record(info.lane) : nullptr;
     const auto& members = channels_.at(static_cast<std::size_t>(channel));
     auto pending = std::make_shared<Pending>();
     const auto world_rank = [&](int peer) { return members.at(static_cast<std::size_t>(peer)); };
@@ -217,11 +263,13 @@ class InprocCommunicator final : public Communicator {
     for (const auto& r : receives)
       if (r.bytes > 0)
         hub_->post({channel, world_rank(r.peer), rank_},
-                   {nullptr, r.data, r.bytes, rank_, pending, part++, std::string(info.step)}, false);
+                   {nullptr, r.data, r.bytes, rank_, pending, part++, std::string(info.step), gpu, info.lane, ready},
+                   false);
     for (const auto& s : sends)
       if (s.bytes > 0)
         hub_->post({channel, rank_, world_rank(s.peer)},
-                   {s.data, nullptr, s.bytes, rank_, pending, part++, std::string(info.step)}, true);
+                   {s.data, nullptr, s.bytes, rank_, pending, part++, std::string(info.step), gpu, info.lane, ready},
+                   true);
     return event;
   }
 
@@ -230,8 +278,9 @@ class InprocCommunicator final : public Communicator {
   void barrier() override {
     std::unique_lock lock(hub_->mutex);
     const long round = hub_->barrier_round;
-    if (++hub_->at_barrier == size()) {
-      hub_->at_barrier = 0;
+    hub_->at_barrier[static_cast<std::size_t>(rank_)] = 1;
+    if (absent().empty()) {
+      std::fill(hub_->at_barrier.begin(), hub_->at_barrier.end(), static_cast<unsigned char>(0));
       ++hub_->barrier_round;
       hub_->barrier_passed.notify_all();
       return;
@@ -240,8 +289,14 @@ class InprocCommunicator final : public Communicator {
     for (int r = 0; r < size(); ++r)
       if (r != rank_) others.push_back(r);
     hub_->waits_for(rank_, others);
-    hub_->barrier_passed.wait(lock, [&] { return hub_->barrier_round != round || hub_->failed; });
-    if (hub_->barrier_round == round) throw hub_->told(rank_, -1, "barrier", 0);
+    hub_->barrier_passed.wait_for(lock, barrier_deadline_,
+                                  [&] { return hub_->barrier_round != round || hub_->failed; });
+    if (hub_->barrier_round == round) {
+      if (hub_->failed) throw hub_->told(rank_, absent(), "barrier", 0);
+      const int culprit = hub_->culprit_for(rank_);
+      throw TransportError(
+          {rank_, Hub::one_of(absent(), culprit), culprit, "barrier", 0, "not all ranks came before the deadline"});
+    }
     hub_->waits_for(rank_, {});
   }
 
@@ -252,6 +307,7 @@ class InprocCommunicator final : public Communicator {
       hub_->barrier_passed.notify_all();
       hub_->copies_done.wait(lock, [&] { return hub_->copying == 0; });
     }
+    wait_for_lanes();
     for (Bell& bell : hub_->bells) {
       const std::lock_guard lock(bell.mutex);
       bell.rung.notify_all();
@@ -259,19 +315,50 @@ class InprocCommunicator final : public Communicator {
   }
 
  private:
+  // Of the barrier under way; under the hub's mutex.
+  std::vector<int> absent() const {
+    std::vector<int> ranks;
+    for (int r = 0; r < size(); ++r)
+      if (hub_->at_barrier[static_cast<std::size_t>(r)] == 0) ranks.push_back(r);
+    return ranks;
+  }
+
+  // Copies on GPUs use buffers that die after a failure. A GPU that hangs is not waited for for ever.
+  void wait_for_lanes() noexcept {
+    try {
+      std::unique_lock lock(hub_->mutex);
+      const auto copies = hub_->copies;
+      lock.unlock();
+      const auto end = Clock::now() + std::chrono::seconds(5);
+      for (const EventPtr& copy : copies)
+        while (!copy->poll() && Clock::now() < end) std::this_thread::sleep_for(std::chrono::microseconds(20));
+    } catch (const std::exception&) {  // the GPU is what failed
+    }
+  }
+
   std::shared_ptr<Hub> hub_;
   int rank_;
+  std::chrono::milliseconds barrier_deadline_;
+  Device* device_ = nullptr;
   std::vector<std::vector<int>> channels_;
 };
 
 }  // namespace
 
-std::vector<std::unique_ptr<Communicator>> make_inproc_world(int size) {
+std::vector<std::unique_ptr<Communicator>> make_inproc_world(int size, std::chrono::milliseconds barrier_deadline) {
   if (size < 1) throw InvalidInput("ranks", std::to_string(size), "at least 1");
   auto hub = std::make_shared<Hub>(size);
   std::vector<std::unique_ptr<Communicator>> world;
-  for (int rank = 0; rank < size; ++rank) world.push_back(std::make_unique<InprocCommunicator>(hub, rank));
+  for (int rank = 0; rank < size; ++rank)
+    world.push_back(std::make_unique<InprocCommunicator>(hub, rank, barrier_deadline));
   return world;
+}
+
+void use_device(Communicator& inproc, Device& device) {
+  auto* const ours = dynamic_cast<InprocCommunicator*>(&inproc);
+  if (ours == nullptr)
+    throw InvalidInput("communicator", "not inproc's", "only ranks that are threads are told their device afterwards");
+  ours->use(device);
 }
 
 void run_inproc(int size, const std::function<void(Communicator&)>& body) {

@@ -1,290 +1,26 @@
 #include "runtime/communicator_mpi.hpp"
 
-// Neither library's deprecated C++ bindings.
-#define OMPI_SKIP_MPICXX 1
-#define MPICH_SKIP_MPICXX 1
-#include <mpi.h>
-
 #include <algorithm>
-#include <atomic>
 #include <deque>
 #include <numeric>
 #include <optional>
-#include <random>
-#include <thread>
 #include <vector>
 
-#include "runtime/distress.hpp"
+#include "runtime/mpi_flight.hpp"
+#include "runtime/mpi_watch.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using mpi::Clock, mpi::Flight, mpi::InsideMpi, mpi::Pause, mpi::try_mpi, mpi::Watch;
 
 constexpr int kTag = 0;  // channels have communicators of their own
-
-// How long a rank that gives up waits for the others to say that they live. Assumed: ranks answer from every wait,
-// and from kernels every millisecond; what takes longer is a core that several ranks share.
-constexpr auto kPatience = std::chrono::milliseconds(500);
-// Between two looks at the mail while waiting. Assumed: next to a deadline nothing, and one system call.
-constexpr auto kLook = std::chrono::milliseconds(5);
-
-// MPI is one a process, and so is whether it can still be finalized.
-std::atomic<bool> left_behind{false};
-
-std::string text_of(int code) {
-  char text[MPI_MAX_ERROR_STRING] = {};
-  int length = 0;
-  MPI_Error_string(code, text, &length);
-  return {text, static_cast<std::size_t>(length)};
-}
-
-void try_mpi(int code, int rank, const char* what) {
-  if (code != MPI_SUCCESS) throw TransportError(rank, -1, what, 0, text_of(code));
-}
-
-// Between two polls of a wait. With more ranks than cores the peer we wait for may need this very core, so
-// yield from the start, and sleep once it is clear that the wait is no short one.
-class Pause {
- public:
-  void operator()() {
-    if (++polls_ < 2000) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-  }
-
- private:
-  int polls_ = 0;
-};
-
-// What the waits of a communicator share: the black box, the mail, and the failure that ended it all.
-class Watch {
- public:
-  Watch(int rank, int size, BlackBox* box) : box_(box != nullptr ? *box : own_), distress_(rank, size, box_) {
-    box_.rank = rank;
-    for (int r = 0; r < size; ++r)
-      if (r != rank) others_.push_back(r);
-  }
-  Watch(const Watch&) = delete;
-  Watch& operator=(const Watch&) = delete;
-  ~Watch() {
-    box_.distress = nullptr;
-    if (!failure_) box_.wait_ends();
-  }
-
-  int rank() const { return box_.rank; }
-  std::span<const int> others() const { return others_; }
-  BlackBox& box() { return box_; }
-
-  // Collective.
-  void connect(MPI_Comm comm) {
-    std::vector<DistressAddress> all(others_.size() + 1);
-    const DistressAddress mine = distress_.mine();
-    std::uint64_t job = (std::uint64_t{std::random_device()()} << 32) + std::random_device()();
-    try_mpi(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, comm), rank(), "addresses");
-    try_mpi(MPI_Bcast(&job, sizeof job, MPI_BYTE, 0, comm), rank(), "addresses");
-    distress_.connect(all, job);
-    box_.distress = &distress_;
-  }
-
-  // Answers the others. The culprit that one of them named, once that happened.
-  std::optional<int> hear() {
-    const auto now = Clock::now();
-    if (now < next_look_) return std::nullopt;
-    next_look_ = now + kLook;
-    const int culprit = distress_.look();
-    return culprit < 0 ? std::nullopt : std::optional(culprit);
-  }
-
-  int ask() { return distress_.ask(kPatience, Blame::the_busy_too); }
-
-  // For a wait that may end at `deadline`: the others are asked a little earlier, so that their answers are here by
-  // then.
-  void ask_before(Clock::time_point deadline) {
-    asked_for_ = deadline;
-    asking_ = false;
-  }
-  void ask_if_due(Clock::time_point now) {
-    if (asking_ || now < asked_for_ - kPatience) return;
-    asking_ = true;
-    distress_.start_asking();
-  }
-  int conclude() { return asking_ ? distress_.conclude(kPatience, Blame::the_busy_too) : ask(); }
-
-  void fail(const Failure& f) noexcept {
-    if (failure_) return;
-    left_behind = true;
-    try {
-      failure_ = f;
-    } catch (...) {  // no memory for the text
-      failure_.emplace();
-    }
-    distress_.tell(f.culprit);
-  }
-  void check() const {
-    if (failure_) throw TransportError(*failure_);
-  }
-  bool failed() const { return failure_.has_value(); }
-
- private:
-  BlackBox own_;
-  BlackBox& box_;
-  Distress distress_;
-  std::vector<int> others_;
-  Clock::time_point next_look_{}, asked_for_{};
-  bool asking_ = false;
-  std::optional<Failure> failure_;
-};
-
-constexpr const char* kTold = "another rank named the culprit";
-
-// The transfers of one exchange. Shared by its event and the communicator, which polls it for progress.
-class Flight {
- public:
-  Flight(Watch& watch, std::string step) : watch_(watch), step_(std::move(step)) {}
-
-  // A slot for the request of a transfer that is about to start.
-  MPI_Request* add(int peer, std::size_t bytes, bool receive) {
-    parts_.push_back({peer, bytes, receive});
-    requests_.push_back(MPI_REQUEST_NULL);
-    return &requests_.back();
-  }
-  void reserve(std::size_t parts) { requests_.reserve(parts), parts_.reserve(parts); }
-
-  bool done() const { return done_; }
-
-  // True once all is over, well or not. Drives all of MPI, not only this exchange.
-  bool test() {
-    if (done_) return true;
-    statuses_.resize(requests_.size());
-    int over = 0;
-    const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &over, statuses_.data());
-    if (code == MPI_SUCCESS && over == 0) return false;
-    done_ = true;
-    for (std::size_t i = 0; i < parts_.size() && failure_.empty(); ++i) {
-      const Part& p = parts_[i];
-      int count = 0;
-      if (p.receive) MPI_Get_count(&statuses_[i], MPI_BYTE, &count);
-      if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS &&
-          statuses_[i].MPI_ERROR != MPI_ERR_PENDING) {
-        fail(p, text_of(statuses_[i].MPI_ERROR));
-        peer_broke_ = statuses_[i].MPI_ERROR != MPI_ERR_TRUNCATE;  // too long a message is no death
-      } else if (code == MPI_SUCCESS && p.receive && static_cast<std::size_t>(count) != p.bytes) {
-        fail(p, "the peer sends " + std::to_string(count) + " bytes, expected are " + std::to_string(p.bytes));
-      }
-    }
-    if (code != MPI_SUCCESS && failure_.empty()) failure_ = text_of(code);
-    return true;
-  }
-
-  void wait(Clock::time_point deadline) {
-    watch_.check();
-    if (!test()) {
-      record();
-      watch_.ask_before(deadline);
-      auto next_record = Clock::now() + kRecord;
-      for (Pause pause; !test(); pause()) {
-        const auto now = Clock::now();
-        if (now > deadline) throw_missing(std::nullopt);
-        if (now > next_record) {
-          record();
-          watch_.ask_if_due(now);
-          next_record = now + kRecord;
-        }
-        if (const auto culprit = watch_.hear()) throw_missing(culprit);
-      }
-      if (failure_.empty()) watch_.box().wait_ends();
-    }
-    if (failure_.empty()) return;
-    throw TransportError({watch_.rank(), failed_.peer, peer_broke_ ? blame(failed_.peer) : -1, step_,
-                          static_cast<double>(failed_.bytes), failure_});
-  }
-
- private:
-  struct Part {
-    int peer = -1;  // world rank
-    std::size_t bytes = 0;
-    bool receive = false;
-  };
-
-  void fail(const Part& p, const std::string& why) {
-    failed_ = p;
-    failure_ = why;
-  }
-
-  // Assumed: fresh enough for last words; a test a transfer that often costs nothing.
-  static constexpr auto kRecord = std::chrono::milliseconds(20);
-
-  // Transfers under way, those of one peer in one direction added up.
-  std::vector<Part> missing() {
-    std::vector<Part> out;
-    for (std::size_t i = 0; i < parts_.size(); ++i) {
-      int over = 0;
-      MPI_Request_get_status(requests_[i], &over, MPI_STATUS_IGNORE);
-      if (over != 0) continue;
-      const Part& p = parts_[i];
-      if (out.empty() || out.back().peer != p.peer || out.back().receive != p.receive) {
-        out.push_back(p);
-      } else {
-        out.back().bytes += p.bytes;
-      }
-    }
-    return out;
-  }
-
-  // Into the black box.
-  std::vector<Part> record() {
-    const std::vector<Part> parts = missing();
-    std::vector<int> peers;
-    double bytes = 0;
-    for (const Part& p : parts) {
-      if (std::find(peers.begin(), peers.end(), p.peer) == peers.end()) peers.push_back(p.peer);
-      bytes += static_cast<double>(p.bytes);
-    }
-    watch_.box().wait_begins(step_, peers, bytes);
-    return parts;
-  }
-
-  // Who is to blame where the direct peer is known: it, unless the others know better.
-  int blame(int peer) {
-    watch_.box().wait_begins(step_, {&peer, 1}, static_cast<double>(failed_.bytes));
-    const int culprit = watch_.ask();
-    return culprit >= 0 ? culprit : peer;
-  }
-
-  [[noreturn]] void throw_missing(std::optional<int> told) {
-    const std::vector<Part> parts = record();
-    std::string list;
-    double bytes = 0;
-    bool one_peer = !parts.empty();
-    for (const Part& p : parts) {
-      list += (list.empty() ? "" : ", ") + std::to_string(p.bytes) + (p.receive ? " bytes from " : " bytes to ") +
-              std::to_string(p.peer);
-      bytes += static_cast<double>(p.bytes);
-      one_peer = one_peer && p.peer == parts[0].peer;
-    }
-    throw TransportError({watch_.rank(), one_peer ? parts[0].peer : -1, told ? *told : watch_.conclude(), step_, bytes,
-                          (told ? kTold + std::string("; missing: ") : "still missing at the deadline: ") + list});
-  }
-
-  Watch& watch_;
-  std::string step_;
-  std::vector<MPI_Request> requests_;
-  std::vector<MPI_Status> statuses_;
-  std::vector<Part> parts_;
-  bool done_ = false;
-  Part failed_;
-  std::string failure_;
-  bool peer_broke_ = false;
-};
 
 class MpiEvent final : public Event {
  public:
   explicit MpiEvent(std::shared_ptr<Flight> flight) : flight_(std::move(flight)) {}
-  bool poll() override { return flight_->test(); }
+  bool poll() override { return flight_->poll(); }
   void wait(Clock::time_point deadline) override { flight_->wait(deadline); }
 
  private:
@@ -296,11 +32,13 @@ class MpiCommunicator final : public Communicator {
   MpiCommunicator(MPI_Comm callers, const MpiOptions& options) : options_(options) {
     MPI_Comm_rank(callers, &rank_);
     MPI_Comm_size(callers, &size_);
-    // Not MPI_Comm_dup, which would carry over the caller's attributes.
-    try_mpi(MPI_Comm_split(callers, 0, rank_, &world_), rank_, "split the caller's communicator");
-    MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
-    watch_.emplace(rank_, size_, options.black_box);
-    watch_->connect(world_);
+    watch_.emplace(rank_, size_, options.black_box, options.barrier_deadline);
+    try {
+      split_from(callers);
+    } catch (...) {
+      mpi::leave_behind();  // what was started cannot be taken back
+      throw;
+    }
   }
   MpiCommunicator(const MpiCommunicator&) = delete;
   MpiCommunicator& operator=(const MpiCommunicator&) = delete;
@@ -320,7 +58,8 @@ class MpiCommunicator final : public Communicator {
     Channel channel{MPI_COMM_NULL, {members.begin(), members.end()}};
     const auto me = std::find(members.begin(), members.end(), rank_);
     const bool inside = me != members.end();
-    watch_->box().wait_begins("open channel", watch_->others(), 0);
+    watch_->come_together(world_, "open channel");
+    const InsideMpi in_mpi(*watch_, "open channel", watch_->others(), 0);
     // The channels of one call partition the world, so that its smallest rank names a channel.
     const int color = inside ? *std::min_element(members.begin(), members.end()) : MPI_UNDEFINED;
     try_mpi(MPI_Comm_split(world_, color, static_cast<int>(me - members.begin()), &channel.comm), rank_,
@@ -328,7 +67,6 @@ class MpiCommunicator final : public Communicator {
     // Ranks that disagree about who is in a channel would send to the wrong one, in silence. All refuse together.
     int fits = inside && has_members(channel) ? 1 : 0;
     try_mpi(MPI_Allreduce(MPI_IN_PLACE, &fits, 1, MPI_INT, MPI_LAND, world_), rank_, "open channel");
-    watch_->box().wait_ends();
     if (fits == 0) {
       if (channel.comm != MPI_COMM_NULL) MPI_Comm_free(&channel.comm);
       throw InvalidInput("members", std::to_string(members.size()) + " ranks",
@@ -346,9 +84,11 @@ class MpiCommunicator final : public Communicator {
     TOPOMOE_ASSERT(info.memory == MemorySpace::host);
     auto flight = std::make_shared<Flight>(*watch_, std::string(info.step));
     std::size_t parts = 0;
-    for (const Outgoing& s : sends) parts += parts_of(s.bytes);
-    for (const Incoming& r : receives) parts += parts_of(r.bytes);
+    double total = 0;
+    for (const Outgoing& s : sends) parts += parts_of(s.bytes), total += static_cast<double>(s.bytes);
+    for (const Incoming& r : receives) parts += parts_of(r.bytes), total += static_cast<double>(r.bytes);
     flight->reserve(parts);
+    const InsideMpi in_mpi(*watch_, info.step, channel.members, total);
     // Receives first: what arrives then finds its place, and is not buffered.
     for (const Incoming& r : receives)
       for_each_part(r.bytes, [&](std::size_t offset, int bytes) {
@@ -367,28 +107,13 @@ class MpiCommunicator final : public Communicator {
 
   // MPI moves everything inside any test, so that the oldest is enough.
   void progress() override {
-    while (!live_.empty() && live_.front()->test()) live_.pop_front();
+    while (!live_.empty() && live_.front()->poll()) live_.pop_front();
     (void)watch_->hear();  // what it is told, the next wait says
   }
 
   void barrier() override {
     watch_->check();
-    MPI_Request request = MPI_REQUEST_NULL;
-    try_mpi(MPI_Ibarrier(world_, &request), rank_, "barrier");
-    watch_->box().wait_begins("barrier", watch_->others(), 0);
-    const auto deadline = Clock::now() + options_.barrier_deadline;
-    watch_->ask_before(deadline);
-    for (Pause pause;; pause()) {
-      int over = 0;
-      try_mpi(MPI_Test(&request, &over, MPI_STATUS_IGNORE), rank_, "barrier");
-      if (over != 0) break;
-      if (const auto culprit = watch_->hear()) throw TransportError({rank_, -1, *culprit, "barrier", 0, kTold});
-      const auto now = Clock::now();
-      watch_->ask_if_due(now);
-      if (now > deadline)
-        throw TransportError({rank_, -1, watch_->conclude(), "barrier", 0, "not all ranks came before the deadline"});
-    }
-    watch_->box().wait_ends();
+    watch_->come_together(world_, "barrier");
   }
 
   void fail(const Failure& failure) noexcept override { watch_->fail(failure); }
@@ -398,6 +123,18 @@ class MpiCommunicator final : public Communicator {
     MPI_Comm comm;
     std::vector<int> members;
   };
+
+  void split_from(MPI_Comm callers) {
+    constexpr const char* kStep = "split the caller's communicator";
+    watch_->come_together(callers, kStep);
+    {
+      const InsideMpi in_mpi(*watch_, kStep, watch_->others(), 0);
+      // Not MPI_Comm_dup, which would carry over the caller's attributes.
+      try_mpi(MPI_Comm_split(callers, 0, rank_, &world_), rank_, kStep);
+      MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
+    }
+    watch_->connect(world_);
+  }
 
   int world_rank(const Channel& c, int peer) const { return c.members.at(static_cast<std::size_t>(peer)); }
 
@@ -444,7 +181,7 @@ bool is_up() {
 
 }  // namespace
 
-MpiSession::MpiSession() {
+MpiSession::MpiSession(const MpiOptions& options) : options_(options) {
   int initialized = 0;
   MPI_Initialized(&initialized);
   if (initialized != 0) return;
@@ -456,7 +193,18 @@ MpiSession::MpiSession() {
 }
 
 MpiSession::~MpiSession() {
-  if (finalize_ && is_up() && !left_behind) MPI_Finalize();
+  if (!finalize_ || !is_up() || mpi::is_left_behind()) return;
+  if (options_.black_box != nullptr) {
+    int rank = 0, size = 1;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    std::vector<int> others;
+    for (int r = 0; r < size; ++r)
+      if (r != rank) others.push_back(r);
+    options_.black_box->wait_begins("MPI_Finalize", others, 0, Clock::now() + options_.barrier_deadline);
+  }
+  MPI_Finalize();
+  if (options_.black_box != nullptr) options_.black_box->wait_ends();
 }
 
 std::unique_ptr<Communicator> make_mpi_communicator(const void* mpi_comm, const MpiOptions& options) {

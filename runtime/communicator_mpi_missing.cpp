@@ -9,7 +9,7 @@ namespace {
 }
 }  // namespace
 
-MpiSession::MpiSession() { missing(); }
+MpiSession::MpiSession(const MpiOptions&) { missing(); }
 MpiSession::~MpiSession() = default;
 
 std::unique_ptr<Communicator> make_mpi_communicator(const void*, const MpiOptions&) { missing(); }

@@ -10,26 +10,13 @@
 #include <vector>
 
 #include "kernels/cuda_error.hpp"
-#include "runtime/nccl_error.hpp"
+#include "runtime/nccl_comm.hpp"
 #include "topomoe/error.hpp"
-
-// TOPOMOE_NCCL_TRY(comm or null, rank, "what was attempted", ncclCall(...))
-#define TOPOMOE_NCCL_TRY(comm, rank, what, call) \
-  try_nccl((call), comm, rank, what, #call, __FILE__ ":" TOPOMOE_STRINGIFY(__LINE__))
 
 namespace topomoe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-void try_nccl(ncclResult_t result, ncclComm_t comm, int rank, const std::string& what, const char* call,
-              const char* place) {
-  if (result == ncclSuccess) return;
-  const char* detail = ncclGetLastError(comm);
-  throw NcclError("nccl: rank " + std::to_string(rank) + ": " + what + ": " + ncclGetErrorString(result) +
-                  (detail != nullptr && *detail != '\0' ? std::string(" (") + detail + ")" : "") + " in " + call +
-                  " at " + place);
-}
 
 // 22809 -> "2.28.9", as NCCL encodes its versions since 2.9.
 std::string version_text(int v) {
@@ -46,9 +33,11 @@ class NcclGroup {
   }
   NcclGroup(const NcclGroup&) = delete;
   NcclGroup& operator=(const NcclGroup&) = delete;
-  void end(const std::string& what) {
+  // All of it is on one comm, and on its stream once this returns.
+  void end(ncclComm_t comm, Clock::time_point deadline, const Failure& what) {
     open_ = false;
-    TOPOMOE_NCCL_TRY(nullptr, rank_, what, ncclGroupEnd());
+    TOPOMOE_NCCL_TRY(comm, rank_, what.step, ncclGroupEnd());
+    nccl::settle(comm, deadline, what);
   }
 
  private:
@@ -71,15 +60,23 @@ struct NcclState {
   std::string aborted;
   int culprit = -1;  // of the failure in `aborted`
 
-  // Throws when NCCL has noticed that a transfer cannot go on.
-  void check(const std::string& step, double bytes, int peer = -1) const {
-    if (!aborted.empty()) throw TransportError({rank, peer, culprit, step, bytes, aborted});
+  // Throws when NCCL has noticed that a transfer cannot go on; `what` is what the caller is at.
+  void check(const Failure& what) const {
+    if (!aborted.empty()) throw TransportError({rank, what.peer, culprit, what.step, what.bytes, aborted});
     for (const ncclComm_t comm : comms) {
-      ncclResult_t result = ncclSuccess;
-      if (ncclCommGetAsyncError(comm, &result) == ncclSuccess && (result == ncclSuccess || result == ncclInProgress))
-        continue;
-      throw TransportError(rank, peer, step, bytes,
-                           std::string(ncclGetErrorString(result)) + ": " + ncclGetLastError(comm));
+      const ncclResult_t result = nccl::state_of(comm);
+      if (result == ncclSuccess || result == ncclInProgress) continue;
+      throw TransportError({rank, what.peer, -1, what.step, what.bytes, nccl::error_text(result, comm) + what.why});
+    }
+  }
+  void check(const char* step) const { check(Failure{.rank = rank, .step = step}); }
+
+  // Until `done`, with what NCCL notices meanwhile.
+  template <class Done>
+  void wait(const Done& done, Clock::time_point deadline, const Failure& what, const char* late) const {
+    while (!done()) {
+      if (Clock::now() > deadline) throw TransportError({rank, what.peer, -1, what.step, what.bytes, late + what.why});
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
   }
 
@@ -109,28 +106,23 @@ class StagedEvent final : public Event {
     std::size_t offset, bytes;
   };
   StagedEvent(std::shared_ptr<NcclState> state, EventPtr on_stream, Stage stage, std::vector<Arrival> arrivals,
-              std::string step, double bytes, int peer)
+              Failure what)
       : state_(std::move(state)),
         on_stream_(std::move(on_stream)),
         stage_(std::move(stage)),
         arrivals_(std::move(arrivals)),
-        step_(std::move(step)),
-        bytes_(bytes),
-        peer_(peer) {}
+        what_(std::move(what)) {}
 
   bool poll() override {
     if (done_) return true;
-    state_->check(step_, bytes_, peer_);
+    state_->check(what_);
     if (!on_stream_->poll()) return false;
     for (const Arrival& a : arrivals_) std::memcpy(a.to, stage_.host.get() + a.offset, a.bytes);
     state_->idle.push_back(std::move(stage_));
     return done_ = true;
   }
   void wait(Clock::time_point deadline) override {
-    while (!poll()) {
-      if (Clock::now() > deadline) throw TransportError(state_->rank, peer_, step_, bytes_, "not over at the deadline");
-      std::this_thread::sleep_for(std::chrono::microseconds(20));
-    }
+    state_->wait([&] { return poll(); }, deadline, what_, "not over at the deadline");
   }
 
  private:
@@ -138,37 +130,29 @@ class StagedEvent final : public Event {
   EventPtr on_stream_;
   Stage stage_;
   std::vector<Arrival> arrivals_;
-  std::string step_;
-  double bytes_;
-  int peer_;
+  Failure what_;
   bool done_ = false;
 };
 
 // A transfer of GPU memory: lanes wait for it on the GPU; a host that waits also hears of NCCL's errors.
 class NcclEvent final : public Event {
  public:
-  NcclEvent(std::shared_ptr<NcclState> state, EventPtr recorded, std::string step, double bytes, int peer)
-      : state_(std::move(state)), recorded_(std::move(recorded)), step_(std::move(step)), bytes_(bytes), peer_(peer) {}
+  NcclEvent(std::shared_ptr<NcclState> state, EventPtr recorded, Failure what)
+      : state_(std::move(state)), recorded_(std::move(recorded)), what_(std::move(what)) {}
 
   bool poll() override {
-    state_->check(step_, bytes_, peer_);
+    state_->check(what_);
     return recorded_->poll();
   }
   void wait(Clock::time_point deadline) override {
-    while (!poll()) {
-      if (Clock::now() > deadline)
-        throw TransportError(state_->rank, peer_, step_, bytes_, "the GPU did not finish it by the deadline");
-      std::this_thread::sleep_for(std::chrono::microseconds(20));
-    }
+    state_->wait([&] { return poll(); }, deadline, what_, "the GPU did not finish it by the deadline");
   }
   void* native_event() override { return recorded_->native_event(); }
 
  private:
   std::shared_ptr<NcclState> state_;
   EventPtr recorded_;
-  std::string step_;
-  double bytes_;
-  int peer_;
+  Failure what_;
 };
 
 class NcclCommunicator final : public Communicator {
@@ -186,12 +170,11 @@ class NcclCommunicator final : public Communicator {
   NcclCommunicator(const NcclCommunicator&) = delete;
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
   ~NcclCommunicator() override {
-    // ncclCommDestroy waits for what is under way, which after an error may be for ever.
     if (std::uncaught_exceptions() > exceptions_)
       fail({.rank = rank(), .step = "none", .why = "destroyed while an error is on its way"});
     if (control_ != nullptr) (void)cudaStreamDestroy(control_);
     if (!state_->aborted.empty()) return;
-    for (auto c = state_->comms.rbegin(); c != state_->comms.rend(); ++c) (void)ncclCommDestroy(*c);
+    nccl::finish(state_->comms, soon());
     state_->comms.clear();
     state_->aborted = "the communicator is gone";
   }
@@ -200,7 +183,7 @@ class NcclCommunicator final : public Communicator {
   int size() const override { return size_; }
 
   ChannelId open_channel(std::span<const int> members) override {
-    state_->check("open channel", 0);
+    state_->check("open channel");
     const auto me = std::find(members.begin(), members.end(), rank());
     if (me == members.end())
       throw InvalidInput("members", std::to_string(members.size()) + " ranks",
@@ -210,9 +193,9 @@ class NcclCommunicator final : public Communicator {
     Channel channel;
     channel.members.assign(members.begin(), members.end());
     // The channels of one call partition the world, so that its smallest rank names a channel.
-    TOPOMOE_NCCL_TRY(
-        world(), rank(), "open a channel",
-        ncclCommSplit(world(), *std::min_element(members.begin(), members.end()), index, &channel.comm, nullptr));
+    const Failure what{
+        .rank = rank(), .peer = count == 2 ? members[1 - static_cast<std::size_t>(index)] : -1, .step = "open channel"};
+    channel.comm = nccl::split(world(), *std::min_element(members.begin(), members.end()), index, soon(), what);
     state_->comms.push_back(channel.comm);
     int its_rank = -1, its_size = 0;
     TOPOMOE_NCCL_TRY(channel.comm, rank(), "ask for the rank", ncclCommUserRank(channel.comm, &its_rank));
@@ -220,7 +203,7 @@ class NcclCommunicator final : public Communicator {
     if (its_rank != index || its_size != count)
       throw InvalidInput("members", std::to_string(count) + " ranks",
                          "ranks disagree about who is in the channel, and in which order");
-    connect(channel.comm, index, count);
+    connect(channel.comm, index, count, what);
     channels_.push_back(std::move(channel));
     return static_cast<ChannelId>(channels_.size()) - 1;
   }
@@ -228,30 +211,31 @@ class NcclCommunicator final : public Communicator {
   EventPtr exchange(ChannelId id, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                     const ExchangeInfo& info) override {
     Channel& channel = channels_.at(static_cast<std::size_t>(id));
-    const std::string step(info.step);
-    double total = 0;
-    for (const Outgoing& s : sends) total += static_cast<double>(s.bytes);
-    state_->check(step, total);
+    const Failure what = failure_in(channel, sends, receives, info.step);
+    state_->check(what);
     const auto stream = static_cast<cudaStream_t>(device_.native_queue(info.lane));
     // NCCL wants the operations of one comm in one order, whatever the streams.
     if (channel.last && channel.lane != info.lane) device_.wait(info.lane, channel.last, Clock::now());
     channel.lane = info.lane;
     if (info.memory == MemorySpace::cuda) {
-      transfer(channel, sends, receives, stream, step);
+      transfer(channel, sends, receives, stream, what);
       channel.last = device_.record(info.lane);
-      return std::make_shared<NcclEvent>(state_, channel.last, step, total, only_peer(channel, sends, receives));
+      return std::make_shared<NcclEvent>(state_, channel.last, what);
     }
-    return staged(channel, sends, receives, info, stream, step, total);
+    return staged(channel, sends, receives, info, stream, what);
   }
 
-  void progress() override { state_->check("progress", 0); }
+  void progress() override { state_->check("progress"); }
 
   void barrier() override {
-    state_->check("barrier", 0);
+    state_->check("barrier");
     device_.native_queue(Lane::inter_node);
-    TOPOMOE_NCCL_TRY(world(), rank(), "barrier",
+    const Failure what{.rank = rank(), .peer = size_ == 2 ? 1 - rank() : -1, .step = "barrier"};
+    const auto deadline = soon();
+    TOPOMOE_NCCL_TRY(world(), rank(), what.step,
                      ncclAllReduce(scratch_.get(), scratch_.get(), 1, ncclUint8, ncclMax, world(), control_));
-    wait_control("barrier");
+    nccl::settle(world(), deadline, what);
+    wait_control(deadline, what);
   }
 
   // Ends the kernels of this rank; the others notice at their deadline, or when NCCL sees a connection close.
@@ -263,7 +247,7 @@ class NcclCommunicator final : public Communicator {
     } catch (...) {  // no memory for the reason
       state_->aborted = "failed";
     }
-    for (const ncclComm_t comm : state_->comms) (void)ncclCommAbort(comm);
+    for (const ncclComm_t comm : state_->comms) nccl::abort(comm);
     state_->comms.clear();
   }
 
@@ -277,36 +261,42 @@ class NcclCommunicator final : public Communicator {
 
   ncclComm_t world() const { return state_->comms.front(); }
 
-  // The world rank of the one other that an exchange is with, -1 where they are several: NCCL tells only that
-  // something failed.
-  int only_peer(const Channel& c, std::span<const Outgoing> sends, std::span<const Incoming> receives) const {
-    int only = -1;
-    bool several = false;
+  Clock::time_point soon() const { return Clock::now() + options_.barrier_deadline; }
+
+  // What to say should the exchange fail. NCCL tells only that something did: the peer is known where there is one,
+  // else `why` names those that it may be.
+  Failure failure_in(const Channel& c, std::span<const Outgoing> sends, std::span<const Incoming> receives,
+                     std::string_view step) const {
+    Failure what{.rank = rank(), .step = std::string(step)};
+    std::vector<int> peers;
     const auto add = [&](int peer, std::size_t bytes) {
       const int its_rank = c.members.at(static_cast<std::size_t>(peer));
-      if (bytes == 0 || its_rank == rank()) return;
-      several = several || (only >= 0 && only != its_rank);
-      only = its_rank;
+      what.bytes += static_cast<double>(bytes);
+      if (bytes > 0 && its_rank != rank() && std::find(peers.begin(), peers.end(), its_rank) == peers.end())
+        peers.push_back(its_rank);
     };
     for (const Outgoing& s : sends) add(s.peer, s.bytes);
     for (const Incoming& r : receives) add(r.peer, r.bytes);
-    return several ? -1 : only;
+    if (peers.size() == 1) what.peer = peers[0];
+    if (peers.size() > 1) what.why = "; with ranks";
+    for (std::size_t i = 0; peers.size() > 1 && i < peers.size(); ++i) what.why += " " + std::to_string(peers[i]);
+    return what;
   }
 
   void transfer(const Channel& c, std::span<const Outgoing> sends, std::span<const Incoming> receives,
-                cudaStream_t stream, const std::string& step) {
+                cudaStream_t stream, const Failure& what) {
     NcclGroup group(rank());
     for (const Incoming& r : receives)
       if (r.bytes > 0)
-        TOPOMOE_NCCL_TRY(c.comm, rank(), step, ncclRecv(r.data, r.bytes, ncclUint8, r.peer, c.comm, stream));
+        TOPOMOE_NCCL_TRY(c.comm, rank(), what.step, ncclRecv(r.data, r.bytes, ncclUint8, r.peer, c.comm, stream));
     for (const Outgoing& s : sends)
       if (s.bytes > 0)
-        TOPOMOE_NCCL_TRY(c.comm, rank(), step, ncclSend(s.data, s.bytes, ncclUint8, s.peer, c.comm, stream));
-    group.end(step);
+        TOPOMOE_NCCL_TRY(c.comm, rank(), what.step, ncclSend(s.data, s.bytes, ncclUint8, s.peer, c.comm, stream));
+    group.end(c.comm, soon(), what);
   }
 
   EventPtr staged(Channel& channel, std::span<const Outgoing> sends, std::span<const Incoming> receives,
-                  const ExchangeInfo& info, cudaStream_t stream, const std::string& step, double total) {
+                  const ExchangeInfo& info, cudaStream_t stream, const Failure& what) {
     std::size_t out_bytes = 0, bytes = 0;
     for (const Outgoing& s : sends) out_bytes += aligned(s.bytes);
     bytes = out_bytes;
@@ -329,17 +319,17 @@ class NcclCommunicator final : public Communicator {
     if (out_bytes > 0)
       TOPOMOE_CUDA_TRY("stage metadata", cudaMemcpyAsync(stage.device.get(), stage.host.get(), out_bytes,
                                                          cudaMemcpyHostToDevice, stream));
-    transfer(channel, gpu_sends, gpu_receives, stream, step);
+    transfer(channel, gpu_sends, gpu_receives, stream, what);
     if (bytes > out_bytes)
       TOPOMOE_CUDA_TRY("fetch metadata", cudaMemcpyAsync(stage.host.get() + out_bytes, stage.device.get() + out_bytes,
                                                          bytes - out_bytes, cudaMemcpyDeviceToHost, stream));
     channel.last = device_.record(info.lane);
-    return std::make_shared<StagedEvent>(state_, channel.last, std::move(stage), std::move(arrivals), step, total,
-                                         only_peer(channel, sends, receives));
+    return std::make_shared<StagedEvent>(state_, channel.last, std::move(stage), std::move(arrivals), what);
   }
 
-  // NCCL connects two ranks when they first exchange something, and blocks the host over it.
-  void connect(ncclComm_t comm, int index, int count) {
+  // NCCL connects two ranks when they first exchange something, and the comm is in progress meanwhile.
+  void connect(ncclComm_t comm, int index, int count, const Failure& what) {
+    const auto deadline = soon();
     NcclGroup group(rank());
     for (int peer = 0; peer < count; ++peer) {
       if (peer == index) continue;
@@ -347,20 +337,18 @@ class NcclCommunicator final : public Communicator {
                        ncclRecv(scratch_.get() + 1 + peer, 1, ncclUint8, peer, comm, control_));
       TOPOMOE_NCCL_TRY(comm, rank(), "connect", ncclSend(scratch_.get(), 1, ncclUint8, peer, comm, control_));
     }
-    group.end("connect");
-    wait_control("open channel");
+    group.end(comm, deadline, what);
+    wait_control(deadline, what);
   }
 
-  void wait_control(const char* step) {
-    const auto deadline = Clock::now() + options_.barrier_deadline;
-    while (true) {
+  void wait_control(Clock::time_point deadline, const Failure& what) {
+    const auto done = [&] {
       const cudaError_t status = cudaStreamQuery(control_);
-      if (status == cudaSuccess) return;
-      if (status != cudaErrorNotReady) TOPOMOE_CUDA_TRY(step, status);
-      state_->check(step, 0);
-      if (Clock::now() > deadline) throw TransportError(rank(), -1, step, 0, "not all ranks came before the deadline");
-      std::this_thread::sleep_for(std::chrono::microseconds(20));
-    }
+      if (status != cudaSuccess && status != cudaErrorNotReady) TOPOMOE_CUDA_TRY("wait for a stream", status);
+      if (status == cudaErrorNotReady) state_->check(what);
+      return status == cudaSuccess;
+    };
+    state_->wait(done, deadline, what, "not all ranks came before the deadline");
   }
 
   Device& device_;
@@ -379,6 +367,16 @@ void* select(Device& device) {
   return device.native_queue(Lane::inter_node);
 }
 
+// `world` is ours: ended with the communicator, or at once where that cannot be made.
+std::unique_ptr<Communicator> take_over(Device& device, ncclComm_t world, const NcclOptions& options) {
+  try {
+    return std::make_unique<NcclCommunicator>(device, world, options);
+  } catch (...) {
+    nccl::abort(world);
+    throw;
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Communicator> make_nccl_communicator(Device& device, int rank, int size, const Broadcast& broadcast,
@@ -389,20 +387,20 @@ std::unique_ptr<Communicator> make_nccl_communicator(Device& device, int rank, i
   ncclUniqueId id{};
   if (rank == 0) TOPOMOE_NCCL_TRY(nullptr, rank, "make a unique id", ncclGetUniqueId(&id));
   broadcast(&id, sizeof id);
-  ncclComm_t world = nullptr;
-  TOPOMOE_NCCL_TRY(nullptr, rank, "join " + std::to_string(size) + " ranks", ncclCommInitRank(&world, size, id, rank));
-  return std::make_unique<NcclCommunicator>(device, world, options);
+  return take_over(device, nccl::join(size, id, rank, Clock::now() + options.barrier_deadline), options);
 }
 
 std::unique_ptr<Communicator> make_nccl_communicator(Device& device, void* nccl_comm, const NcclOptions& options) {
   if (nccl_comm == nullptr) throw InvalidInput("ncclComm_t", "null", "an initialised communicator");
   select(device);
   const auto callers = static_cast<ncclComm_t>(nccl_comm);
-  int rank = -1;
-  TOPOMOE_NCCL_TRY(callers, rank, "ask for the rank", ncclCommUserRank(callers, &rank));
-  ncclComm_t world = nullptr;
-  TOPOMOE_NCCL_TRY(callers, rank, "split the caller's communicator", ncclCommSplit(callers, 0, rank, &world, nullptr));
-  return std::make_unique<NcclCommunicator>(device, world, options);
+  Failure what{.step = "split the caller's communicator"};
+  int size = 0;
+  TOPOMOE_NCCL_TRY(callers, what.rank, "ask for the rank", ncclCommUserRank(callers, &what.rank));
+  TOPOMOE_NCCL_TRY(callers, what.rank, "ask for the size", ncclCommCount(callers, &size));
+  if (size == 2) what.peer = 1 - what.rank;
+  const auto deadline = Clock::now() + options.barrier_deadline;
+  return take_over(device, nccl::split(callers, 0, what.rank, deadline, what), options);
 }
 
 std::string nccl_description() {

@@ -7,21 +7,17 @@
 
 namespace topomoe {
 
-RankCounts::RankCounts(const Schedule& schedule, const RankGroups& groups, int me, int experts)
-    : schedule_(schedule), groups_(groups), me_(me), experts_(experts), nodes_(0) {
-  const auto ep = groups.members(Role::ep, me);
-  const int parts = static_cast<int>(ep.size());
-  for (int i = 0; i < parts; ++i) {
-    nodes_ = std::max(nodes_, groups.node_index(ep[static_cast<std::size_t>(i)]) + 1);
-    owners_.resize(static_cast<std::size_t>(part_begin(experts, parts, i + 1)), ep[static_cast<std::size_t>(i)]);
-  }
+RankCounts::RankCounts(const Schedule& schedule, const RankGroups& groups, int me, const ExpertPlacement& placement)
+    : CountSource(placement), schedule_(schedule), groups_(groups), me_(me), nodes_(0) {
+  for (const int member : groups.members(Role::ep, me)) nodes_ = std::max(nodes_, groups.node_index(member) + 1);
 }
 
-int RankCounts::owner(int expert) const {
-  if (expert < 0 || expert >= experts_)
-    throw std::logic_error("topomoe bug: schedule " + schedule_.name + ": rank " + std::to_string(me_) +
-                           " met expert " + std::to_string(expert) + " of " + std::to_string(experts_));
-  return owners_[static_cast<std::size_t>(expert)];
+int RankCounts::owner(int copy) const {
+  const int copies = placement().copies();
+  if (copy < ~(copies - 1) || copy >= copies)
+    throw std::logic_error("topomoe bug: schedule " + schedule_.name + ": rank " + std::to_string(me_) + " met copy " +
+                           std::to_string(copy) + " of " + std::to_string(copies));
+  return copy < 0 ? -1 : groups_.members(Role::ep, me_)[static_cast<std::size_t>(placement().place_of(copy))];
 }
 
 void RankCounts::reset() {
@@ -58,7 +54,7 @@ std::int64_t RankCounts::tokens(int chunk, int source) const {
 }
 
 std::size_t RankCounts::width(Symbol symbol) const {
-  if (symbol == Symbol::pairs) return static_cast<std::size_t>(experts_);
+  if (symbol == Symbol::pairs) return static_cast<std::size_t>(placement().copies());
   return symbol == Symbol::rank_tokens ? groups_.members(Role::ep, me_).size() : static_cast<std::size_t>(nodes_);
 }
 
@@ -111,8 +107,9 @@ void RankCounts::set_routing(std::span<const std::int32_t> ids, int top_k) {
     for (std::int64_t i = 0; i < tokens(c, me_); ++i, ++row) {
       ranks.clear(), nodes.clear();
       for (std::size_t slot = 0; slot < static_cast<std::size_t>(top_k); ++slot) {
-        const int expert = ids[row * static_cast<std::size_t>(top_k) + slot], rank = owner(expert);
-        ++t.pairs[chunk * width(Symbol::pairs) + static_cast<std::size_t>(expert)];
+        const int copy = ids[row * static_cast<std::size_t>(top_k) + slot], rank = owner(copy);
+        if (rank < 0) continue;
+        ++t.pairs[chunk * width(Symbol::pairs) + static_cast<std::size_t>(copy)];
         ranks.push_back(column(Symbol::rank_tokens, rank));
         nodes.push_back(column(Symbol::node_tokens, rank));
       }
@@ -153,9 +150,7 @@ void RankCounts::each(const CountSlice& slice, int me, int peer, Visit visit) co
           visit(c, source, dest);
           continue;
         }
-        const int parts = groups_.size(Role::ep), index = groups_.index_in(Role::ep, dest);
-        const auto end = static_cast<int>(part_begin(experts_, parts, index + 1));
-        for (auto e = static_cast<int>(part_begin(experts_, parts, index)); e < end; ++e) visit(c, source, e);
+        for (const int copy : placement().held_by(groups_.index_in(Role::ep, dest))) visit(c, source, copy);
       }
   }
 }

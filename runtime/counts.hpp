@@ -13,15 +13,14 @@ namespace topomoe {
 
 class RankCounts final : public CountSource {
  public:
-  RankCounts(const Schedule& schedule, const RankGroups& groups, int me, int experts);
+  RankCounts(const Schedule& schedule, const RankGroups& groups, int me, const ExpertPlacement& placement);
 
   double count(Symbol symbol, int chunk, int source, int index) const override;
-  int experts() const override { return experts_; }
 
   // Forgets all counts.
   void reset();
   void set_held(int source, std::int64_t rows) { held_[source] = rows; }
-  // Counts what my router chose. ids: [rows of tokens that I inject, top_k].
+  // Counts where my tokens go. ids: copies of experts, [rows of tokens that I inject, top_k]; negative: nowhere.
   void set_routing(std::span<const std::int32_t> ids, int top_k);
 
   // The entries of a slice, in one order on both sides; `peer` as inside the exchange's group.
@@ -30,12 +29,13 @@ class RankCounts final : public CountSource {
   std::size_t write(const CountSlice& slice, int me, int peer, std::span<const std::int32_t> in);
   std::size_t size_of(const CountSlice& slice, int me, int peer) const;
 
-  // Rank of my EP group that holds the expert. Throws std::logic_error for an id of no expert: ids travel.
-  int owner(int expert) const;
+  // Rank of my EP group that holds the copy; -1 for ~copy, which goes nowhere. Throws std::logic_error for an id of no
+  // copy: ids travel.
+  int owner(int copy) const;
 
  private:
   struct Table {                                                // of one source
-    std::vector<std::int64_t> pairs, rank_tokens, node_tokens;  // [chunk][expert | EP member | node], -1: unknown
+    std::vector<std::int64_t> pairs, rank_tokens, node_tokens;  // [chunk][copy | EP member | node], -1: unknown
   };
   std::int64_t tokens(int chunk, int source) const;
   std::int64_t held(int source) const;
@@ -49,8 +49,7 @@ class RankCounts final : public CountSource {
 
   const Schedule& schedule_;
   const RankGroups& groups_;
-  int me_, experts_, nodes_;
-  std::vector<int> owners_;                     // by expert
+  int me_, nodes_;
   std::unordered_map<int, std::int64_t> held_;  // -1: unknown
   std::unordered_map<int, Table> tables_;
   // Kept so that no step allocates them: of each(), and of one token's places.

@@ -6,9 +6,11 @@
 
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
+#include "kernels/mix.hpp"
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
+#include "runtime/caller_memory.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -18,10 +20,12 @@ constexpr std::align_val_t kAlignment{64};
 
 class CpuDevice final : public Device {
  public:
+  explicit CpuDevice(const Allocator& allocator) : allocator_(allocator) {}
   std::string name() const override { return "cpu"; }
   MemorySpace memory_space() const override { return MemorySpace::host; }
 
   DeviceMemory allocate(std::size_t bytes) override {
+    if (allocator_) return take_memory(allocator_, bytes, static_cast<std::size_t>(kAlignment), name());
     void* memory = ::operator new(bytes, kAlignment, std::nothrow);
     if (memory == nullptr) throw MissingEnvironment("cpu: no " + std::to_string(bytes) + " bytes of memory left");
     return {static_cast<std::byte*>(memory), [](std::byte* p) { ::operator delete(p, kAlignment); }};
@@ -56,6 +60,8 @@ class CpuDevice final : public Device {
   void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad& op) override {
     kernels::grouped_ffn_wgrad_cpu(op, progress_);
   }
+  void mix(Lane, const kernels::Mix& op) override { kernels::mix_cpu(op, progress_); }
+  void mix_backward(Lane, const kernels::MixBackward& op) override { kernels::mix_backward_cpu(op, progress_); }
 
  private:
   static void* at(void* base, std::size_t offset) { return static_cast<std::byte*>(base) + offset; }
@@ -75,11 +81,12 @@ class CpuDevice final : public Device {
               [&](std::size_t first, std::size_t length) { std::memcpy(at(to, first), at(from, first), length); });
   }
 
+  Allocator allocator_;
   ProgressHook progress_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_cpu_device() { return std::make_unique<CpuDevice>(); }
+std::unique_ptr<Device> make_cpu_device(const Allocator& allocator) { return std::make_unique<CpuDevice>(allocator); }
 
 }  // namespace topomoe

@@ -6,9 +6,11 @@
 #include "kernels/cuda_error.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
+#include "kernels/mix.hpp"
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
+#include "runtime/caller_memory.hpp"
 
 namespace topomoe {
 namespace {
@@ -89,7 +91,7 @@ class CudaLane {
 // The current device is the calling thread's state, not ours: every call sets it.
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
+  CudaDevice(int ordinal, const Allocator& allocator) : ordinal_(ordinal), allocator_(allocator) {
     use();
     for (auto& lane : lanes_) lane = std::make_unique<CudaLane>();
     cudaDeviceProp properties{};
@@ -107,6 +109,7 @@ class CudaDevice final : public Device {
   // then waits for the lanes; cudaFree itself waits for the whole GPU.
   DeviceMemory allocate(std::size_t bytes) override {
     use();
+    if (allocator_) return take_memory(allocator_, bytes, 256, name_);
     void* memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, bytes);
     if (status == cudaErrorMemoryAllocation) {
@@ -168,6 +171,8 @@ class CudaDevice final : public Device {
   void grouped_ffn_wgrad(Lane lane, const kernels::GroupedFfnWgrad& op) override {
     kernels::grouped_ffn_wgrad_gpu(op, blas(lane), stream(lane));
   }
+  void mix(Lane lane, const kernels::Mix& op) override { kernels::mix_gpu(op, stream(lane)); }
+  void mix_backward(Lane lane, const kernels::MixBackward& op) override { kernels::mix_backward_gpu(op, stream(lane)); }
 
  private:
   void use() const { TOPOMOE_CUDA_TRY("select a GPU", cudaSetDevice(ordinal_)); }
@@ -182,13 +187,14 @@ class CudaDevice final : public Device {
   }
 
   int ordinal_;
+  Allocator allocator_;
   std::string name_;
   std::array<std::unique_ptr<CudaLane>, kLaneCount> lanes_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_cuda_device(int ordinal) {
+std::unique_ptr<Device> make_cuda_device(int ordinal, const Allocator& allocator) {
   const int driver = driver_version();
   if (driver == 0) {
     throw MissingEnvironment("cuda: no CUDA driver on this machine (libcuda.so.1); built with CUDA " +
@@ -205,7 +211,7 @@ std::unique_ptr<Device> make_cuda_device(int ordinal) {
     throw MissingEnvironment("cuda: no GPU " + std::to_string(ordinal) + ": this process sees " +
                              std::to_string(count) + ", counted from 0 (see CUDA_VISIBLE_DEVICES)");
   }
-  return std::make_unique<CudaDevice>(ordinal);
+  return std::make_unique<CudaDevice>(ordinal, allocator);
 }
 
 EventPtr record_cuda_stream(void* stream) {

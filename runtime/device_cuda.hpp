@@ -7,13 +7,15 @@
 #include <memory>
 #include <string>
 
+#include "topomoe/allocator.hpp"
 #include "topomoe/device.hpp"
 
 namespace topomoe {
 
 // `ordinal` counts the GPUs that CUDA_VISIBLE_DEVICES leaves. Throws MissingEnvironment without a
 // driver or without that GPU. The calling thread's current device becomes this one.
-std::unique_ptr<Device> make_cuda_device(int ordinal);
+// Without an allocator: cudaMalloc.
+std::unique_ptr<Device> make_cuda_device(int ordinal, const Allocator& allocator = {});
 
 // All work on a caller's stream (a cudaStream_t of the GPU that is the thread's current device) so far: the `ready` of
 // a layer's calls. And the other way: later work on the stream starts after `event`; where only a host can wait for it,

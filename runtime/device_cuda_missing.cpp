@@ -4,7 +4,7 @@
 
 namespace topomoe {
 
-std::unique_ptr<Device> make_cuda_device(int) {
+std::unique_ptr<Device> make_cuda_device(int, const Allocator&) {
   throw MissingEnvironment("cuda: this topomoe was built without CUDA (configure with nvcc and TOPOMOE_WITH_CUDA=ON)");
 }
 

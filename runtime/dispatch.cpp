@@ -171,9 +171,15 @@ struct Dispatcher::Impl : LayerParts {
 Dispatcher::Dispatcher(Schedule schedule, Layout layout, int gpus_per_node, DispatchShape shape,
                        Communicator& communicator, Device& device, std::chrono::milliseconds deadline) {
   // The experts' own width is theirs: no step that is run here has a row of it.
-  const LayerShape layer{
-      .hidden = shape.hidden, .ffn = layout.etp, .experts = shape.experts, .top_k = shape.top_k, .dtype = shape.dtype};
-  impl_ = std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, layer, communicator, device, deadline);
+  const LayerShape layer{.hidden = shape.hidden,
+                         .ffn = layout.etp,
+                         .experts = shape.experts,
+                         .top_k = shape.top_k,
+                         .dtype = shape.dtype,
+                         .expert_owners = std::move(shape.expert_owners)};
+  // A shared expert is the caller's, as routed ones are.
+  impl_ = std::make_unique<Impl>(without_shared(std::move(schedule)), layout, gpus_per_node, layer, communicator,
+                                 device, deadline);
 }
 Dispatcher::~Dispatcher() = default;
 Dispatcher::Dispatcher(Dispatcher&&) noexcept = default;

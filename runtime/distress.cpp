@@ -3,8 +3,8 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <linux/errqueue.h>
-#include <net/if.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,12 +23,24 @@ using Clock = std::chrono::steady_clock;  // clock_gettime: async-signal-safe
 
 std::size_t at(int rank) { return static_cast<std::size_t>(rank); }
 
+bool carries(unsigned flags) { return (flags & IFF_UP) != 0 && (flags & IFF_RUNNING) != 0; }
+
 }  // namespace
+
+std::uint32_t address_between(const DistressAddress& mine, const DistressAddress& theirs) {
+  if (theirs.host == mine.host) return htonl(INADDR_LOOPBACK);
+  // A network that both are in, else whatever routes to their first address.
+  std::uint32_t address = theirs.address[0];
+  for (std::uint32_t i = 0; i < theirs.count; ++i)
+    for (std::uint32_t k = 0; k < mine.count; ++k)
+      if ((theirs.address[i] & mine.mask[k]) == (mine.address[k] & mine.mask[k])) address = theirs.address[i];
+  return address;
+}
 
 struct Distress::Datagram {
   std::uint64_t job;
   Kind kind;
-  std::int32_t from, culprit;
+  std::int32_t from, culprit, cut_off;
   Wait wait;
 };
 
@@ -39,6 +51,7 @@ Distress::Distress(int rank, int size, BlackBox& box)
       waits_(at(size)),
       alive_(at(size)),
       refused_(at(size)),
+      cut_off_(at(size)),
       failed_ranks_(at(size)),
       blameless_(at(size)),
       seen_(at(size)),
@@ -63,7 +76,10 @@ Distress::Distress(int rank, int size, BlackBox& box)
   if (getifaddrs(&list) != 0) return;
   for (const ifaddrs* i = list; i != nullptr && mine_.count < std::size(mine_.address); i = i->ifa_next) {
     if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != AF_INET || i->ifa_netmask == nullptr) continue;
-    if ((i->ifa_flags & IFF_LOOPBACK) != 0 || (i->ifa_flags & IFF_UP) == 0) continue;
+    if ((i->ifa_flags & IFF_LOOPBACK) != 0 || !carries(i->ifa_flags)) continue;
+    const std::string_view interface(i->ifa_name);
+    std::copy_n(interface.begin(), std::min<std::size_t>(interface.size(), IFNAMSIZ - 1),
+                interfaces_[mine_.count].begin());
     mine_.address[mine_.count] = reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr.s_addr;
     mine_.mask[mine_.count++] = reinterpret_cast<const sockaddr_in*>(i->ifa_netmask)->sin_addr.s_addr;
   }
@@ -76,30 +92,39 @@ void Distress::connect(const std::vector<DistressAddress>& all, std::uint64_t jo
   job_ = job;
   for (std::size_t r = 0; r < all.size(); ++r) {
     const DistressAddress& theirs = all[r];
-    sockaddr_in& to = peers_[r];
-    to.sin_family = AF_INET;
-    to.sin_port = theirs.port;
+    Routes& routes = peers_[r];
+    const auto add = [&](std::uint32_t address) {
+      if (routes.count == routes.to.size()) return;
+      sockaddr_in& to = routes.to[routes.count++];
+      to.sin_family = AF_INET;
+      to.sin_port = theirs.port;
+      to.sin_addr.s_addr = address;
+    };
     if (theirs.host == mine_.host) {
-      to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      add(htonl(INADDR_LOOPBACK));
       continue;
     }
-    // A network that both are in, else whatever routes to their first address.
-    to.sin_addr.s_addr = theirs.address[0];
     for (std::uint32_t i = 0; i < theirs.count; ++i)
       for (std::uint32_t k = 0; k < mine_.count; ++k)
-        if ((theirs.address[i] & mine_.mask[k]) == (mine_.address[k] & mine_.mask[k]))
-          to.sin_addr.s_addr = theirs.address[i];
+        if ((theirs.address[i] & mine_.mask[k]) == (mine_.address[k] & mine_.mask[k])) {
+          add(theirs.address[i]);
+          break;
+        }
+    // No network in common: whatever routes to their first address.
+    if (routes.count == 0) add(theirs.address[0]);
   }
 }
 
 void Distress::send(Kind kind, int to) noexcept {
-  const Datagram d{job_, kind, rank_, culprit_, box_.read()};
-  const sockaddr_in& address = peers_[at(to)];
-  // An earlier refusal is reported by whichever send comes next, which then sends nothing.
-  for (int attempt = 0; attempt < 3; ++attempt) {
-    if (sendto(socket_, &d, sizeof d, 0, reinterpret_cast<const sockaddr*>(&address), sizeof address) >= 0) return;
-    if (errno != ECONNREFUSED) return;
-    read_refusals();
+  const Datagram d{job_, kind, rank_, culprit_, lost_an_interface() ? 1 : 0, box_.read()};
+  const Routes& routes = peers_[at(to)];
+  for (std::size_t i = 0; i < routes.count; ++i) {
+    const auto* address = reinterpret_cast<const sockaddr*>(&routes.to[i]);
+    // An earlier datagram's error is reported by whichever send comes next, which then sends nothing.
+    for (int attempt = 0; attempt < 3; ++attempt) {
+      if (sendto(socket_, &d, sizeof d, 0, address, sizeof routes.to[i]) >= 0) break;
+      read_refusals();
+    }
   }
 }
 
@@ -120,25 +145,31 @@ void Distress::read_refusals() noexcept {
       if (c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_RECVERR) continue;
       if (reinterpret_cast<const sock_extended_err*>(CMSG_DATA(c))->ee_errno != ECONNREFUSED) continue;
       for (std::size_t r = 0; r < peers_.size(); ++r)
-        if (peers_[r].sin_port == whose.sin_port && peers_[r].sin_addr.s_addr == whose.sin_addr.s_addr) refused_[r] = 1;
+        for (std::size_t i = 0; i < peers_[r].count; ++i) {
+          const sockaddr_in& to = peers_[r].to[i];
+          if (to.sin_port == whose.sin_port && to.sin_addr.s_addr == whose.sin_addr.s_addr) refused_[r] = 1;
+        }
     }
   }
 }
 
 int Distress::look() noexcept {
   Datagram d{};
-  while (true) {
+  // Errors of datagrams sent earlier come between the mail; the bound is against one that never ends.
+  for (int errors = 0; errors < 1000;) {
     const auto got = recv(socket_, &d, sizeof d, 0);
-    if (got < 0 && errno == ECONNREFUSED) {
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+    if (got < 0) {
+      ++errors;
       read_refusals();
       continue;
     }
-    if (got < 0) break;
     const int size = static_cast<int>(peers_.size());
     if (got != static_cast<ssize_t>(sizeof d) || d.job != job_ || d.from < 0 || d.from >= size || d.culprit >= size)
       continue;
     alive_[at(d.from)] = 1;
     waits_[at(d.from)] = d.wait;
+    cut_off_[at(d.from)] = static_cast<unsigned char>(d.cut_off != 0);
     if (d.kind == Kind::failed) failed_ranks_[at(d.from)] = 1;
     if (d.culprit >= 0 && culprit_ < 0) culprit_ = d.culprit;
     if (d.kind == Kind::ask) send(failed_ ? Kind::failed : Kind::state, d.from);
@@ -153,6 +184,25 @@ int Distress::dead_culprit() noexcept {
     if (refused_[r] != 0) waits_[r].count = 0;  // whatever it said before
   }
   return search();
+}
+
+// By name, as an interface that is gone has no number; an ioctl, as getifaddrs is not async-signal-safe.
+bool Distress::lost_an_interface() const noexcept {
+  for (std::uint32_t i = 0; i < mine_.count; ++i) {
+    ifreq request{};
+    std::copy(interfaces_[i].begin(), interfaces_[i].end(), request.ifr_name);
+    if (ioctl(socket_, SIOCGIFFLAGS, &request) != 0 || !carries(static_cast<unsigned short>(request.ifr_flags)))
+      return true;
+  }
+  return false;
+}
+
+// The first of those that say so, so that all name the same one of a host.
+int Distress::cut_off_culprit() const noexcept {
+  const bool mine = lost_an_interface();
+  for (std::size_t r = 0; r < cut_off_.size(); ++r)
+    if (r == at(rank_) ? mine : cut_off_[r] != 0) return static_cast<int>(r);
+  return -1;
 }
 
 int Distress::search() noexcept {
@@ -179,6 +229,7 @@ int Distress::dead_or_silent(std::chrono::milliseconds patience) noexcept {
   for (bool again = false;;) {
     if (const int named = look(); named >= 0) return named;
     if (const int dead = dead_culprit(); dead >= 0) return dead;
+    if (const int cut_off = cut_off_culprit(); cut_off >= 0) return cut_off;
     const auto waited = Clock::now() - asked_;
     if (waited > patience) break;
     if (!again && waited > patience / 2) {  // what got lost

@@ -3,14 +3,18 @@
 //
 // A rank that gives up asks all others. Whoever is alive and looks at its mail (waits and progress() do) says whom it
 // waits for; the operating system of a killed process refuses the datagram; a stopped one is silent. The culprit is
-// the nearest rank that is waited for and dead, else silent, else alive but not waiting. It is then told to all, who
-// fail with it. Datagrams may be lost: then the nearest rank that was not heard of is blamed. Ignored: liars (a random
-// number keeps other jobs' mail out, not an attacker's), hosts without IPv4 routes to each other.
+// the nearest rank that is waited for and dead, else one whose host lost a network interface that was up at the start,
+// else silent, else alive but not waiting. It is then told to all, who fail with it. Mail goes over all networks that
+// two hosts share, as one of them may be what failed. Datagrams may be lost: then the nearest rank that was not heard
+// of is blamed. Ignored: liars (a random number keeps other jobs' mail out, not an attacker's), hosts without IPv4
+// routes to each other.
 // Everything but the constructor is async-signal-safe, since the last words of a dying process need it.
 #pragma once
 
+#include <net/if.h>
 #include <netinet/in.h>
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <vector>
@@ -24,11 +28,14 @@ enum class Blame { the_silent, the_busy_too };
 
 // How a rank is reached: all its IPv4 addresses, since the hosts' networks may be several.
 struct DistressAddress {
+  static constexpr std::size_t kMost = 8;
   std::uint64_t host = 0;  // a hash of its name: the same host is reached by loopback
   std::uint32_t count = 0;
-  std::uint32_t address[8] = {}, mask[8] = {};  // network byte order
+  std::uint32_t address[kMost] = {}, mask[kMost] = {};  // network byte order
   std::uint16_t port = 0;
 };
+// Where I reach them: network byte order.
+std::uint32_t address_between(const DistressAddress& mine, const DistressAddress& theirs);
 
 class Distress {
  public:
@@ -59,11 +66,17 @@ class Distress {
  private:
   enum class Kind : std::int32_t { ask, state, failed };
   struct Datagram;
+  struct Routes {
+    std::size_t count = 0;
+    std::array<sockaddr_in, DistressAddress::kMost> to{};
+  };
   void send(Kind kind, int to) noexcept;
   void broadcast(Kind kind) noexcept;
   void read_refusals() noexcept;
   void sleep_until_mail() noexcept;
   int dead_culprit() noexcept;
+  int cut_off_culprit() const noexcept;
+  bool lost_an_interface() const noexcept;
   int dead_or_silent(std::chrono::milliseconds patience) noexcept;
   int search() noexcept;
 
@@ -75,10 +88,11 @@ class Distress {
   bool failed_ = false;  // this rank has told
   std::chrono::steady_clock::time_point asked_{};
   DistressAddress mine_;
-  std::vector<sockaddr_in> peers_;
+  std::array<std::array<char, IFNAMSIZ>, DistressAddress::kMost> interfaces_{};  // of the addresses of mine_
+  std::vector<Routes> peers_;
   // By rank; scratch of the search below.
   std::vector<Wait> waits_;
-  std::vector<unsigned char> alive_, refused_, failed_ranks_, blameless_, seen_;
+  std::vector<unsigned char> alive_, refused_, cut_off_, failed_ranks_, blameless_, seen_;
   std::vector<int> queue_;
 };
 

@@ -1,14 +1,19 @@
 #include "runtime/drawn_traffic.hpp"
 
+#include "runtime/settle.hpp"
+
 namespace topomoe {
 
-DrawnCounts::DrawnCounts(const Schedule& schedule, const RankGroups& groups, int experts, int top_k, const HeldBy& held,
-                         const IdsOf& ids)
-    : experts_(experts) {
+DrawnCounts::DrawnCounts(const Schedule& schedule, const RankGroups& groups, const LayerShape& shape,
+                         const HeldBy& held, const IdsOf& ids)
+    : CountSource({shape.experts, groups.layout().ep, shape.expert_owners}) {
   for (int rank = 0; rank < groups.layout().world; ++rank) {
-    auto counts = std::make_unique<RankCounts>(schedule, groups, rank, experts);
+    auto counts = std::make_unique<RankCounts>(schedule, groups, rank, placement());
     for (const int member : groups.members(Role::tp, rank)) counts->set_held(member, held(member));
-    counts->set_routing(ids(rank), top_k);
+    auto chosen = ids(rank);
+    std::vector<std::int64_t> used;
+    settle(chosen, shape, placement(), used);
+    counts->set_routing(chosen, shape.top_k);
     ranks_.push_back(std::move(counts));
   }
 }
@@ -19,7 +24,7 @@ double DrawnCounts::count(Symbol symbol, int chunk, int source, int index) const
 
 void each_transfer(const Schedule& schedule, const std::vector<Step>& steps, const RankGroups& groups,
                    const LayerShape& shape, const DrawnCounts& counts, const VisitTraffic& visit) {
-  const RowWidths widths = row_widths(shape, groups.layout().etp);
+  const RowWidths widths = row_widths(shape, groups.layout().etp, groups.layout().tp);
   for (const Step& step : steps) {
     if (step.kind != StepKind::exchange && step.kind != StepKind::all_gather && step.kind != StepKind::counts_exchange)
       continue;

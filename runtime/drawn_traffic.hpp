@@ -16,18 +16,16 @@ namespace topomoe {
 // Counts of all ranks: what no single rank knows, for whoever looks at the whole.
 class DrawnCounts final : public CountSource {
  public:
-  // ids: experts of the tokens that `rank` injects, [rows, top_k].
+  // ids: experts of the tokens that `rank` injects, [rows, top_k], as its router chose them.
   using IdsOf = std::function<std::vector<std::int32_t>(int rank)>;
   using HeldBy = std::function<std::int64_t(int rank)>;
-  DrawnCounts(const Schedule& schedule, const RankGroups& groups, int experts, int top_k, const HeldBy& held,
+  DrawnCounts(const Schedule& schedule, const RankGroups& groups, const LayerShape& shape, const HeldBy& held,
               const IdsOf& ids);
 
   double count(Symbol symbol, int chunk, int source, int index) const override;
-  int experts() const override { return experts_; }
   const RankCounts& of(int rank) const { return *ranks_[static_cast<std::size_t>(rank)]; }
 
  private:
-  int experts_;
   std::vector<std::unique_ptr<RankCounts>> ranks_;
 };
 

@@ -49,16 +49,17 @@ std::vector<Role> roles_to_agree_over(const Schedule& schedule, const RankGroups
 
 SlotBytes bytes_for(const ExecutorContext& c, const Capacity& capacity) {
   if (capacity.tokens <= 0) return {};
-  return capacity_bytes(c.schedule, c.groups, row_widths(c.shape, c.groups.layout().etp), capacity, c.rank);
+  return capacity_bytes(c.schedule, c.groups, row_widths(c.shape, c.groups.layout().etp, c.groups.layout().tp),
+                        c.placement, capacity, c.rank);
 }
 
 }  // namespace
 
 LayerMemory::LayerMemory(const ExecutorContext& c, const Capacity& capacity)
-    : rows(c.schedule, c.groups, c.rank, c.shape.experts),
+    : rows(c.schedule, c.groups, c.rank, c.placement),
       maps(rows),
       arenas(c.schedule, c.device, bytes_for(c, capacity)),
-      sizes_(arenas.bounded() ? slot_sizes(c.schedule, row_widths(c.shape, c.groups.layout().etp))
+      sizes_(arenas.bounded() ? slot_sizes(c.schedule, row_widths(c.shape, c.groups.layout().etp, c.groups.layout().tp))
                               : std::vector<SlotSize>{}) {
   if (arenas.bounded()) agree_over_ = roles_to_agree_over(c.schedule, c.groups, c.rank);
 }
@@ -66,7 +67,7 @@ LayerMemory::LayerMemory(const ExecutorContext& c, const Capacity& capacity)
 int LayerMemory::rounds(const ExecutorContext& c, PassState& state, std::int64_t held) {
   double times = 1;
   for (const SlotSize& s : sizes_) {
-    const double bytes = state.offsets.resolve(rows, state.counts, s.rows, c.rank).rows * s.row_bytes;
+    const double bytes = s.bytes(state.offsets.resolve(rows, state.counts, s.rows, c.rank).rows);
     times = std::max(times, bytes / static_cast<double>(arenas.capacity(s.backward, s.slot)));
   }
   // My rounds and my tokens, and then each member's in turn.
@@ -127,6 +128,7 @@ std::unique_ptr<PassState> LayerMemory::take(const std::shared_ptr<LayerMemory>&
   state->layer = layer;
   state->counts.reset();
   state->offsets.clear();
+  state->keeps_routing = false;
   for (auto& [buffer, data] : state->bound) data = nullptr;
   return state;
 }
@@ -138,10 +140,21 @@ void LayerMemory::give(std::unique_ptr<PassState> state) noexcept {
   layer->given_back_.push_back(std::move(state));
 }
 
+std::byte* PassState::Kept::room(Device& device, std::size_t size) {
+  bytes = size;
+  if (size > capacity) {
+    memory.reset();
+    capacity = 0;
+    memory = device.allocate(size);
+    capacity = size;
+  }
+  return memory.get();
+}
+
 Executor::Executor(const ExecutorContext& context, PassState& state, const LayerWeights& weights,
                    const LayerGradients* gradients)
     : c_(context),
-      widths_(row_widths(context.shape, context.groups.layout().etp)),
+      widths_(row_widths(context.shape, context.groups.layout().etp, context.groups.layout().tp)),
       state_(state),
       weights_(weights),
       gradients_(gradients),
@@ -232,15 +245,19 @@ EventPtr Executor::end_of_pass(Clock::time_point begin, std::span<const std::uin
   return m_.last;
 }
 
-EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const EventPtr& ready) {
+EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const EventPtr& ready, bool alone) {
   const std::vector<Step>& steps = backward ? c_.schedule.backward : c_.schedule.forward;
   const auto left_out = [&](std::size_t i) { return !part.empty() && part[i] == 0; };
-  // A part without the first step goes on where another one stopped, and finds what that left.
-  const bool begins = !left_out(0) || m_.found.empty(), ends = !left_out(steps.size() - 1);
+  // A part without the first step goes on where another one stopped, and finds what that left. Steps of the shared
+  // expert may be first or last, and missing.
+  std::size_t first = 0, last = steps.size() - 1;
+  while (first < last && left_out(first) && steps[first].beside) ++first;
+  while (first < last && left_out(last) && steps[last].beside) --last;
+  const bool begins = alone || !left_out(first) || m_.found.empty(), ends = alone || !left_out(last);
   std::vector<StepTrace>& trace = m_.trace[backward];
   std::vector<EventPtr>& events = m_.events;
   // Host kernels drive our transfers while they compute, for as long as this pass runs.
-  c_.device.set_progress({[](void* c) { static_cast<Communicator*>(c)->progress(); }, &c_.communicator});
+  c_.device.set_progress(progress_hook(c_.communicator));
   struct Unhook {
     Device& device;
     ~Unhook() { device.set_progress({}); }
@@ -286,6 +303,7 @@ EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const 
       t.kind = s.kind, t.lane = s.lane, t.backward = backward, t.chunk = s.chunk;
       t.begin_s = now();
       t.end_s = t.payload_bytes = t.metadata_bytes = 0;
+      t.dropped = 0;
       issue(s, i, t, events[i]);
       if (!events[i]) t.end_s = now();
       if (i == counted &&

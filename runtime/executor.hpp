@@ -31,6 +31,7 @@ struct ExecutorContext {
   const Schedule& schedule;
   const RankGroups& groups;
   const LayerShape& shape;
+  const ExpertPlacement& placement;
   const GroupChannels& channels;
   Communicator& communicator;
   Device& device;
@@ -63,6 +64,7 @@ struct LayerMemory {
   RowTable rows;
   MapBuilder maps;
   LayerArenas arenas;
+  SlotMemory lent;                // to passes whose handles keep nothing of it
   std::vector<std::byte*> found;  // by slot: where this pass has it
   std::vector<EventPtr> events;   // by step
   std::shared_ptr<PassEnd> last;  // of the last pass; null: it is over
@@ -74,6 +76,7 @@ struct LayerMemory {
   std::vector<std::byte*> in, out;
   std::vector<std::int64_t> expert_offsets;
   std::vector<std::int32_t> ids;
+  std::vector<std::int64_t> used;  // of settle()
   // What a peer may still read or write when this rank gives up: it must outlive the abort.
   std::vector<std::vector<std::int32_t>> sent, received;
   std::vector<std::int32_t> agreed;
@@ -91,7 +94,7 @@ struct PassState {
   // Without a layer's memory it has its own.
   explicit PassState(const ExecutorContext& context, std::shared_ptr<LayerMemory> of_layer = nullptr)
       : layer(of_layer ? std::move(of_layer) : std::make_shared<LayerMemory>(context)),
-        counts(context.schedule, context.groups, context.rank, context.shape.experts),
+        counts(context.schedule, context.groups, context.rank, context.placement),
         maps(context.schedule.maps.size()) {}
   PassState(const PassState&) = delete;
   PassState& operator=(const PassState&) = delete;
@@ -104,6 +107,19 @@ struct PassState {
   SlotMemory memory;
   std::map<int, std::byte*> bound;  // memory of others: the caller's tensors, and what stands in for steps left out
   std::vector<HostMap> maps;        // by map
+  // Of the router, for the caller and for the backward.
+  RouterReport report;
+  std::vector<float> score_grads, loss_sums;
+  float z_grad = 0;
+  // What a handle that keeps its routing only has of ids, weights and logits, and room for an output nobody wants.
+  struct Kept {
+    DeviceMemory memory;
+    std::size_t capacity = 0, bytes = 0;
+    std::byte* room(Device& device, std::size_t size);
+  };
+  bool keeps_routing = false;
+  std::vector<Kept> kept;
+  Kept unwanted;
   // Stands in for the router: writes ids and weights, [rows, top_k] of the tokens that this rank injects.
   std::function<void(Lane, std::int32_t* ids, float* weights, std::int64_t rows)> router;
 };
@@ -117,7 +133,9 @@ class Executor {
   // its end: null where that is now (CPU). Lanes wait for `ready` and for the pass before this one; the host does only
   // where it reads what the router chose. What buffers of Storage::pass hold is lost once the last step is over;
   // between parts of one pass no other may run on the same layer's memory. Throws after failing the communicator.
-  EventPtr run(bool backward, std::span<const std::uint8_t> part = {}, const EventPtr& ready = nullptr);
+  // `alone`: the part is all that is run of this pass.
+  EventPtr run(bool backward, std::span<const std::uint8_t> part = {}, const EventPtr& ready = nullptr,
+               bool alone = false);
   // Of a whole forward in bounded arenas: 1; or what the tokens must be cut into, as they would not fit. Then nothing
   // but routing has been done, and the pass state is of no more use.
   int rounds() const { return rounds_; }
@@ -147,7 +165,9 @@ class Executor {
   std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
 
   void issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr& event);
-  void route(const Step& s);
+  void route(const Step& s, std::size_t step, StepTrace& trace);
+  double loss_share() const;
+  void report_routing(Lane lane, std::int64_t rows, const std::byte* sums);
   void counts_exchange(const Step& s, StepTrace& trace);
   void index(const Step& s);
   void pack(const Step& s, std::size_t step);
@@ -156,6 +176,8 @@ class Executor {
   void ordered_sum(const Step& s);
   void experts(const Step& s);
   void combine(const Step& s);
+  void shared(const Step& s);
+  void mix(const Step& s, std::size_t step);
   void weight_grad(const Step& s);
   void route_backward(const Step& s, std::size_t step);
 

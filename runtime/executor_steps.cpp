@@ -7,6 +7,7 @@
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
 #include "runtime/executor.hpp"
+#include "runtime/settle.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -21,7 +22,7 @@ T* as(std::byte* p) {
 
 void Executor::issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr& event) {
   switch (s.kind) {
-    case StepKind::route: route(s); break;
+    case StepKind::route: route(s, step, trace); break;
     case StepKind::counts_exchange: counts_exchange(s, trace); return;
     case StepKind::index: index(s); break;
     case StepKind::pack: pack(s, step); break;
@@ -41,28 +42,45 @@ void Executor::issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr
       c_.device.copy(s.lane, to.data, at(s.in[0]).data, to.bytes());
       break;
     }
+    case StepKind::shared_forward:
+    case StepKind::shared_dgrad:
+    case StepKind::shared_wgrad: shared(s); break;
+    case StepKind::add:
+    case StepKind::mix:
+    case StepKind::mix_backward: mix(s, step); break;
   }
   event = c_.device.record(s.lane);
 }
 
-void Executor::route(const Step& s) {
+void Executor::route(const Step& s, std::size_t step, StepTrace& trace) {
   const Span tokens = at(s.in[0]), ids = at(s.out[0]);
+  std::byte* const sums = state_.router || !c_.shape.router.losses()
+                              ? nullptr
+                              : slot(m_.arenas.slots().of_scratch(false, step), c_.shape.experts + 1, sizeof(float));
   if (state_.router)
     state_.router(s.lane, as<std::int32_t>(ids.data), as<float>(at(s.out[1]).data), tokens.rows);
   else
     c_.device.router(s.lane, {.tokens = tokens.data,
                               .weight = weights_.router,
-                              .probabilities = as<float>(at(s.out[2]).data),
+                              .bias = weights_.selection_bias,
+                              .logits = as<float>(at(s.out[2]).data),
                               .ids = as<std::int32_t>(ids.data),
                               .weights = as<float>(at(s.out[1]).data),
+                              .loss_sums = as<float>(sums),
                               .rows = tokens.rows,
                               .hidden = c_.shape.hidden,
                               .experts = c_.shape.experts,
                               .k = c_.shape.top_k,
                               .renormalize = c_.shape.renormalize,
+                              .options = c_.shape.router,
                               .dtype = c_.shape.dtype});
   m_.ids.resize(static_cast<std::size_t>(tokens.rows * c_.shape.top_k));
   c_.device.to_host(s.lane, m_.ids.data(), ids.data, ids.bytes());
+  report_routing(s.lane, tokens.rows, sums);
+  if (settles(c_.shape, c_.placement)) {  // ids are of experts before, of copies from here on
+    trace.dropped = settle(m_.ids, c_.shape, c_.placement, m_.used);
+    c_.device.to_device(s.lane, ids.data, m_.ids.data(), ids.bytes());
+  }
   state_.counts.set_routing(m_.ids, c_.shape.top_k);
 }
 
@@ -180,16 +198,14 @@ void Executor::ordered_sum(const Step& s) {
 }
 
 std::span<const std::int64_t> Executor::expert_offsets(const View& rows) {
-  const int parts = c_.groups.size(Role::ep), index = c_.groups.index_in(Role::ep, c_.rank);
-  const auto first = part_begin(c_.shape.experts, parts, index), end = part_begin(c_.shape.experts, parts, index + 1);
   std::vector<std::int64_t>& offsets = m_.expert_offsets;
-  offsets.assign(static_cast<std::size_t>(end - first) + 1, 0);
+  offsets.assign(c_.placement.held_by(c_.groups.index_in(Role::ep, c_.rank)).size() + 1, 0);
   const Chunks chunks = rows.chunks.value_or(buffer(rows).chunks);
   const auto& segments = m_.rows.segments(rows.buffer);
   const auto& starts = state_.offsets.offsets(m_.rows, state_.counts, rows.buffer);
   for (std::size_t i = 0; i < segments.size(); ++i)
     if (chunks.begin <= segments[i].chunk && segments[i].chunk < chunks.end)
-      offsets[static_cast<std::size_t>(segments[i].expert - first) + 1] +=
+      offsets[static_cast<std::size_t>(c_.placement.index_at_place(segments[i].expert)) + 1] +=
           static_cast<std::int64_t>(starts[i + 1] - starts[i]);
   for (std::size_t e = 1; e < offsets.size(); ++e) offsets[e] += offsets[e - 1];
   return offsets;
@@ -278,14 +294,31 @@ void Executor::weight_grad(const Step& s) {
 
 void Executor::route_backward(const Step& s, std::size_t step) {
   const Span tokens = at(s.in[0]);
-  std::byte* const scratch =
-      slot(m_.arenas.slots().of_scratch(true, step), tokens.rows * c_.shape.experts, sizeof(float));
+  const bool settled = settles(c_.shape, c_.placement);
+  const std::int64_t logits = tokens.rows * c_.shape.experts, choices = tokens.rows * c_.shape.top_k;
+  std::byte* const scratch = slot(m_.arenas.slots().of_scratch(true, step),
+                                  logits + c_.shape.experts + (settled ? choices : 0), sizeof(float));
+  float* const score_grads = as<float>(scratch) + logits;
+  const bool balances = c_.shape.router.balance_loss != 0;
+  if (balances)
+    c_.device.to_device(s.lane, score_grads, state_.score_grads.data(), state_.score_grads.size() * sizeof(float));
+  const std::int32_t* ids = as<std::int32_t>(at(s.in[2]).data);
+  if (settled) {
+    m_.ids.resize(static_cast<std::size_t>(choices));
+    c_.device.to_host(s.lane, m_.ids.data(), ids, m_.ids.size() * sizeof(std::int32_t));
+    unsettle(m_.ids, c_.placement);
+    std::int32_t* const chosen = as<std::int32_t>(scratch) + logits + c_.shape.experts;
+    c_.device.to_device(s.lane, chosen, m_.ids.data(), m_.ids.size() * sizeof(std::int32_t));
+    ids = chosen;
+  }
   c_.device.router_backward(
       s.lane, {.tokens = tokens.data,
                .weight = weights_.router,
-               .probabilities = as<float>(at(s.in[3]).data),
-               .ids = as<std::int32_t>(at(s.in[2]).data),
+               .logits = as<float>(at(s.in[3]).data),
+               .ids = ids,
                .weight_grads = as<float>(at(s.in[1]).data),
+               .score_grads = balances ? score_grads : nullptr,
+               .z_grad = state_.z_grad,
                .logit_grads = as<float>(scratch),
                .token_grads = at(s.out[0]).data,
                .weight_grad = gradients_ ? gradients_->router : nullptr,
@@ -295,6 +328,7 @@ void Executor::route_backward(const Step& s, std::size_t step) {
                .experts = c_.shape.experts,
                .k = c_.shape.top_k,
                .renormalize = c_.shape.renormalize,
+               .options = c_.shape.router,
                .dtype = c_.shape.dtype});
 }
 

@@ -48,4 +48,23 @@ std::vector<std::vector<double>> HostExchange::gather_on_all(std::string_view st
       step, [&](int) { return mine; }, [&](int) { return mine.size(); });
 }
 
+void HostExchange::line_up(int ranks_per_host) {
+  const int me = rank(), leader = me / ranks_per_host * ranks_per_host;
+  const auto say = [&](auto to, auto from) {
+    exchange(
+        "line up", [&](int peer) { return std::vector<double>(to(peer) ? 1 : 0); },
+        [&](int peer) -> std::size_t { return from(peer) ? 1 : 0; });
+  };
+  const auto my_leader = [&](int peer) { return me != leader && peer == leader; };
+  const auto my_host = [&](int peer) {
+    return me == leader && peer != me && peer / ranks_per_host == me / ranks_per_host;
+  };
+  const auto the_first = [&](int peer) { return me == leader && me != 0 && peer == 0; };
+  const auto other_leaders = [&](int peer) { return me == 0 && peer != 0 && peer % ranks_per_host == 0; };
+  say(my_leader, my_host);
+  say(the_first, other_leaders);
+  say(other_leaders, the_first);
+  say(my_host, my_leader);
+}
+
 }  // namespace topomoe

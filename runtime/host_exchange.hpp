@@ -27,6 +27,10 @@ class HostExchange {
   std::vector<std::vector<double>> gather(std::string_view step, const std::vector<double>& mine, int root = 0);
   // Values of all ranks, on all ranks.
   std::vector<std::vector<double>> gather_on_all(std::string_view step, const std::vector<double>& mine);
+  // A barrier for those who measure: hosts of so many ranks report to the first, by one message each, and go when it
+  // says so. Where messages between hosts are dear, a barrier that sends many of them lets ranks go one after the
+  // other.
+  void line_up(int ranks_per_host);
 
  private:
   Communicator& communicator_;

@@ -37,17 +37,16 @@ const MapBuilder::Target& MapBuilder::target(const IndexMap& map, const RankCoun
   const RankGroups& groups = table_.groups();
   std::vector<int> dests;
   groups.expand(map.to.dests.value_or(to.dests), table_.rank(), table_.rank(), dests);
-  for (int expert = 0; expert < counts.experts(); ++expert) {
-    const int owner = counts.owner(expert);
-    if (expert > 0 && counts.owner(expert - 1) == owner) {
-      t.dest_of.push_back(t.dest_of.back());
-      continue;
-    }
+  std::vector<int> dest_of_place;
+  for (const int owner : groups.members(Role::ep, table_.rank())) {
     int dest = -1;  // itself, or for node_tokens the member on its node
     for (const int d : dests)
       if (to.symbol == Symbol::node_tokens ? groups.node_index(d) == groups.node_index(owner) : d == owner) dest = d;
-    t.dest_of.push_back(dest);
+    dest_of_place.push_back(dest);
   }
+  const ExpertPlacement& placement = counts.placement();
+  for (int copy = 0; copy < placement.copies(); ++copy)
+    t.dest_of.push_back(dest_of_place[static_cast<std::size_t>(placement.place_of(copy))]);
   return t;
 }
 
@@ -106,15 +105,15 @@ void MapBuilder::build(HostMap& out, const IndexMap& map, const RankCounts& coun
       }
       reached_.clear();
       for (std::size_t slot = 0; slot < static_cast<std::size_t>(slots); ++slot) {
-        const int expert = ids[row * static_cast<std::size_t>(slots) + slot];
-        counts.owner(expert);  // throws where there is no such expert
-        const int dest = to.dest_of[static_cast<std::size_t>(expert)];
+        const int copy = ids[row * static_cast<std::size_t>(slots) + slot];
+        if (counts.owner(copy) < 0) continue;  // throws where there is no such copy
+        const int dest = to.dest_of[static_cast<std::size_t>(copy)];
         if (dest < 0) continue;
         if (symbol != Symbol::pairs) {  // once, whatever the number of experts there
           if (std::find(reached_.begin(), reached_.end(), dest) != reached_.end()) continue;
           reached_.push_back(dest);
         }
-        place(key(s.chunk, s.source, dest, symbol == Symbol::pairs ? expert : -1), row, slot);
+        place(key(s.chunk, s.source, dest, symbol == Symbol::pairs ? copy : -1), row, slot);
       }
     }
   }
@@ -126,7 +125,7 @@ void MapBuilder::build(HostMap& out, const IndexMap& map, const RankCounts& coun
 
 HostMap build_map(const Schedule& schedule, const IndexMap& map, const RankGroups& groups, const RankCounts& counts,
                   int me, std::span<const std::int32_t> ids, int slots) {
-  RowTable table(schedule, groups, me, counts.experts());
+  RowTable table(schedule, groups, me, counts.placement());
   RowOffsets offsets;
   HostMap out;
   MapBuilder(table).build(out, map, counts, offsets, ids, slots);

@@ -24,15 +24,15 @@ struct HostMap {
 class MapBuilder {
  public:
   explicit MapBuilder(RowTable& table) : table_(table) {}
-  // `map` is one of the schedule's, known by address. ids: [from rows, slots], the experts of each row; ignored by maps
-  // that go by counts. Throws std::logic_error when ids and counts disagree.
+  // `map` is one of the schedule's, known by address. ids: [from rows, slots], copies of experts as RankCounts has
+  // them; ignored by maps that go by counts. Throws std::logic_error when ids and counts disagree.
   void build(HostMap& out, const IndexMap& map, const RankCounts& counts, RowOffsets& offsets,
              std::span<const std::int32_t> ids, int slots);
 
  private:
   struct Target {                                       // of a map
     std::unordered_map<std::uint64_t, std::size_t> at;  // segment of `to` by chunk, source, dest and expert
-    std::vector<int> dest_of;                           // by expert: the dest that stands for its rank; -1: not here
+    std::vector<int> dest_of;                           // by copy: the dest that stands for its rank; -1: not here
   };
   const Target& target(const IndexMap& map, const RankCounts& counts);
   void free_rows(const IndexMap& map, const RankCounts& counts, RowOffsets& offsets);

@@ -34,7 +34,7 @@ void require_fit(const Schedule& s, const Layout& l) {
 // Before any channel is opened.
 Schedule checked(Schedule schedule, const Layout& layout, int gpus_per_node, const LayerShape& shape,
                  const Communicator& communicator) {
-  check(layout, shape.experts);
+  check(layout, shape.expert_owners.empty() ? shape.experts : layout.ep);  // uneven placements need not divide
   if (communicator.size() != layout.world)
     throw InvalidInput("communicator", std::to_string(communicator.size()) + " ranks",
                        "the layout has " + std::to_string(layout.world));
@@ -46,6 +46,7 @@ Schedule checked(Schedule schedule, const Layout& layout, int gpus_per_node, con
   const int most_k = std::min(shape.experts, kernels::kMaxTopK);
   if (shape.top_k < 1 || shape.top_k > most_k)
     throw InvalidInput("shape.top_k", std::to_string(shape.top_k), "1 to " + std::to_string(most_k));
+  check(shape.router, shape.experts, shape.top_k, "shape.router");
   require_fit(schedule, layout);
   return schedule;
 }
@@ -57,9 +58,12 @@ LayerParts::LayerParts(Schedule its_schedule, const Layout& layout, int gpus_per
     : schedule(checked(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator)),
       shape(its_shape),
       groups(layout, gpus_per_node),
+      placement(shape.experts, layout.ep, shape.expert_owners, "shape.expert_owners"),
       channels(communicator, groups),
-      context{schedule, groups, shape, channels, communicator, device, deadline, communicator.rank()} {
-  channels.open(roles_of(schedule));
+      context{schedule, groups, shape, placement, channels, communicator, device, deadline, communicator.rank()} {
+  std::vector<Role> roles = roles_of(schedule);
+  if (placement.replicated()) roles.push_back(Role::ep);  // of sum_over_replicas
+  channels.open(roles);
 }
 
 int LayerParts::boundary(const std::string& name) const {

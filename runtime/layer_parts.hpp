@@ -24,6 +24,7 @@ struct LayerParts {
   Schedule schedule;
   LayerShape shape;
   RankGroups groups;
+  ExpertPlacement placement;
   GroupChannels channels;
   ExecutorContext context;
 };

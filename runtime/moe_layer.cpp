@@ -1,8 +1,10 @@
 #include "topomoe/moe_layer.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "runtime/layer_parts.hpp"
+#include "runtime/replica_sum.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -15,6 +17,8 @@ struct MoeLayer::Handle::State {
   Round only;  // as a rule; else all are in `rounds`
   std::vector<Round> rounds;
   EventPtr done;
+  RouterReport router;
+  std::int64_t tokens = 0;  // that `router` is of
   std::span<Round> all() { return rounds.empty() ? std::span(&only, only.pass ? 1 : 0) : std::span(rounds); }
   void add(Round round) {
     if (!only.pass && rounds.empty()) {
@@ -23,6 +27,16 @@ struct MoeLayer::Handle::State {
     }
     if (only.pass) rounds.push_back(std::move(only));
     rounds.push_back(std::move(round));
+  }
+  // Losses are means over tokens, and those of rounds theirs.
+  void report(const RouterReport& of_round, std::int64_t of_tokens) {
+    const auto all_tokens = static_cast<double>(tokens + of_tokens);
+    const double share = all_tokens > 0 ? static_cast<double>(of_tokens) / all_tokens : 0;
+    router.balance_loss += share * (of_round.balance_loss - router.balance_loss);
+    router.z_loss += share * (of_round.z_loss - router.z_loss);
+    router.chosen.resize(of_round.chosen.size());
+    for (std::size_t e = 0; e < of_round.chosen.size(); ++e) router.chosen[e] += of_round.chosen[e];
+    tokens += of_tokens;
   }
   ~State() {
     for (Round& r : all()) LayerMemory::give(std::move(r.pass));
@@ -33,14 +47,107 @@ MoeLayer::Handle::~Handle() = default;
 MoeLayer::Handle::Handle(Handle&&) noexcept = default;
 const EventPtr& MoeLayer::Handle::done() const { return state_->done; }
 
+std::size_t MoeLayer::Handle::saved_bytes() const {
+  std::size_t bytes = 0;
+  for (const State::Round& round : state_->all()) {
+    for (const SlotMemory::Place& place : round.pass->memory.saved) bytes += place.bytes;
+    for (const PassState::Kept& kept : round.pass->kept) bytes += round.pass->keeps_routing ? kept.bytes : 0;
+  }
+  return bytes;
+}
+const RouterReport& MoeLayer::Handle::router() const { return state_->router; }
+
+namespace {
+
+const Step& route_of(const Schedule& s) {
+  const auto route =
+      std::find_if(s.forward.begin(), s.forward.end(), [](const Step& step) { return step.kind == StepKind::route; });
+  TOPOMOE_ASSERT(route != s.forward.end());
+  return *route;
+}
+
+// Forward steps that write what the backward wants of a forward, but for what a handle keeps anyway, and all that they
+// wait for. Routing and counts are kept.
+std::vector<std::uint8_t> steps_again(const Schedule& s) {
+  std::vector<std::uint8_t> wanted(s.forward.size(), 0);
+  for (std::size_t i = s.forward.size(); i-- > 0;) {
+    const Step& step = s.forward[i];
+    if (step.kind == StepKind::route || step.kind == StepKind::counts_exchange) continue;
+    for (const View& v : step.out)
+      if (s.buffers[static_cast<std::size_t>(root_of(s, v.buffer))].storage == Storage::saved) wanted[i] = 1;
+    if (step.kind == StepKind::index)
+      wanted[i] |= std::any_of(s.backward.begin(), s.backward.end(), [&](const Step& b) { return b.map == step.map; });
+    if (wanted[i] == 0) continue;
+    for (const int before : step.after) {
+      const StepKind kind = s.forward[static_cast<std::size_t>(before)].kind;
+      wanted[static_cast<std::size_t>(before)] = kind != StepKind::route && kind != StepKind::counts_exchange;
+    }
+  }
+  return wanted;
+}
+
+// A schedule without the shared expert's steps would leave it out and say nothing.
+void require_shared(const Schedule& s, const LayerShape& shape, const Layout& l) {
+  const auto has = [&](StepKind kind) {
+    return std::any_of(s.forward.begin(), s.forward.end(), [&](const Step& step) { return step.kind == kind; });
+  };
+  const bool mixes = shape.shared_gate != SharedGate::none;
+  if (shape.shared_ffn < 0 || shape.shared_ffn % l.tp != 0)
+    throw InvalidInput("shape.shared_ffn", std::to_string(shape.shared_ffn),
+                       "0, or a multiple of TP " + std::to_string(l.tp));
+  if (mixes && shape.shared_ffn == 0) throw InvalidInput("shape.shared_gate", "set", "there is no shared expert");
+  if (has(StepKind::shared_forward) != (shape.shared_ffn > 0) || has(StepKind::mix) != mixes)
+    throw InvalidInput("schedule", s.name,
+                       std::string("it was built ") +
+                           (has(StepKind::mix)              ? "for a shared expert with a gate"
+                            : has(StepKind::shared_forward) ? "for a shared expert that is added"
+                                                            : "without a shared expert") +
+                           ", the shape says otherwise: plan again");
+}
+
+// The layer's lent memory as a pass's own, for as long as it runs.
+class Lent {
+ public:
+  Lent(PassState& pass, LayerMemory& layer, bool lend) : pass_(pass), layer_(layer), lend_(lend) { exchange(); }
+  ~Lent() {
+    if (lend_) pass_.memory.forget();
+    exchange();
+  }
+  Lent(const Lent&) = delete;
+  Lent& operator=(const Lent&) = delete;
+
+ private:
+  void exchange() {
+    if (lend_) std::swap(pass_.memory, layer_.lent);
+  }
+  PassState& pass_;
+  LayerMemory& layer_;
+  const bool lend_;
+};
+
+}  // namespace
+
 struct MoeLayer::Impl : LayerParts {
-  using LayerParts::LayerParts;
+  Impl(Schedule its_schedule, const Layout& layout, int gpus_per_node, const LayerShape& its_shape,
+       Communicator& communicator, Device& device, std::chrono::milliseconds deadline)
+      : LayerParts(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator, device, deadline) {
+    require_shared(schedule, shape, layout);
+  }
   // While all that its steps use is there.
   ~Impl() {
     if (memory) memory->drain();
   }
   std::shared_ptr<LayerMemory> memory;  // outlives the layer with its handles
   LayerCounters counters;
+  const std::vector<View> routing = route_of(schedule).out;
+  const std::vector<std::uint8_t> again = steps_again(schedule);
+
+  void require(const LayerWeights& w) const {
+    if (shape.shared_ffn > 0 && (w.shared_gate == nullptr || w.shared_up == nullptr || w.shared_down == nullptr))
+      throw InvalidInput("weights.shared_gate, shared_up, shared_down", "null", "the layer has a shared expert");
+    if (shape.shared_gate != SharedGate::none && w.mix == nullptr)
+      throw InvalidInput("weights.mix", "null", "the shared expert has a gate");
+  }
 
   std::byte* row(const void* tensor, std::int64_t index) const {
     return static_cast<std::byte*>(const_cast<void*>(tensor)) +
@@ -51,6 +158,7 @@ struct MoeLayer::Impl : LayerParts {
     const void* tokens;
     void* output;
     const LayerWeights& weights;
+    Keep keep;
   };
   // Rows [first, first + rows), in as many rounds as it takes: all ranks cut theirs alike.
   void forward(const Forward& f, std::int64_t first, std::int64_t rows, const EventPtr& ready, Handle::State& out) {
@@ -61,12 +169,18 @@ struct MoeLayer::Impl : LayerParts {
     // Read only: no schedule writes the caller's tokens.
     pass.bound[boundary("x")] = row(f.tokens, first);
     pass.bound[boundary("y")] = row(f.output, first);
-    Executor executor(context, pass, f.weights, nullptr);
-    const EventPtr done = executor.run(false, {}, ready);
-    const int parts = executor.rounds();
+    int parts = 1;
+    {
+      pass.keeps_routing = f.keep == Keep::routing;
+      const Lent lent(pass, *memory, pass.keeps_routing);
+      Executor executor(context, pass, f.weights, nullptr);
+      out.done = executor.run(false, {}, ready);
+      parts = executor.rounds();
+      if (parts == 1 && pass.keeps_routing) keep_routing(executor, pass), out.done = nullptr;
+    }
     if (parts == 1) {
+      out.report(pass.report, rows);
       out.add(std::move(attempt.only));
-      out.done = done;
       return;
     }
     counters.overflow_rounds += parts - 1;
@@ -75,6 +189,29 @@ struct MoeLayer::Impl : LayerParts {
       forward(f, first + begin, part_begin(rows, parts, i + 1) - begin, ready, out);
     }
   }
+
+  // Ids, weights and logits out of what the layer lends.
+  void keep_routing(Executor& executor, PassState& pass) const {
+    Device& device = context.device;
+    memory->settle();  // before room() gives anything back
+    pass.kept.resize(routing.size());
+    for (std::size_t i = 0; i < pass.kept.size(); ++i) {
+      const Executor::Span from = executor.at(routing[i]);
+      device.copy(Lane::compute, pass.kept[i].room(device, from.bytes()), from.data, from.bytes());
+    }
+    device.synchronize();
+  }
+
+  // What the backward wants of a forward whose handle kept its routing only.
+  void run_again(Executor& executor, PassState& pass, const EventPtr& ready) const {
+    for (std::size_t i = 0; i < pass.kept.size(); ++i)
+      pass.bound[root_of(schedule, routing[i].buffer)] = pass.kept[i].memory.get();
+    memory->settle();
+    // The output was handed out: what is written again goes nowhere.
+    const int y = boundary("y");
+    pass.bound[y] = pass.unwanted.room(context.device, executor.at(View{.buffer = y}).bytes());
+    executor.run(false, again, ready, true);
+  }
 };
 
 MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
@@ -82,27 +219,38 @@ MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerSha
     : impl_(std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, shape, communicator, device, deadline)) {
   if (!(options.tokens >= 0)) throw InvalidInput("options.tokens", std::to_string(options.tokens), "0 or more");
   if (!(options.skew >= 1)) throw InvalidInput("options.skew", std::to_string(options.skew), "1 or more");
+  if (options.tokens > 0 && impl_->shape.capacity_factor > 0)
+    throw InvalidInput("options.tokens", std::to_string(options.tokens),
+                       "0 beside shape.capacity_factor: which tokens are dropped must not depend on rounds");
   impl_->memory = std::make_shared<LayerMemory>(impl_->context, Capacity{options.tokens, options.skew});
 }
 MoeLayer::~MoeLayer() = default;
 MoeLayer::MoeLayer(MoeLayer&&) noexcept = default;
 
 MoeLayer::Handle MoeLayer::forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights,
-                                   const EventPtr& ready) {
+                                   const EventPtr& ready, Keep keep) {
+  impl_->require(weights);
   Handle handle(std::make_unique<Handle::State>());
-  impl_->forward({tokens, output, weights}, 0, rows, ready, *handle.state_);
+  impl_->forward({tokens, output, weights, keep}, 0, rows, ready, *handle.state_);
   return handle;
 }
 
 void MoeLayer::backward(Handle& handle, const void* output_gradients, void* token_gradients,
                         const LayerWeights& weights, const LayerGradients& gradients, const EventPtr& ready) {
+  impl_->require(weights);
   for (Handle::State::Round& round : handle.state_->all()) {
     PassState& pass = *round.pass;
     pass.bound[impl_->boundary("dy")] = impl_->row(output_gradients, round.first);
     pass.bound[impl_->boundary("dx")] = impl_->row(token_gradients, round.first);
+    const Lent lent(pass, *impl_->memory, pass.keeps_routing);
     Executor executor(impl_->context, pass, weights, &gradients);
+    if (pass.keeps_routing) impl_->run_again(executor, pass, ready);
     handle.state_->done = executor.run(true, {}, ready);
   }
+}
+
+void MoeLayer::sum_over_replicas(const LayerGradients& gradients) {
+  topomoe::sum_over_replicas(impl_->context, gradients);
 }
 
 const std::vector<StepTrace>& MoeLayer::last_trace() const {

@@ -100,7 +100,7 @@ void RehearsalRank::agree() {
 
 void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
   const Index hidden = static_cast<Index>(shape_.hidden), ffn = static_cast<Index>(shape_.ffn);
-  const Range held = held_by(rank_), experts = experts_of(rank_), shard = shard_of(rank_);
+  const Range held = held_by(rank_), shard = shard_of(rank_);
   std::vector<float> x(static_cast<Index>(held.size()) * hidden), dy(x.size());
   std::vector<std::int32_t> ids(static_cast<Index>(shape_.top_k));
   for (std::int64_t t = held.begin; t < held.end; ++t) {
@@ -109,8 +109,8 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
     data_.output_gradient(group(), t, {&dy[row], hidden});
   }
   std::vector<float> gate, up, down;
-  for (std::int64_t e = experts.begin; e < experts.end; ++e) {
-    const RehearsalData::Expert w = data_.expert(static_cast<int>(e));
+  for (const int copy : held_by_place_of(rank_)) {
+    const RehearsalData::Expert w = data_.expert(placement_.expert_of(copy));
     const auto rows = [&](const std::vector<float>& from, std::vector<float>& to) {
       to.insert(to.end(), from.begin() + shard.begin * shape_.hidden, from.begin() + shard.end * shape_.hidden);
     };
@@ -120,17 +120,40 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
       down.insert(down.end(), row + shard.begin, row + shard.end);
     }
   }
+  const RehearsalData::Expert shared = data_.shared();
+  const Range its = shared_shard_of(rank_);
+  std::vector<float> s_gate(shared.gate.begin() + its.begin * shape_.hidden,
+                            shared.gate.begin() + its.end * shape_.hidden),
+      s_up(shared.up.begin() + its.begin * shape_.hidden, shared.up.begin() + its.end * shape_.hidden), s_down;
+  for (std::int64_t m = 0; m < shape_.hidden; ++m) {
+    const auto row = shared.down.begin() + m * shape_.shared_ffn;
+    s_down.insert(s_down.end(), row + its.begin, row + its.end);
+  }
+  const Tensor ws_gate(device_, encode(s_gate, shape_.dtype)), ws_up(device_, encode(s_up, shape_.dtype)),
+      ws_down(device_, encode(s_down, shape_.dtype)), mix(device_, as_bytes(data_.mix())),
+      bias(device_, as_bytes(data_.selection_bias())), ds_gate(device_, s_gate.size() * 4),
+      ds_up(device_, s_up.size() * 4), ds_down(device_, s_down.size() * 4), d_mix(device_, mix.bytes);
   const Tensor router(device_, as_bytes(data_.router())), w_gate(device_, encode(gate, shape_.dtype)),
       w_up(device_, encode(up, shape_.dtype)), w_down(device_, encode(down, shape_.dtype)),
       tokens(device_, encode(x, shape_.dtype)), dout(device_, encode(dy, shape_.dtype));
   const Tensor y(device_, tokens.bytes), dx(device_, tokens.bytes), d_router(device_, router.bytes),
       d_gate(device_, gate.size() * 4), d_up(device_, up.size() * 4), d_down(device_, down.size() * 4);
-  const LayerWeights weights{router.floats(), w_gate.memory.get(), w_up.memory.get(), w_down.memory.get()};
-  const LayerGradients gradients{d_router.floats(), d_gate.floats(), d_up.floats(), d_down.floats()};
+  const LayerWeights weights{router.floats(),
+                             w_gate.memory.get(),
+                             w_up.memory.get(),
+                             w_down.memory.get(),
+                             data_.selection_bias().empty() ? nullptr : bias.floats(),
+                             ws_gate.memory.get(),
+                             ws_up.memory.get(),
+                             ws_down.memory.get(),
+                             mix.floats()};
+  const LayerGradients gradients{d_router.floats(), d_gate.floats(), d_up.floats(),    d_down.floats(),
+                                 ds_gate.floats(),  ds_up.floats(),  ds_down.floats(), d_mix.floats()};
   MoeLayer layer(plan_.schedule, layout_, plan_.topology.gpus_per_node, shape_, counting_, device_,
                  request_.deadline.value_or(kDeadline));
   for (int i = 0; i < request_.repeat; ++i) {
-    for (const Tensor* t : {&d_router, &d_gate, &d_up, &d_down}) device_.zero(Lane::compute, t->memory.get(), t->bytes);
+    for (const Tensor* t : {&d_router, &d_gate, &d_up, &d_down, &ds_gate, &ds_up, &ds_down, &d_mix})
+      device_.zero(Lane::compute, t->memory.get(), t->bytes);
     device_.synchronize();
     counting_.reset();
     counting_.barrier();
@@ -150,6 +173,8 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
   const auto gradient = [](const Tensor& t) { return decode(t.read(), DType::f32); };
   router_grad_ = gradient(d_router), gate_grad_ = gradient(d_gate), up_grad_ = gradient(d_up),
   down_grad_ = gradient(d_down);
+  shared_grads_ = {gradient(ds_gate), gradient(ds_up), gradient(ds_down)};
+  mix_grad_ = gradient(d_mix);
 }
 
 // To rank 0, as numbers: names and kinds are in the schedule that all have.
@@ -166,7 +191,8 @@ void RehearsalRank::gather_runs(RehearsalReport& report, const RankTrace& mine, 
   numbers.insert(numbers.end(), seconds.begin(), seconds.end());
   for (const auto* pass : {&mine.forward, &mine.backward})
     for (const StepTrace& s : *pass)
-      numbers.insert(numbers.end(), {s.begin_s, s.end_s, s.payload_bytes, s.metadata_bytes});
+      numbers.insert(numbers.end(),
+                     {s.begin_s, s.end_s, s.payload_bytes, s.metadata_bytes, static_cast<double>(s.dropped)});
 
   report.seconds.assign(seconds.size(), 0.0);
   for (const auto& all : host_.gather("gather the traces", numbers)) {
@@ -179,7 +205,8 @@ void RehearsalRank::gather_runs(RehearsalReport& report, const RankTrace& mine, 
     for (auto* pass : {&trace.forward, &trace.backward})
       for (StepTrace& s : *pass) {
         s.begin_s = all[at], s.end_s = all[at + 1], s.payload_bytes = all[at + 2], s.metadata_bytes = all[at + 3];
-        at += 4;
+        s.dropped = static_cast<std::int64_t>(all[at + 4]);
+        at += 5;
       }
     report.ranks.push_back(std::move(trace));
   }
@@ -196,16 +223,14 @@ std::vector<std::int32_t> RehearsalRank::injected_ids(int rank,
     ids.resize(ids.size() + k);
     data_.token(g, t, row, {ids.data() + ids.size() - k, k});
   }
-  Range injected = held_by(rank);
-  if (plan_.schedule.intake == Intake::tp_slice) injected = slice_of(rank);
-  if (plan_.schedule.intake == Intake::tp_gather) injected = {0, request_.size.tokens};
+  const Range injected = injected_by(rank);
   return {ids.begin() + injected.begin * shape_.top_k, ids.begin() + injected.end * shape_.top_k};
 }
 
 void RehearsalRank::predict(RehearsalReport& report) {
   std::vector<std::vector<std::int32_t>> by_group(static_cast<Index>(layout_.world / layout_.tp));
   const DrawnCounts counts(
-      plan_.schedule, groups_, shape_.experts, shape_.top_k, [&](int r) { return held_by(r).size(); },
+      plan_.schedule, groups_, shape_, [&](int r) { return held_by(r).size(); },
       [&](int r) { return injected_ids(r, by_group); });
   const auto visit = [&](const Step& step, int rank, int peer, double bytes) {
     ClassBytes& sum = step.metadata ? report.predicted_metadata : report.predicted_payload;

@@ -4,7 +4,7 @@
 // Ranks, groups, chunks, steps, experts and top-k are the plan's. Tensors (hidden, ffn, tokens) may be
 // scaled down until they fit the machine. Weights and tokens are drawn from a seed, and the router decides:
 // routing is then nearly uniform, whatever profile the plan was made for. Pipeline stages run the layer side
-// by side. Ignored: attention, dense and shared parts, gradient reduction, and all that unexecuted() names.
+// by side. Ignored: attention and dense parts, gradient reduction, router losses, and all that unexecuted() names.
 #pragma once
 
 #include <chrono>
@@ -47,6 +47,10 @@ RehearsalSize choose_size(const Plan& plan, const SizeRequest& request, const Bu
 
 // What the plan's model or job asks for and this runtime does not execute yet: one line each.
 std::vector<std::string> unexecuted(const Plan& plan);
+
+// The plan as if all its MoE layers were of that kind (Model::moe_kinds): what rehearse() runs is the first's.
+// Throws InvalidInput where it has none.
+Plan plan_of_kind(Plan plan, int kind);
 
 struct RehearsalRequest {
   RehearsalSize size;

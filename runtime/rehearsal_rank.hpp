@@ -8,7 +8,7 @@
 
 namespace topomoe {
 
-// [begin, end) of tokens, experts or columns.
+// [begin, end) of tokens or columns.
 struct Range {
   std::int64_t begin, end;
   std::int64_t size() const { return end - begin; }
@@ -28,6 +28,7 @@ class RehearsalRank {
         shape_(request.size.shape),
         data_(shape_, request.seed),
         groups_(plan.layout, plan.topology.gpus_per_node),
+        placement_(shape_.experts, layout_.ep, shape_.expert_owners),
         host_(communicator, request.deadline.value_or(std::chrono::minutes(10))),
         counting_(communicator),
         device_(device),
@@ -40,8 +41,17 @@ class RehearsalRank {
   int group() const { return rank_ / layout_.tp; }
   Range slice_of(int rank) const { return part(request_.size.tokens, layout_.tp, groups_.index_in(Role::tp, rank)); }
   Range held_by(int rank) const { return layout_.sequence_parallel ? slice_of(rank) : Range{0, request_.size.tokens}; }
-  Range experts_of(int rank) const { return part(shape_.experts, layout_.ep, groups_.index_in(Role::ep, rank)); }
+  // Copies of experts, ascending.
+  std::span<const int> held_by_place_of(int rank) const { return placement_.held_by(groups_.index_in(Role::ep, rank)); }
+  // Of the TP group's tokens those that a rank sends into the exchange.
+  Range injected_by(int rank) const {
+    if (plan_.schedule.intake == Intake::tp_slice) return slice_of(rank);
+    return plan_.schedule.intake == Intake::tp_gather ? Range{0, request_.size.tokens} : held_by(rank);
+  }
   Range shard_of(int rank) const { return part(shape_.ffn, layout_.etp, groups_.index_in(Role::etp, rank)); }
+  Range shared_shard_of(int rank) const {
+    return part(shape_.shared_ffn, layout_.tp, groups_.index_in(Role::tp, rank));
+  }
 
   void agree();
   void execute(RankTrace& trace, std::vector<double>& seconds);
@@ -49,6 +59,7 @@ class RehearsalRank {
   void gather_runs(RehearsalReport& report, const RankTrace& mine, const std::vector<double>& seconds);
   void verify(RehearsalReport& report);
   void verify_expert(ReferenceShare& share, int expert, std::vector<VerifiedTensor>& tensors);
+  void verify_shared(ReferenceShare& share, std::vector<VerifiedTensor>& tensors);
   std::vector<std::int32_t> injected_ids(int rank, std::vector<std::vector<std::int32_t>>& by_group) const;
 
   const Plan& plan_;
@@ -57,12 +68,15 @@ class RehearsalRank {
   const LayerShape& shape_;
   RehearsalData data_;
   RankGroups groups_;
+  ExpertPlacement placement_;
   HostExchange host_;
   CountingCommunicator counting_;
   Device& device_;
   int rank_;
   // Results of the last repetition.
   std::vector<double> output_, token_grads_, router_grad_, gate_grad_, up_grad_, down_grad_;
+  std::array<std::vector<double>, 3> shared_grads_;  // gate, up, down
+  std::vector<double> mix_grad_;
 };
 
 }  // namespace topomoe

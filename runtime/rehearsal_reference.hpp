@@ -12,14 +12,17 @@ namespace topomoe {
 
 class ReferenceShare {
  public:
-  // Tokens [first, last) of the group.
-  ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last);
+  // Tokens [first, last) of the group. With a capacity factor: among [routed_first, routed_last), which compete for it.
+  ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last, std::int64_t routed_first,
+                 std::int64_t routed_last);
 
   struct ExpertGradients {
     std::vector<double> gate, up, down;  // as RehearsalData::Expert
   };
   // Forward and backward of one expert over those of my tokens that chose it: their part of its gradients.
   ExpertGradients run_expert(int index);
+  // The shared expert's part, after all experts: its gradients, and that of its gate [gates, hidden].
+  ExpertGradients run_shared(std::vector<double>& mix_gradient);
   // The router's part. Returns its gradient [experts, hidden].
   std::vector<double> finish();
 
@@ -30,9 +33,16 @@ class ReferenceShare {
   std::size_t tokens_, hidden_, k_;
   std::vector<float> x_, dy_;
   std::vector<std::int32_t> ids_;
-  std::vector<double> probabilities_;  // [tokens, experts]
-  std::vector<double> dweight_;        // [tokens, k]: gradient of each weight
+  std::vector<bool> dropped_;    // [tokens, k]
+  std::vector<double> scores_;   // [tokens, experts]
+  std::vector<double> factors_;  // [tokens, 2]: of the routed experts' output, and of the shared one's
+  std::vector<double> dweight_;  // [tokens, k]: gradient of each weight
   double norm(std::size_t token) const;
+  void drop(int group, std::int64_t first, std::int64_t routed_first, std::int64_t routed_last);
+  double weight(std::size_t slot) const;
+  // One FFN of `width` for one token: its output, and with `factor` times the token's output gradient the gradients.
+  std::vector<double> run_ffn(const RehearsalData::Expert& w, std::size_t width, std::size_t token, double factor,
+                              ExpertGradients& d);
 };
 
 }  // namespace topomoe

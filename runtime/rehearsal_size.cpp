@@ -21,7 +21,8 @@ double flops_of(const Plan& plan, const LayerShape& s, std::int64_t tokens) {
   const Layout& l = plan.layout;
   const double copies = plan.schedule.intake == Intake::as_held && !l.sequence_parallel && l.etp == 1 ? l.tp : 1;
   const double groups = static_cast<double>(l.world) / l.tp;
-  return 18.0 * copies * groups * as_double(tokens) * s.top_k * as_double(s.hidden) * as_double(s.ffn);
+  return 18.0 * groups * as_double(tokens) * as_double(s.hidden) *
+         (copies * s.top_k * as_double(s.ffn) + as_double(s.shared_ffn));
 }
 
 // Weights and their fp32 gradients; rows at the layer's boundary, on the way and at the experts (some ten tensors
@@ -29,12 +30,15 @@ double flops_of(const Plan& plan, const LayerShape& s, std::int64_t tokens) {
 double memory_of(const Plan& plan, const LayerShape& s, std::int64_t tokens) {
   const Layout& l = plan.layout;
   const double matrix = as_double(s.hidden) * as_double(s.ffn), element = static_cast<double>(size_of(s.dtype));
-  const double weights = 3 * matrix * s.experts / l.ep / l.etp * (element + 4);
+  const double copies = ExpertPlacement(s.experts, l.ep, s.expert_owners).copies();
+  const double weights = 3 * matrix * copies / l.ep / l.etp * (element + 4);
   const double router = 2.0 * s.experts * as_double(s.hidden) * 4;
   const double rows =
       as_double(tokens) * (4.0 * s.top_k * l.etp + 8) * (as_double(s.hidden) + as_double(s.ffn) / l.etp) * element;
   const double reference = 3 * matrix * 8 * 4;
-  return l.world * (weights + router + rows + reference);
+  const double shared = 3 * as_double(s.hidden) * as_double(s.shared_ffn) * ((element + 4) / l.tp + 4 + 8 * 2) +
+                        as_double(tokens) * 10 * (as_double(s.hidden) + as_double(s.shared_ffn) / l.tp) * element;
+  return l.world * (weights + router + rows + reference + (s.shared_ffn > 0 ? shared : 0));
 }
 
 std::int64_t multiple(std::int64_t value, std::int64_t of) { return std::max<std::int64_t>(1, value / of) * of; }
@@ -76,7 +80,20 @@ RehearsalSize choose_size(const Plan& plan, const SizeRequest& request, const Bu
                        fmt::format("must be a multiple of ETP = {}, e.g. {}", etp, multiple(request.ffn, etp)));
   const auto planned_tokens = std::max<std::int64_t>(1, static_cast<std::int64_t>(plan.tokens_per_rank));
   RehearsalSize out;
-  out.shape = {m.hidden, m.expert_ffn, m.experts, m.top_k, m.renormalize, plan.job.dtype};
+  out.shape = {.hidden = m.hidden,
+               .ffn = m.expert_ffn,
+               .experts = m.experts,
+               .top_k = m.top_k,
+               .renormalize = m.renormalize,
+               .dtype = plan.job.dtype,
+               .expert_owners = plan.expert_owners,
+               .capacity_factor = plan.job.capacity_factor,
+               .router = {.scoring = m.scoring,
+                          .groups = m.router_groups,
+                          .topk_groups = m.router_topk_groups,
+                          .scale = static_cast<float>(m.routed_scaling)},
+               .shared_ffn = m.shared_ffn,
+               .shared_gate = m.shared_gate};
   out.tokens = planned_tokens;
   const auto fits = [&] {
     out.memory_bytes = memory_of(plan, out.shape, out.tokens), out.flops = flops_of(plan, out.shape, out.tokens);
@@ -85,6 +102,9 @@ RehearsalSize choose_size(const Plan& plan, const SizeRequest& request, const Bu
   LayerShape& s = out.shape;
   if (request.hidden > 0) s.hidden = request.hidden;
   if (request.ffn > 0) s.ffn = request.ffn;
+  // The shared expert keeps its proportion to a routed one.
+  if (request.ffn > 0 && s.shared_ffn > 0)
+    s.shared_ffn = multiple(s.shared_ffn * request.ffn / m.expert_ffn, plan.layout.tp);
   if (request.tokens > 0) out.tokens = request.tokens;
 
   // Halve width (hidden and ffn together: the model's proportions) and tokens in turns: first to sizes that still
@@ -94,7 +114,10 @@ RehearsalSize choose_size(const Plan& plan, const SizeRequest& request, const Bu
     const bool hidden = request.hidden == 0 && s.hidden > floor,
                ffn = request.ffn == 0 && s.ffn > std::max<std::int64_t>(floor, etp);
     if (hidden) s.hidden = std::max(kLeastHidden, s.hidden / 2);
-    if (ffn && (hidden || request.hidden > 0 || s.hidden <= kLeastHidden)) s.ffn = multiple(s.ffn / 2, etp);
+    if (ffn && (hidden || request.hidden > 0 || s.hidden <= kLeastHidden)) {
+      s.ffn = multiple(s.ffn / 2, etp);
+      if (s.shared_ffn > 0) s.shared_ffn = multiple(s.shared_ffn / 2, plan.layout.tp);
+    }
     return hidden || (ffn && (request.hidden > 0 || s.hidden <= kLeastHidden));
   };
   const auto halve_tokens_above = [&](std::int64_t floor) {
@@ -128,19 +151,30 @@ RehearsalSize choose_size(const Plan& plan, const SizeRequest& request, const Bu
 }
 
 std::vector<std::string> unexecuted(const Plan& plan) {
-  const Model& m = plan.model;
   std::vector<std::string> out;
-  if (m.shared_ffn > 0) out.push_back(fmt::format("shared experts (width {})", m.shared_ffn));
-  if (m.scoring == Scoring::sigmoid) out.push_back("sigmoid scoring (softmax is used instead)");
-  if (m.router_groups > 1)
-    out.push_back(fmt::format("group-limited routing ({} of {} groups; any expert may be chosen)", m.router_topk_groups,
-                              m.router_groups));
-  if (plan.job.capacity_factor > 0)
-    out.push_back(fmt::format("capacity factor {} (no token is dropped)", plan.job.capacity_factor));
   if (plan.routing.kind != RoutingProfile::Kind::uniform)
     out.push_back(fmt::format("routing profile {} (tokens are random and the router decides: nearly uniform)",
                               plan.routing.name));
   return out;
+}
+
+Plan plan_of_kind(Plan plan, int kind) {
+  Model& m = plan.model;
+  const int kinds = moe_kind_count(m);
+  if (kind < 0 || kind >= kinds)
+    throw InvalidInput("kind", std::to_string(kind), "the plan has kinds 0 to " + std::to_string(kinds - 1));
+  const MoeKind k = moe_kind(m, kind);
+  m.experts = k.experts, m.top_k = k.top_k, m.expert_ffn = k.expert_ffn, m.shared_ffn = k.shared_ffn;
+  for (auto& layer : m.is_moe) layer = layer == kind + 1 ? 1 : 0;
+  m.moe_kinds.clear();
+  if (kind > 0) {
+    PlannedKind& later = plan.later_kinds[static_cast<std::size_t>(kind) - 1];
+    plan.expert_owners = std::move(later.expert_owners), plan.schedule = std::move(later.schedule);
+    plan.forward = std::move(later.forward), plan.backward = std::move(later.backward);
+    plan.loads = std::move(later.loads);
+  }
+  plan.later_kinds.clear();
+  return plan;
 }
 
 double verification_bound(DType dtype) { return dtype == DType::f32 ? 2e-5 : 4e-2; }

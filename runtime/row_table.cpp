@@ -14,12 +14,8 @@ bool selects(const View& v) { return v.chunks || v.sources || v.dests; }
 // Counts of a schedule's identity alone.
 class NoRows final : public CountSource {
  public:
-  explicit NoRows(int experts) : experts_(experts) {}
+  using CountSource::CountSource;
   double count(Symbol, int, int, int) const override { return 0; }
-  int experts() const override { return experts_; }
-
- private:
-  int experts_;
 };
 
 RowRange cut(RowRange range, const Split& split, const RankGroups& groups, int rank) {
@@ -34,7 +30,7 @@ RowRange cut(RowRange range, const Split& split, const RankGroups& groups, int r
 const std::vector<Segment>& RowTable::segments(int buffer) {
   auto& known = segments_[static_cast<std::size_t>(buffer)];
   if (known.empty())
-    known = segments_of(schedule_.buffers[static_cast<std::size_t>(buffer)], groups_, NoRows(experts_), rank_);
+    known = segments_of(schedule_.buffers[static_cast<std::size_t>(buffer)], groups_, NoRows(placement_), rank_);
   return known;
 }
 

@@ -15,8 +15,8 @@ namespace topomoe {
 
 class RowTable {
  public:
-  RowTable(const Schedule& schedule, const RankGroups& groups, int rank, int experts)
-      : schedule_(schedule), groups_(groups), rank_(rank), experts_(experts), segments_(schedule.buffers.size()) {}
+  RowTable(const Schedule& schedule, const RankGroups& groups, int rank, const ExpertPlacement& placement)
+      : schedule_(schedule), groups_(groups), rank_(rank), placement_(placement), segments_(schedule.buffers.size()) {}
 
   // In the buffer's order; offsets and rows are left 0.
   const std::vector<Segment>& segments(int buffer);
@@ -41,7 +41,8 @@ class RowTable {
   };
   const Schedule& schedule_;
   const RankGroups& groups_;
-  int rank_, experts_;
+  int rank_;
+  ExpertPlacement placement_;
   std::vector<std::vector<Segment>> segments_;
   std::unordered_map<Key, Runs, Hash> runs_;
 };

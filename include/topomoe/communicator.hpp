@@ -68,4 +68,10 @@ class Communicator {
   virtual void fail(const Failure& failure) noexcept = 0;
 };
 
+// What a caller's own host kernels call between pieces of their work, at least every millisecond, so that exchanges go
+// on beside them; from the rank's own thread. The communicator must outlive it. A layer hooks its kernels up itself.
+inline ProgressHook progress_hook(Communicator& communicator) {
+  return {[](void* c) { static_cast<Communicator*>(c)->progress(); }, &communicator};
+}
+
 }  // namespace topomoe

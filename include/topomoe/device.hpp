@@ -59,6 +59,8 @@ struct OrderedSum;
 struct GroupedFfn;
 struct GroupedFfnDgrad;
 struct GroupedFfnWgrad;
+struct Mix;
+struct MixBackward;
 }  // namespace kernels
 
 class Device {
@@ -94,6 +96,8 @@ class Device {
   virtual void grouped_ffn(Lane, const kernels::GroupedFfn&) = 0;
   virtual void grouped_ffn_dgrad(Lane, const kernels::GroupedFfnDgrad&) = 0;
   virtual void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad&) = 0;
+  virtual void mix(Lane, const kernels::Mix&) = 0;
+  virtual void mix_backward(Lane, const kernels::MixBackward&) = 0;
 };
 
 }  // namespace topomoe

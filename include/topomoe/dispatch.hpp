@@ -5,7 +5,7 @@
 //   combine_backward, dispatch_backward: the same way for gradients, of tokens and of weights
 //
 // It runs the steps of the layer's own Schedule but for route and experts, so that with the same ids, weights and
-// experts the output has the same bits as MoeLayer's. Experts stand as there: even blocks by id over the EP group,
+// experts the output has the same bits as MoeLayer's. Experts stand as there: where expert_owners says,
 // under ETP a shard of each, whose outputs are partial sums that combine adds up. Not thread-safe.
 #pragma once
 
@@ -26,6 +26,7 @@ struct DispatchShape {
   std::int64_t hidden = 0;
   int experts = 0, top_k = 1;
   DType dtype = DType::f32;
+  ExpertOwners expert_owners;  // empty: even blocks by id
 };
 
 // Rows for my experts, one expert after another; `rows` of each in order of id. A schedule in r pieces gives r batches.

@@ -13,9 +13,16 @@
 #include <string_view>
 #include <vector>
 
+#include "topomoe/router_options.hpp"
+
 namespace topomoe {
 
-enum class Scoring : std::uint8_t { softmax, sigmoid };  // how the router turns logits into scores
+// How a shared expert's output joins that of the routed ones, a token at a time.
+enum class SharedGate : std::uint8_t {
+  none,      // routed + shared (DeepSeek)
+  sigmoid,   // routed + sigmoid(w . x) shared (Qwen2-MoE)
+  residual,  // a routed + b shared, (a, b) = softmax(w0 . x, w1 . x) (PR-MoE, as DeepSpeed has it)
+};
 
 // The experts of a MoE layer.
 struct MoeKind {
@@ -52,7 +59,9 @@ struct Model {
                        // 2h -> h each
 
   Scoring scoring = Scoring::softmax;
-  bool renormalize = false;    // weights of the chosen k sum to 1 (norm_topk_prob)
+  bool renormalize = false;   // weights of the chosen k sum to 1 (norm_topk_prob)
+  double routed_scaling = 1;  // of the weights of routed experts, after renormalizing (routed_scaling_factor)
+  SharedGate shared_gate = SharedGate::none;
   int router_groups = 1;       // group-limited routing: experts in equal groups,
   int router_topk_groups = 1;  // of which a token may reach this many
 

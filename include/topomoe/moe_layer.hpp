@@ -5,7 +5,8 @@
 //   (ranks of one TP group hold the same tokens unless the layout is sequence parallel).
 //
 // Gradients of parameters are added to, and are this rank's share: the gradient of an expert is the sum
-// over the ranks that hold (this shard of) it, that of the router the sum over all ranks. Not thread-safe.
+// over the ranks that hold (this shard of) it, that of the router the sum over all ranks; of an expert's replicas
+// inside an EP group sum_over_replicas() makes that sum. Not thread-safe.
 #pragma once
 
 #include <chrono>
@@ -51,6 +52,10 @@ class MoeLayer {
     // When the last call on this handle is over; null: it is. A lane can wait for its native_event(); a host that waits
     // hears of what failed. Must not outlive the layer.
     const EventPtr& done() const;
+    // Bytes of this rank that it keeps, the caller's tokens not counted.
+    std::size_t saved_bytes() const;
+    // Of the forward; losses are 0 where shape.router has no coefficient.
+    const RouterReport& router() const;
 
    private:
     friend class MoeLayer;
@@ -63,10 +68,20 @@ class MoeLayer {
   // a CPU that is when it returns; on a GPU the host waits for what the router chose, and for no more. `tokens` must
   // stay valid until the backward is over. Throws TransportError on failure, after telling the other ranks, so that
   // none waits for this one.
+  //
+  // With Keep::routing the handle keeps ids, weights and logits of its tokens only, and the backward first runs the
+  // forward again up to what it needs, with the same routing: the same gradients, bit for bit, for one more dispatch.
+  // All ranks must choose alike. The forward then returns when it is over, on a GPU too.
+  enum class Keep : std::uint8_t { all, routing };
   Handle forward(const void* tokens, std::int64_t rows, void* output, const LayerWeights& weights,
-                 const EventPtr& ready = nullptr);
+                 const EventPtr& ready = nullptr, Keep keep = Keep::all);
   void backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
                 const LayerGradients& gradients, const EventPtr& ready = nullptr);
+
+  // Collective; once an optimizer step, after the last backward that adds to `gradients`: those of each replicated
+  // expert become their sum over its replicas, in order of replica, with the same bits on each. Others are left as they
+  // are, and so is EDP: that reduction is the caller's, before or after.
+  void sum_over_replicas(const LayerGradients& gradients);
 
   // Steps of the last pass, of its last round, in issue order. Waits until it is over.
   const std::vector<StepTrace>& last_trace() const;

@@ -137,7 +137,7 @@ struct Flip {
 
 // Of the MoE layers of one kind (Model::moe_kinds) what a Plan says of those of the first.
 struct PlannedKind {
-  std::vector<int> expert_owners;
+  ExpertOwners expert_owners;
   Schedule schedule;
   PredictedPass forward, backward;
   std::vector<LinkClassLoad> loads;
@@ -150,7 +150,7 @@ struct Plan {
   RoutingProfile routing;
   Layout layout;
   std::vector<PlannedRank> ranks;  // rank -> device
-  std::vector<int> expert_owners;  // expert -> index in its EP group
+  ExpertOwners expert_owners;      // the planner makes even blocks; the runtime executes any
   Schedule schedule;               // of the MoE layers of the first kind; forward and backward
   PredictedPass forward, backward;
   std::vector<PlannedKind> later_kinds;  // of the others; empty where all MoE layers are alike

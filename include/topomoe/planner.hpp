@@ -34,7 +34,8 @@ struct PlanRequest {
   // Restrict the algorithm; empty: all. "sliced" or "replicated"; a name of transports(); 0: any n.
   std::string split, transport;
   int chunks = 0;
-  bool flips = true;                 // fill flips, sensitivity and the front of time and memory, and say where fewer GPUs are faster: more searches
+  bool flips = true;  // fill flips, sensitivity and the front of time and memory, and say where fewer GPUs are faster:
+                      // more searches
   std::shared_ptr<PlanCache> cache;  // may be null
   bool exhaustive = false;           // prices everything; the choice is the same
 };

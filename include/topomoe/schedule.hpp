@@ -15,7 +15,7 @@
 //    is the transpose of the other: one map serves four steps.
 //  * Order. `steps` is the total issue order, equal on all ranks. Communication starts in that order.
 //
-// What it does not model: token drops (capacity), replicated experts.
+// Tokens go to copies of experts (placement.hpp): "expert" is one of them wherever rows are meant.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +24,12 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "topomoe/device.hpp"
 #include "topomoe/layout.hpp"
+#include "topomoe/placement.hpp"
 
 namespace topomoe {
 
@@ -72,7 +74,7 @@ enum class Order : std::uint8_t {
 };
 
 // What one row holds: a vector of the model's width, or a sidecar.
-enum class Columns : std::uint8_t { hidden, ffn, top_k, experts };
+enum class Columns : std::uint8_t { hidden, ffn, top_k, experts, shared_ffn };
 enum class Element : std::uint8_t { payload, f32, i32 };  // payload: the job's dtype
 
 // A part of the rows by position, for collectives that cut rows evenly among a group.
@@ -123,7 +125,7 @@ struct IndexMap {
 };
 
 enum class StepKind : std::uint8_t {
-  route,            // in: tokens                        out: ids, weights, probabilities
+  route,            // in: tokens                        out: ids, weights, logits
   counts_exchange,  // `slices` of the counts, over the group
   index,            // builds `map`
   pack,             // in: rows [, weights]              out: rows       P, each row times its weight
@@ -137,8 +139,15 @@ enum class StepKind : std::uint8_t {
   partial_combine,  // in: packed rows [, weights]       out: rows       P^T, in the node
   combine,          // in: packed rows [, weights]       out: rows       P^T, at the source
   weight_grad,      // in: dy rows, packed y rows        out: gradient of each weight (row, slot)
-  route_backward,   // in: tokens, weight gradients, ids, probabilities   out: adds to token gradients
+  route_backward,   // in: tokens, weight gradients, ids, logits          out: adds to token gradients
   copy,             // in: rows                          out: rows
+  // The shared expert: an FFN that every token goes through, beside the routed ones.
+  shared_forward,  // in: x                             out: y, gate, up, act
+  shared_dgrad,    // in: dy, gate, up                  out: dx, act, dgate, dup
+  shared_wgrad,    // in: x, dy, act, dgate, dup        out: the weights' gradients
+  add,             // in: rows                          out: rows, added to
+  mix,             // in: x, shared y                   out: routed y becomes y; routed y as it was
+  mix_backward,    // in: x, dy, routed y, shared y     out: d routed y, d shared y, gate's part of dx
 };
 
 enum class StepPhase : std::uint8_t { metadata, forward, dgrad, wgrad };
@@ -162,6 +171,7 @@ struct Step {
   bool transpose = false;     // of a repack
   View weights;               // [rows, top_k] factors of pack and combine; buffer -1: all 1
   bool shared_by_tp = false;  // wgrad: every rank of the TP group computes this whole; 1/t of it counts
+  bool beside = false;        // serves the shared expert; without such steps the rest moves tokens as with them
   std::vector<CountSlice> slices;
   std::vector<int> after;  // indices of earlier steps of this pass; a backward runs when its forward is over
 };
@@ -202,15 +212,18 @@ class RankGroups {
   mutable std::vector<std::unordered_map<int, std::vector<int>>> known_;  // [role], by rank: those asked for
 };
 
-// Where counts come from. `index` is an expert for pairs, a rank for rank_tokens (it stands for its place in its
-// EP group: a token of another EP group has a rank there) and node_tokens (any rank of the node), unused otherwise.
+// Where counts come from. `index` is a copy of an expert for pairs, a rank for rank_tokens (it stands for its place in
+// its EP group: a token of another EP group has a rank there) and node_tokens (any rank of the node), unused otherwise.
 // Throws std::logic_error when the count is not known here.
 class CountSource {
  public:
+  explicit CountSource(ExpertPlacement placement) : placement_(std::move(placement)) {}
   virtual ~CountSource() = default;
   virtual double count(Symbol symbol, int chunk, int source, int index) const = 0;
-  // Experts held by a rank: consecutive ids by its place in the EP group.
-  virtual int experts() const = 0;
+  const ExpertPlacement& placement() const { return placement_; }
+
+ private:
+  ExpertPlacement placement_;
 };
 
 // One run of rows that share chunk, source, dest and expert.
@@ -244,6 +257,7 @@ int root_of(const Schedule& schedule, int buffer);
 // What a row's width depends on: the model, the experts' shards and the job's dtype.
 struct RowWidths {
   double hidden = 0, ffn_shard = 0, top_k = 0, experts = 0, element_bytes = 0;
+  double shared_shard = 0;  // of the shared expert's FFN
 };
 double columns_of(const Buffer& buffer, const RowWidths& widths);
 double row_bytes(const Buffer& buffer, const RowWidths& widths);

@@ -4,7 +4,8 @@
  * for the calling thread. No exception, signal handler, exit or line of output comes from here (but see
  * topomoe_communicator_abort). Objects are opaque; what an object was made from may be freed before it. An object is
  * used by one thread at a time. Structs begin with their size and version, filled by their _INIT macro.
- * Linking needs a C++ linker: the libraries are static. Not here yet: CUDA devices, NCCL, the planner. */
+ * libtopomoe.so shows these functions and nothing else; linked statically they need a C++ linker. Not here: the
+ * planner. */
 #ifndef TOPOMOE_TOPOMOE_H
 #define TOPOMOE_TOPOMOE_H
 
@@ -68,13 +69,59 @@ topomoe_status topomoe_inproc_world(int32_t size, topomoe_communicator** communi
 /* Collective. `mpi_comm` is the address of an MPI_Comm, null for MPI_COMM_WORLD; it is duplicated, never modified.
  * MPI must be initialised (MPI_THREAD_FUNNELED at least) and stay so while the communicator lives. */
 topomoe_status topomoe_mpi_communicator(const void* mpi_comm, topomoe_communicator** communicator);
+/* Collective. Ranks as plain processes, started by torchrun, ssh or a shell, connected by TCP; host memory, no MPI. */
+typedef struct topomoe_tcp_config {
+  size_t size;
+  uint32_t version;
+  int32_t rank, world_size; /* world_size 0: this and the next two from the environment, in the order of the launchers
+                               that are known; then MASTER_ADDR, and TOPOMOE_MASTER_PORT or MASTER_PORT */
+  const char* address;      /* of rank 0's host, in the network to use */
+  int32_t port;             /* free there: rank 0 listens on it until all have come */
+  int32_t deadline_ms;      /* of coming together, of opening channels, of barriers; 0: 30 s */
+} topomoe_tcp_config;
+#define TOPOMOE_TCP_CONFIG_INIT \
+  { sizeof(topomoe_tcp_config), TOPOMOE_ABI_VERSION, 0, 0, NULL, 0, 0 }
+/* `config` null: all from the environment. */
+topomoe_status topomoe_tcp_communicator(const topomoe_tcp_config* config, topomoe_communicator** communicator);
+/* Collective. GPU memory. `nccl_comm` is an ncclComm_t, which is split once and not modified; null: a new one is made,
+ * whose id travels over `host`, a communicator of host memory, and whose ranks are those of `host`. */
+topomoe_status topomoe_nccl_communicator(topomoe_device* device, void* nccl_comm, topomoe_communicator* host,
+                                         topomoe_communicator** communicator);
 topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicator, int32_t* rank, int32_t* size);
 /* Tells the others that this rank gave up, as a failed pass does by itself. Over MPI it ends the job. */
 topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why);
 void topomoe_communicator_free(topomoe_communicator* communicator);
 
-topomoe_status topomoe_cpu_device(topomoe_device** device);
+typedef struct topomoe_device_config {
+  size_t size;
+  uint32_t version;
+  int32_t cuda; /* -1: the CPU; else which of the GPUs that are visible */
+  /* Where memory comes from; null: from the heap, or cudaMalloc. include/topomoe/allocator.hpp says what is asked. */
+  void* (*allocate)(size_t bytes, void* state);
+  void (*release)(void* memory, size_t bytes, void* state);
+  void* state;
+} topomoe_device_config;
+#define TOPOMOE_DEVICE_CONFIG_INIT \
+  { sizeof(topomoe_device_config), TOPOMOE_ABI_VERSION, -1, NULL, NULL, NULL }
+/* `config` null: the CPU. */
+topomoe_status topomoe_device_create(const topomoe_device_config* config, topomoe_device** device);
 void topomoe_device_free(topomoe_device* device);
+
+/* Whether ranks are where the plan has them, host and device, and have one plan. */
+typedef struct topomoe_rank_check {
+  size_t size;
+  uint32_t version;
+  int32_t mismatches;   /* lines of text; 0: all as planned */
+  int32_t plans_differ; /* then nothing else may be called */
+  int32_t planned_rank; /* what this rank is to be called so that all are where they are planned: the key to split a
+                           communicator by, or the RANK to start again with; -1: no order fits */
+} topomoe_rank_check;
+#define TOPOMOE_RANK_CHECK_INIT \
+  { sizeof(topomoe_rank_check), TOPOMOE_ABI_VERSION, 0, 0, 0 }
+/* Collective; all ranks hear the same. `host` null: this machine's name; `bus_id` of the rank's device, null: unknown.
+ * One line a mismatch goes to `text`, cut to `bytes` with its final zero; text may be null. */
+topomoe_status topomoe_check_ranks(const topomoe_plan* plan, topomoe_communicator* communicator, const char* host,
+                                   const char* bus_id, topomoe_rank_check* check, char* text, size_t bytes);
 
 typedef struct topomoe_layer_config {
   size_t size;
@@ -84,7 +131,7 @@ typedef struct topomoe_layer_config {
   int32_t dtype;         /* a topomoe_dtype; -1: as planned */
   int32_t deadline_ms;   /* of every wait; 0: 30 s */
   int32_t accept_unlike; /* 1: run the routed experts of a model that has more (shared experts, sigmoid or grouped
-                            routing, ungated experts, capacity), which is refused otherwise */
+                            routing, ungated experts), which is refused otherwise */
 } topomoe_layer_config;
 #define TOPOMOE_LAYER_CONFIG_INIT \
   { sizeof(topomoe_layer_config), TOPOMOE_ABI_VERSION, 0, 0, 0, -1, 0, 0 }
@@ -94,7 +141,8 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
                                     topomoe_device* device, const topomoe_layer_config* config, topomoe_layer** layer);
 void topomoe_layer_free(topomoe_layer* layer);
 
-/* In the device's memory. Local experts are [E ep_index / EP, E (ep_index + 1) / EP), `shard` is ffn / ETP. */
+/* In the device's memory. Local experts are those that the plan's expert_owners gives to the rank's place in its EP
+   group, by id (unless edited: [E ep_index / EP, E (ep_index + 1) / EP)), `shard` is ffn / ETP. */
 typedef struct topomoe_weights {
   size_t size;
   uint32_t version;

@@ -193,10 +193,10 @@ Expected<Emitted, Refused> emit_megatron(const Plan& p, const EmitOptions&) {
     no.why.push_back({fmt::format("EP = {}: DeepEP takes at most {} ranks", p.layout.ep, kMostDeepEpRanks),
                       "plan with --target megatron, or with the transport flat"});
   for (std::size_t e = 0; e < p.expert_owners.size(); ++e)
-    if (p.expert_owners[e] != static_cast<int>(e) * p.layout.ep / p.model.experts) {
-      no.why.push_back(
-          {fmt::format("expert {} is on EP rank {}, Megatron-LM places experts in order", e, p.expert_owners[e]),
-           "plan with consecutive placement"});
+    if (p.expert_owners[e] != std::vector{static_cast<int>(e) * p.layout.ep / p.model.experts}) {
+      no.why.push_back({fmt::format("expert {} is on EP rank {}, Megatron-LM places experts in order", e,
+                                    fmt::join(p.expert_owners[e], " and ")),
+                        "plan with consecutive placement"});
       break;
     }
   if (!no.why.empty()) return no;

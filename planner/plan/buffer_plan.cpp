@@ -115,7 +115,8 @@ std::vector<SlotUse> slot_uses(const Schedule& schedule, bool backward) {
                                         [&](const Step& later) { return later.map == s.map; });
         }
     }
-    if ((s.kind == StepKind::pack && s.weights.buffer >= 0) || s.kind == StepKind::route_backward)
+    if ((s.kind == StepKind::pack && s.weights.buffer >= 0) || s.kind == StepKind::route_backward ||
+        s.kind == StepKind::mix_backward || (s.kind == StepKind::route && !backward))
       use(slots.of_scratch(backward, i), i, true);
   }
   return uses;
@@ -154,12 +155,13 @@ BufferPlan plan_buffers(const Schedule& schedule, const SlotBytes& capacity) {
 std::vector<SlotSize> slot_sizes(const Schedule& schedule, const RowWidths& widths) {
   const Slots slots(schedule);
   constexpr double kIndexBytes = 4;
+  constexpr double kMostGates = 2;  // of a shared expert
   std::vector<SlotSize> out;
   for (const bool backward : {false, true}) {
     const std::vector<Step>& steps = backward ? schedule.backward : schedule.forward;
     const auto uses = slot_uses(schedule, backward);
-    const auto add = [&](std::size_t slot, const View& rows, double row_bytes) {
-      if (!uses[slot].users.empty()) out.push_back({backward, slot, rows, row_bytes});
+    const auto add = [&](std::size_t slot, const View& rows, double row_bytes, double fixed_bytes = 0) {
+      if (!uses[slot].users.empty()) out.push_back({backward, slot, rows, row_bytes, fixed_bytes});
     };
     for (std::size_t b = 0; b < schedule.buffers.size(); ++b) {
       View all;
@@ -176,7 +178,13 @@ std::vector<SlotSize> slot_sizes(const Schedule& schedule, const RowWidths& widt
       } else if (s.kind == StepKind::pack && s.weights.buffer >= 0) {
         add(slots.of_scratch(backward, i), s.out[0], sizeof(float));
       } else if (s.kind == StepKind::route_backward) {
-        add(slots.of_scratch(backward, i), s.in[0], widths.experts * sizeof(float));
+        // Logits' gradients, those of scores, and ids of experts where the schedule's are of copies.
+        add(slots.of_scratch(backward, i), s.in[0], (widths.experts + widths.top_k) * sizeof(float),
+            widths.experts * sizeof(float));
+      } else if (s.kind == StepKind::route) {
+        add(slots.of_scratch(backward, i), s.in[0], 0, (widths.experts + 1) * sizeof(float));
+      } else if (s.kind == StepKind::mix_backward) {
+        add(slots.of_scratch(backward, i), s.in[0], kMostGates * sizeof(float));
       }
     }
   }
@@ -189,7 +197,7 @@ SlotBytes slot_bytes(const Schedule& schedule, const RankGroups& groups, const C
   for (auto& pass : out) pass.assign(Slots(schedule).size(), 0);
   for (const SlotSize& s : slot_sizes(schedule, widths))
     out[s.backward][s.slot] =
-        static_cast<std::size_t>(std::ceil(rows_of(schedule, s.rows, groups, counts, rank, rank) * s.row_bytes));
+        static_cast<std::size_t>(std::ceil(s.bytes(rows_of(schedule, s.rows, groups, counts, rank, rank))));
   return out;
 }
 

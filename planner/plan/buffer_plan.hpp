@@ -57,12 +57,13 @@ constexpr std::size_t kSlotAlignment = 256;  // of cudaMalloc, and more than a c
 using SlotBytes = std::array<std::vector<std::size_t>, 2>;  // [backward][slot]
 BufferPlan plan_buffers(const Schedule& schedule, const SlotBytes& capacity);
 
-// What each slot must hold: rows of a view, and bytes of one.
+// What each slot must hold: rows of a view, bytes of one, and bytes whatever the rows.
 struct SlotSize {
   bool backward;
   std::size_t slot;
   View rows;
-  double row_bytes;
+  double row_bytes, fixed_bytes;
+  double bytes(double of_rows) const { return of_rows * row_bytes + fixed_bytes; }
 };
 std::vector<SlotSize> slot_sizes(const Schedule& schedule, const RowWidths& widths);
 // Bytes of each slot by counts; expectations are rounded up.

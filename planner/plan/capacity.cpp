@@ -15,8 +15,9 @@ constexpr double kDeviations = 5;
 // Of all chunks together: they are alike.
 class SkewedCounts final : public CountSource {
  public:
-  SkewedCounts(const Schedule& s, const RankGroups& groups, const RowWidths& widths, const Capacity& c, int rank)
-      : groups_(groups), experts_(static_cast<int>(widths.experts)), top_k_(widths.top_k) {
+  SkewedCounts(const Schedule& s, const RankGroups& groups, const RowWidths& widths, const ExpertPlacement& placement,
+               const Capacity& c, int rank)
+      : CountSource(placement), groups_(groups), experts_(placement.experts()), top_k_(widths.top_k) {
     const Layout& l = groups.layout();
     held_ = l.sequence_parallel ? c.tokens / l.tp : c.tokens;
     injected_ = s.intake == Intake::as_held    ? held_
@@ -26,20 +27,14 @@ class SkewedCounts final : public CountSource {
     busy_ = groups.index_in(Role::ep, rank);
     of_busy_ = std::min(1.0, c.skew / parts);
     of_others_ = parts > 1 ? (1 - of_busy_) / (parts - 1) : 0;
-    for (int i = 0; i < parts; ++i) {
-      const auto end = part_begin(experts_, parts, i + 1);
-      places_.resize(static_cast<std::size_t>(end), i);
-    }
   }
-  int experts() const override { return experts_; }
   double count(Symbol symbol, int, int, int index) const override {
     switch (symbol) {
       case Symbol::held: return held_;
       case Symbol::tokens: return injected_;
       case Symbol::pairs: {
-        const int place = places_[static_cast<std::size_t>(index)], parts = groups_.size(Role::ep);
-        const auto mine = part_begin(experts_, parts, place + 1) - part_begin(experts_, parts, place);
-        return injected_ * top_k_ * share(place) / static_cast<double>(mine);
+        const int place = placement().place_of(index);
+        return injected_ * top_k_ * share(place) / static_cast<double>(placement().held_by(place).size());
       }
       case Symbol::rank_tokens: return injected_ * reached(share(groups_.index_in(Role::ep, index)));
       case Symbol::node_tokens: {
@@ -64,19 +59,18 @@ class SkewedCounts final : public CountSource {
   const RankGroups& groups_;
   int experts_, busy_ = 0;
   double top_k_, held_ = 0, injected_ = 0, of_busy_ = 1, of_others_ = 0;
-  std::vector<int> places_;  // by expert
 };
 
 }  // namespace
 
-double routed_skew(std::span<const double> popularity, std::span<const int> owners, int top_k) {
-  std::vector<double> rows;
+double routed_skew(std::span<const double> popularity, const ExpertPlacement& placement, int top_k) {
+  std::vector<double> rows(static_cast<std::size_t>(placement.places()));
   double all = 0;
-  for (std::size_t e = 0; e < popularity.size(); ++e) {
-    const auto owner = static_cast<std::size_t>(owners[e]);
-    if (rows.size() <= owner) rows.resize(owner + 1);
-    const double chosen = std::min(1.0, top_k * popularity[e]);
-    rows[owner] += chosen, all += chosen;
+  for (int copy = 0; copy < placement.copies(); ++copy) {
+    const int expert = placement.expert_of(copy);
+    const double chosen =
+        std::min(1.0, top_k * popularity[static_cast<std::size_t>(expert)]) / placement.replicas(expert);
+    rows[static_cast<std::size_t>(placement.place_of(copy))] += chosen, all += chosen;
   }
   return all > 0 ? *std::max_element(rows.begin(), rows.end()) * static_cast<double>(rows.size()) / all : 1;
 }
@@ -84,12 +78,13 @@ double routed_skew(std::span<const double> popularity, std::span<const int> owne
 Capacity capacity_of(const Plan& p, int kind) {
   const MoeKind k = moe_kind(p.model, kind);
   const auto& owners = kind == 0 ? p.expert_owners : p.later_kinds[static_cast<std::size_t>(kind) - 1].expert_owners;
-  return {p.tokens_per_rank, routed_skew(expert_popularity(p.routing, k.experts), owners, k.top_k)};
+  const ExpertPlacement placement(k.experts, p.layout.ep, owners);
+  return {p.tokens_per_rank, routed_skew(expert_popularity(p.routing, k.experts), placement, k.top_k)};
 }
 
 SlotBytes capacity_bytes(const Schedule& schedule, const RankGroups& groups, const RowWidths& widths,
-                         const Capacity& capacity, int rank) {
-  const SkewedCounts counts(schedule, groups, widths, capacity, rank);
+                         const ExpertPlacement& placement, const Capacity& capacity, int rank) {
+  const SkewedCounts counts(schedule, groups, widths, placement, capacity, rank);
   SlotBytes out;
   for (auto& pass : out) pass.assign(Slots(schedule).size(), 0);
   for (const SlotSize& s : slot_sizes(schedule, widths)) {
@@ -104,14 +99,14 @@ SlotBytes capacity_bytes(const Schedule& schedule, const RankGroups& groups, con
     const double rows = part * rows_of(one, view, groups, counts, rank, rank);
     const bool drawn = b.symbol != Symbol::held && b.symbol != Symbol::tokens;
     const double room = std::ceil(rows + (drawn ? kDeviations * std::sqrt(rows) : 0));
-    out[s.backward][s.slot] = std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(room * s.row_bytes)));
+    out[s.backward][s.slot] = std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(s.bytes(room))));
   }
   return out;
 }
 
 LayerBytes layer_bytes(const Schedule& schedule, const RankGroups& groups, const RowWidths& widths,
-                       const Capacity& capacity, int rank) {
-  const BufferPlan plan = plan_buffers(schedule, capacity_bytes(schedule, groups, widths, capacity, rank));
+                       const ExpertPlacement& placement, const Capacity& capacity, int rank) {
+  const BufferPlan plan = plan_buffers(schedule, capacity_bytes(schedule, groups, widths, placement, capacity, rank));
   return {plan.pass_bytes[0], plan.pass_bytes[1], plan.saved_bytes};
 }
 

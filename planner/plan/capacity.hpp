@@ -10,6 +10,7 @@
 #include <span>
 
 #include "planner/plan/buffer_plan.hpp"
+#include "topomoe/placement.hpp"
 
 namespace topomoe {
 
@@ -21,14 +22,15 @@ struct Capacity {
   bool operator==(const Capacity&) const = default;
 };
 
-// Routed rows of the busiest owner over the mean, as popularity has it; a token goes to an expert once.
-double routed_skew(std::span<const double> popularity, std::span<const int> owners, int top_k);
+// Routed rows of the busiest place over the mean, as popularity has it; a token goes to an expert once, and the
+// replicas of one share alike.
+double routed_skew(std::span<const double> popularity, const ExpertPlacement& placement, int top_k);
 // Of the MoE layers of one kind.
 Capacity capacity_of(const Plan& plan, int kind = 0);
 
 // At least a byte for every slot that a pass uses.
 SlotBytes capacity_bytes(const Schedule& schedule, const RankGroups& groups, const RowWidths& widths,
-                         const Capacity& capacity, int rank);
+                         const ExpertPlacement& placement, const Capacity& capacity, int rank);
 
 // Of one layer: what its forward and its backward need while they run, each in turn in the same memory, and what one
 // forward keeps for its backward.
@@ -37,6 +39,6 @@ struct LayerBytes {
   std::size_t pass() const { return forward > backward ? forward : backward; }
 };
 LayerBytes layer_bytes(const Schedule& schedule, const RankGroups& groups, const RowWidths& widths,
-                       const Capacity& capacity, int rank = 0);
+                       const ExpertPlacement& placement, const Capacity& capacity, int rank = 0);
 
 }  // namespace topomoe

@@ -3,8 +3,15 @@
 #include <algorithm>
 
 #include "planner/plan/json.hpp"
+#include "planner/plan/names.hpp"
 
 namespace topomoe {
+namespace {
+
+constexpr NameTable<SharedGate, 3> kSharedGates = {
+    {{SharedGate::none, "none"}, {SharedGate::sigmoid, "sigmoid"}, {SharedGate::residual, "residual"}}};
+
+}  // namespace
 
 int moe_layers(const Model& m) {
   return static_cast<int>(std::count_if(m.is_moe.begin(), m.is_moe.end(), [](std::uint8_t kind) { return kind != 0; }));
@@ -167,6 +174,7 @@ void check(const Model& m, std::string_view where) {
     fail("moe_kinds[0]", std::to_string(m.moe_kinds[0].experts) + " experts",
          "the first kind must be what the model's own experts, top_k, expert_ffn and shared_ffn say");
   for (int kind = 0; kind < moe_kind_count(m); ++kind) check_kind(m, kind, fail);
+  if (!(m.routed_scaling > 0)) fail("routed_scaling_factor", std::to_string(m.routed_scaling), "must be positive");
   if (!(m.quantized_weight_bytes >= 0 && m.quantized_weight_bytes <= 4))
     fail("quantized_weight_bytes", std::to_string(m.quantized_weight_bytes), "must lie in [0, 4]");
   if (!is_mla(m)) return;
@@ -258,6 +266,8 @@ ordered_json to_json(const Model& m) {
                     {"router_groups", m.router_groups},
                     {"router_topk_groups", m.router_topk_groups},
                     {"quantized_weight_bytes", m.quantized_weight_bytes}};
+  if (m.routed_scaling != 1) j["routed_scaling_factor"] = m.routed_scaling;
+  if (m.shared_gate != SharedGate::none) j["shared_gate"] = name_of(kSharedGates, m.shared_gate);
   if (!m.moe_kinds.empty()) j["moe_kinds"] = kinds_json(m);
   if (is_mla(m))
     j["mla"] = {{"q_lora_rank", m.q_lora_rank},
@@ -302,6 +312,8 @@ Model model_from_json(const ordered_json& json, const std::string& where) {
   m.router_groups = in.integer("router_groups", 1, kMaxExperts);
   m.router_topk_groups = in.integer("router_topk_groups", 1, kMaxExperts);
   m.quantized_weight_bytes = in.number("quantized_weight_bytes", 0, 4);
+  if (in.has("routed_scaling_factor")) m.routed_scaling = in.number("routed_scaling_factor", 0, 1e6);
+  if (in.has("shared_gate")) m.shared_gate = value_of(kSharedGates, in.text("shared_gate"), in.field("shared_gate"));
   if (in.has("moe_kinds")) {
     const ordered_json& runs = in.at("moe_kinds");
     if (moe_layers(m) != 0 && m.is_moe.size() == static_cast<std::size_t>(m.layers))  // check() says it otherwise

@@ -116,6 +116,12 @@ ordered_json loads_json(const std::vector<LinkClassLoad>& loads) {
   });
 }
 
+// An owner as a number, several (replicas) as an array of them.
+ordered_json json_of(const ExpertOwners& owners) {
+  return list(owners,
+              [](const std::vector<int>& its) { return its.size() == 1 ? ordered_json(its[0]) : ordered_json(its); });
+}
+
 // By their place in the model's kinds: an object, since an element of an array is one line.
 ordered_json later_kinds_json(const std::vector<PlannedKind>& kinds) {
   ordered_json j = ordered_json::object();
@@ -124,7 +130,7 @@ ordered_json later_kinds_json(const std::vector<PlannedKind>& kinds) {
                                 {"predicted_forward", json_of(kinds[i].forward)},
                                 {"predicted_backward", json_of(kinds[i].backward)},
                                 {"schedule", to_json(kinds[i].schedule)},
-                                {"expert_owners", kinds[i].expert_owners}};
+                                {"expert_owners", json_of(kinds[i].expert_owners)}};
   return j;
 }
 
@@ -162,7 +168,7 @@ ordered_json plan_json(const Plan& p) {
                  {"layouts_pruned", p.layouts_pruned},
                  {"schedules_priced", p.schedules_priced}};
   j["schedule"] = to_json(p.schedule);
-  j["expert_owners"] = p.expert_owners;
+  j["expert_owners"] = json_of(p.expert_owners);
   if (!p.later_kinds.empty()) j["later_kinds"] = later_kinds_json(p.later_kinds);
   j["ranks"] = list(p.ranks, [](const PlannedRank& r) {
     ordered_json rank = ordered_json::array({r.host});

@@ -145,10 +145,15 @@ PredictedPass pass_from(ObjectReader in) {
   return pass;
 }
 
-std::vector<int> owners_from(ObjectReader& in, const Layout& layout) {
-  std::vector<int> owners;
+ExpertOwners owners_from(ObjectReader& in, const Layout& layout) {
+  ExpertOwners owners;
+  const auto place = [&](const ordered_json& j, const std::string& at) {
+    return ObjectReader::as_integer(j, at, 0, layout.ep - 1);
+  };
   each(in, "expert_owners", [&](const ordered_json& j, const std::string& at) {
-    owners.push_back(ObjectReader::as_integer(j, at, 0, layout.ep - 1));
+    std::vector<int>& its = owners.emplace_back();
+    if (!j.is_array()) return its.push_back(place(j, at));
+    for (std::size_t i = 0; i < j.size(); ++i) its.push_back(place(j[i], fmt::format("{}[{}]", at, i)));
   });
   return owners;
 }
@@ -214,7 +219,7 @@ class Consistency {
       fail("later_kinds", fmt::format("{} kinds", p_.later_kinds.size()),
            fmt::format("the model has {} kinds of MoE layers after the first", moe_kind_count(p_.model) - 1));
     for (int kind = 0; kind < moe_kind_count(p_.model); ++kind)
-      check(p_.layout, moe_kind(p_.model, kind).experts, where_ + ": layout");
+      check(p_.layout, p_.layout.ep, where_ + ": layout");  // experts need not divide: expert_owners says who has them
     if (p_.routing.kind == RoutingProfile::Kind::histogram &&
         static_cast<int>(p_.routing.histogram.size()) != p_.model.experts)
       fail("routing.histogram", fmt::format("{} counts", p_.routing.histogram.size()),
@@ -248,7 +253,12 @@ class Consistency {
   // k: a Plan or a PlannedKind.
   template <class K>
   void kind(const std::string& at, int index, const K& k) const {
-    experts(at, moe_kind(p_.model, index).experts, k.expert_owners);
+    // Even of an empty list, which would mean even blocks.
+    if (k.expert_owners.empty())
+      fail(at + "expert_owners", "none",
+           fmt::format("must have one for each of the {} experts", moe_kind(p_.model, index).experts));
+    ExpertPlacement(moe_kind(p_.model, index).experts, p_.layout.ep, k.expert_owners,
+                    where_ + ": " + at + "expert_owners");
     if (const auto violations = check(k.schedule); !violations.empty())
       fail(at + "schedule", violations.front(),
            fmt::format("{}no schedule of this version; plan again",
@@ -257,19 +267,6 @@ class Consistency {
     // Inference predicts no backward.
     if (p_.job.phase == Phase::train || !k.backward.steps.empty())
       steps(at + "predicted_backward", k.backward, k.schedule.backward);
-  }
-
-  // The runtime holds consecutive experts, equally many a rank (CountSource): any other placement would
-  // be executed as that one.
-  void experts(const std::string& at, int experts, const std::vector<int>& owners) const {
-    if (owners.size() != static_cast<std::size_t>(experts))
-      fail(at + "expert_owners", fmt::format("{} owners", owners.size()),
-           fmt::format("must have one for each of the {} experts", experts));
-    const int each_holds = experts / p_.layout.ep;
-    for (std::size_t e = 0; e < owners.size(); ++e)
-      if (const int owner = static_cast<int>(e) / each_holds; owners[e] != owner)
-        fail(fmt::format("{}expert_owners[{}]", at, e), std::to_string(owners[e]),
-             fmt::format("must be {}: each of EP {} holds {} consecutive experts", owner, p_.layout.ep, each_holds));
   }
 
   void steps(const std::string& field, const PredictedPass& pass, const std::vector<Step>& steps) const {

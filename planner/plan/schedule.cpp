@@ -53,24 +53,13 @@ namespace {
 
 bool per_expert(Symbol s) { return s == Symbol::pairs; }
 
-struct ExpertRange {
-  int begin, end;
-};
-
-ExpertRange experts_of(int dest, const RankGroups& groups, const CountSource& counts) {
-  const int parts = groups.size(Role::ep), index = groups.index_in(Role::ep, dest);
-  return {static_cast<int>(part_begin(counts.experts(), parts, index)),
-          static_cast<int>(part_begin(counts.experts(), parts, index + 1))};
-}
-
 // Calls visit(chunk, source, dest, expert) in the buffer's order.
 template <class Visit>
 void enumerate(const Buffer& b, std::span<const int> sources, std::span<const int> dests, Chunks chunks,
                const RankGroups& groups, const CountSource& counts, Visit visit) {
   const auto each_expert = [&](int dest, auto f) {
     if (!per_expert(b.symbol)) return f(-1);
-    const auto range = experts_of(dest, groups, counts);
-    for (int e = range.begin; e < range.end; ++e) f(e);
+    for (const int copy : counts.placement().held_by(groups.index_in(Role::ep, dest))) f(copy);
   };
   if (b.order == Order::by_token) {
     for (const int s : sources)
@@ -199,6 +188,7 @@ double columns_of(const Buffer& b, const RowWidths& widths) {
     case Columns::ffn: return widths.ffn_shard;
     case Columns::top_k: return widths.top_k;
     case Columns::experts: return widths.experts;
+    case Columns::shared_ffn: return widths.shared_shard;
   }
   return 0;
 }

@@ -86,8 +86,9 @@ class Checker {
     if (b.together < 0 || (b.together > 0 && (b.order == Order::by_token || b.chunks.begin % b.together != 0 ||
                                               b.chunks.end % b.together != 0)))
       say("together: {}: must divide chunks [{}, {}) of rows in units", b.together, b.chunks.begin, b.chunks.end);
-    const bool vector = b.columns == Columns::hidden || b.columns == Columns::ffn;
-    if (vector != (b.element == Element::payload)) say("element: hidden and ffn rows are payload, sidecars are not");
+    const bool vector = b.columns == Columns::hidden || b.columns == Columns::ffn || b.columns == Columns::shared_ffn;
+    if (vector != (b.element == Element::payload))
+      say("element: hidden and (shared_)ffn rows are payload, sidecars are not");
     if (b.blocks && !inside_layer(*b.blocks)) say("blocks: {}: not a group of the layer", to_string(*b.blocks));
     if (b.split) ranks("split", {b.split->who, {b.split->role}}, false);
     int root = b.alias;
@@ -201,7 +202,7 @@ class Checker {
         for (const View& v : *views)
           if (symbol_of(v) != Symbol::pairs || at(v.buffer).order != Order::by_expert || !same_rows(s_, v, step.in[0]))
             say("{}: must hold the step's rows by_expert", at(v.buffer).name);
-    if (step.kind == StepKind::route || step.kind == StepKind::route_backward)
+    if (token_step(step.kind))
       for (const auto* views : {&step.in, &step.out})
         for (const View& v : *views)
           if (!same_rows(s_, v, step.in[0])) say("{}: not of the step's rows", at(v.buffer).name);

@@ -75,7 +75,7 @@ class Flow {
       };
       std::vector<View> reads = step.in;
       if (step.weights.buffer >= 0) reads.push_back(step.weights);
-      if (step.kind == StepKind::route_backward) reads.push_back(step.out[0]);  // it adds
+      if (adds_to_out(step.kind)) reads.push_back(step.out[0]);  // it adds
       if (step.map >= 0) use_map(step, i, backward, indexed, reads, waits_for);
       for (const View& view : reads) {
         read(view, backward, written, waits_for);

@@ -95,6 +95,7 @@ class Writer {
     if (s.transpose) j["transpose"] = true;
     if (s.weights.buffer >= 0) j["weights"] = json(s.weights);
     if (s.shared_by_tp) j["shared_by_tp"] = true;
+    if (s.beside) j["beside"] = true;
     if (!s.slices.empty()) j["slices"] = list(s.slices, [](const CountSlice& slice) { return json(slice); });
     if (!s.after.empty()) j["after"] = list(s.after, [&](int i) { return ordered_json(steps.at(i)); });
     return j;

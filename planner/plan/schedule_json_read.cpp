@@ -172,6 +172,7 @@ class Reader {
     s.transpose = flag(in, "transpose");
     s.weights = view_or_none(in, "weights");
     s.shared_by_tp = flag(in, "shared_by_tp");
+    s.beside = flag(in, "beside");
     each(in, "slices", true,
          [&](const ordered_json& c, const std::string& place) { s.slices.push_back(slice(c, place)); });
     each(in, "after", true, [&](const ordered_json& name, const std::string& place) {

@@ -15,10 +15,15 @@ enum class Part : std::uint8_t {
   whole,
   dispatch,  // all that does not wait for experts
   combine,   // all that waits for experts, but they
-  exchange,  // of dispatch: payload on its way from packed rows to the experts' ranks, with what lies between two hops
+  // Of dispatch: packed rows on their way to the experts' ranks, with the ids and weights that must go along and with
+  // what lies between two hops. Counts are known.
+  exchange,
 };
 
-// One flag a step of `schedule.forward`.
+// The same schedule for a layer without a shared expert: what is marked `beside` is gone, and its gate with it.
+Schedule without_shared(Schedule schedule);
+
+// One flag a step of `schedule.forward`. The shared expert belongs to the whole only.
 std::vector<std::uint8_t> steps_of(const Schedule& schedule, Part part);
 
 }  // namespace topomoe

@@ -35,6 +35,12 @@ constexpr Rule kRules[] = {
     {.kind = StepKind::weight_grad, .in = "hh", .out = "w", .maps = true},
     {.kind = StepKind::route_backward, .in = "hwip", .out = "h"},
     {.kind = StepKind::copy, .in = "*", .out = "*", .keeps_width = true, .keeps_chunks = true},
+    {.kind = StepKind::shared_forward, .in = "h", .out = "hsss"},
+    {.kind = StepKind::shared_dgrad, .in = "hss", .out = "hsss"},
+    {.kind = StepKind::shared_wgrad, .in = "hhsss"},
+    {.kind = StepKind::add, .in = "h", .out = "h", .keeps_width = true, .keeps_chunks = true},
+    {.kind = StepKind::mix, .in = "hh", .out = "hh"},
+    {.kind = StepKind::mix_backward, .in = "hhhh", .out = "hhh"},
 };
 
 const Buffer& at(const Schedule& s, const View& v) { return s.buffers[static_cast<std::size_t>(v.buffer)]; }
@@ -48,6 +54,7 @@ char row_of(const Buffer& b) {
     case Columns::ffn: return payload ? 'f' : '?';
     case Columns::top_k: return payload ? '?' : f32 ? 'w' : 'i';
     case Columns::experts: return f32 ? 'p' : '?';
+    case Columns::shared_ffn: return payload ? 's' : '?';
   }
   return '?';
 }
@@ -59,6 +66,7 @@ std::string_view row_words(char row) {
     case 'i': return "top_k i32";
     case 'w': return "top_k f32";
     case 'p': return "experts f32";
+    case 's': return "shared_ffn payload";
     default: return "rows of no known use";
   }
 }
@@ -73,6 +81,12 @@ bool inside_layer(Role role) {
   return role == Role::ep || role == Role::etp || role == Role::tp || role == Role::node || role == Role::rail;
 }
 bool per_token(Symbol s) { return s == Symbol::held || s == Symbol::tokens; }
+bool token_step(StepKind k) {
+  return k == StepKind::route || k == StepKind::route_backward || k == StepKind::shared_forward ||
+         k == StepKind::shared_dgrad || k == StepKind::shared_wgrad || k == StepKind::add || k == StepKind::mix ||
+         k == StepKind::mix_backward;
+}
+bool adds_to_out(StepKind k) { return k == StepKind::route_backward || k == StepKind::add || k == StepKind::mix; }
 bool expert_step(StepKind k) {
   return k == StepKind::expert_forward || k == StepKind::expert_dgrad || k == StepKind::expert_wgrad;
 }

@@ -22,8 +22,11 @@ inline constexpr NameTable<Order, 4> kOrders = {{{Order::by_token, "by_token"},
                                                  {Order::by_source, "by_source"},
                                                  {Order::by_dest, "by_dest"},
                                                  {Order::by_expert, "by_expert"}}};
-inline constexpr NameTable<Columns, 4> kColumns = {
-    {{Columns::hidden, "hidden"}, {Columns::ffn, "ffn"}, {Columns::top_k, "top_k"}, {Columns::experts, "experts"}}};
+inline constexpr NameTable<Columns, 5> kColumns = {{{Columns::hidden, "hidden"},
+                                                    {Columns::ffn, "ffn"},
+                                                    {Columns::top_k, "top_k"},
+                                                    {Columns::experts, "experts"},
+                                                    {Columns::shared_ffn, "shared_ffn"}}};
 inline constexpr NameTable<Element, 3> kElements = {
     {{Element::payload, "payload"}, {Element::f32, "f32"}, {Element::i32, "i32"}}};
 inline constexpr NameTable<Storage, 3> kStorages = {
@@ -37,7 +40,7 @@ NameTable<T, N> table_of() {
   return table;
 }
 inline const auto kSymbols = table_of<Symbol, 5>();
-inline const auto kKinds = table_of<StepKind, 16>();
+inline const auto kKinds = table_of<StepKind, 22>();
 inline const auto kPhases = table_of<StepPhase, 4>();
 inline const auto kLanes = table_of<Lane, kLaneCount>();
 

@@ -37,6 +37,13 @@ double CollectiveCurve::time_us(double send_bytes) const {
   return std::max(latency_us_ + flow, bound_us(send_bytes));
 }
 
+double CollectiveCurve::in_a_row_us(double send_bytes) const {
+  if (!in_a_row_ || send_bytes <= 0) return time_us(send_bytes);
+  // Measured where one is short; beyond, one in a row takes what one alone takes.
+  const double bytes = whole(send_bytes);
+  return bytes > in_a_row_most_ ? time_us(send_bytes) : std::max(in_us((*in_a_row_)(bytes)), bound_us(send_bytes));
+}
+
 Estimate CollectiveCurve::estimate(double send_bytes) const {
   const double node = node_us(whole(send_bytes));
   const double wait = whole_ ? std::min(node_floor_us_, node) : latency_us_;
@@ -182,15 +189,23 @@ bool CollectiveModel::State::add_measured(CollectiveCurve& c, Collective op, con
     if (from->machine.interconnect != machine.interconnect || ratio_between(from->machine, machine).distance > 0)
       continue;
     if (group.nodes > 1 && from->machine.nic_GBps != machine.nic_GBps) continue;
+    bool found = false;
     for (const CalibrationCurve& curve : from->curves) {
       if (curve.operation != to_string(op) || curve.gpus != group.ranks || curve.nodes != group.nodes ||
           curve.size_unit != "buffer_bytes")
         continue;
       NodeCurve node = node_curve_of(curve, from->name);
+      if (!is_alone(curve)) {
+        c.in_a_row_most_ = curve.knots.back().size;
+        c.in_a_row_ = std::make_shared<const SizeCurve>(std::move(node.curve));
+        continue;
+      }
+      found = c.measured_ = true;
       c.node_ = std::make_shared<const SizeCurve>(std::move(node.curve));
       c.node_floor_us_ = node.floor_us, c.error_ = node.error, c.source_ = node.source;
-      return true;
     }
+    if (found) return true;
+    c.in_a_row_ = nullptr;
   }
   return false;
 }

@@ -6,6 +6,7 @@
 // plus the slowest of three that run side by side: the part inside the node, the NICs, and the leaf's uplinks; NIC
 // messages are posted one by one. All-gather, reduce-scatter and all-reduce go in rings over all rails, an all-reduce
 // of little data up and down a tree. All groups of this shape run at once, each GPU with its own share of the NICs.
+// Where a curve was measured at this shape, so may have been that of a further operation of several in a row.
 // Ignored: congestion in the fabric, other traffic, GPUs that start late.
 #pragma once
 
@@ -46,6 +47,10 @@ class CollectiveCurve {
   // send_bytes: one rank's send buffer (all_gather: its contribution; reduce_scatter, all_reduce: the whole buffer).
   double time_us(double send_bytes) const;
   double bound_us(double send_bytes) const;
+  // A further one of several that are issued in a row: what it adds. As alone where that was not measured.
+  double in_a_row_us(double send_bytes) const;
+  // Measured at this very shape.
+  bool measured() const { return measured_; }
   Estimate estimate(double send_bytes) const;
   double error() const { return error_; }
   const std::string& source() const { return source_; }
@@ -64,6 +69,9 @@ class CollectiveCurve {
   double postings_us_ = 0;  // of messages to the NIC, beside the flow of bytes
   std::shared_ptr<const SizeCurve> node_;
   double node_floor_us_ = 0, node_work_ = 1, node_share_ = 1;
+  bool measured_ = false;
+  std::shared_ptr<const SizeCurve> in_a_row_;
+  double in_a_row_most_ = 0;  // of whole buffers, measured
   bool whole_ = true;  // node_ is the time of the whole group
   std::string node_name_;
   std::vector<Part> network_, bounds_;

@@ -40,7 +40,8 @@ double floor_of(const std::vector<CalibrationKnot>& knots) {
 std::map<int, Measured> curves_by_gpus(const Calibration& c, Collective op) {
   std::map<int, Measured> found;
   for (const CalibrationCurve& curve : c.curves) {
-    if (curve.operation != to_string(op) || curve.nodes != 1 || curve.gpus < 2 || curve.size_unit != "buffer_bytes")
+    if (curve.operation != to_string(op) || curve.nodes != 1 || curve.gpus < 2 || curve.size_unit != "buffer_bytes" ||
+        !is_alone(curve))
       continue;
     std::vector<SizeCurve::Knot> knots;
     for (const CalibrationKnot& k : curve.knots) knots.push_back({k.size, k.time_us * 1e-6});
@@ -130,6 +131,8 @@ std::string source_text(const Source& s, const CalibrationMachine& to, Collectiv
 
 }  // namespace
 
+bool is_alone(const CalibrationCurve& c) { return !c.parameters.contains("in_a_row"); }
+
 NodeCurve node_curve_of(const CalibrationCurve& c, const std::string& calibration_name) {
   std::vector<SizeCurve::Knot> knots;
   for (const CalibrationKnot& k : c.knots) knots.push_back({k.size, k.time_us * 1e-6});
@@ -159,7 +162,7 @@ std::optional<NodeCurve> measured_node_curve(std::span<const Calibration> all, c
   for (const int m : {low, high}) {
     if (same_count && m != n) continue;
     for (const CalibrationCurve& c : source->calibration->curves)
-      if (c.operation == to_string(source->measured_op) && c.gpus == m && c.nodes == 1)
+      if (c.operation == to_string(source->measured_op) && c.gpus == m && c.nodes == 1 && is_alone(c))
         for (const CalibrationKnot& k : c.knots) sizes.push_back(k.size);
   }
   std::sort(sizes.begin(), sizes.end());

@@ -31,6 +31,8 @@ inline constexpr double kMeasuredError = 0.05, kOtherCountError = 0.17, kOtherMa
 // A datasheet alone: a factor of two. Assumed.
 inline constexpr double kDatasheetError = 1.0;
 
+// False for the curve of a further operation of several in a row (runtime/profile.hpp).
+bool is_alone(const CalibrationCurve&);
 // One measured curve as it is.
 NodeCurve node_curve_of(const CalibrationCurve&, const std::string& calibration_name);
 // From measured curves (`nodes` 1, `interconnect` the same), nothing where there are none. gpus >= 2.

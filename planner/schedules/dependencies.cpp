@@ -26,7 +26,7 @@ class Earlier {
     std::vector<int> after;
     for (const View& v : step.in) add_writers(v, after);
     if (step.weights.buffer >= 0) add_writers(step.weights, after);
-    if (step.kind == StepKind::route_backward) add_writers(step.out[0], after);  // it adds
+    if (adds_to_out(step.kind)) add_writers(step.out[0], after);  // it adds
     if (step.kind == StepKind::index) {
       const View& ids = s_.maps[static_cast<std::size_t>(step.map)].ids;
       if (ids.buffer >= 0) add_writers(ids, after);

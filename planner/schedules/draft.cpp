@@ -57,7 +57,7 @@ LayerDraft::LayerDraft(const ScheduleRequest& request, std::string transport)
   const int like = x;
   ids = sidecar("ids", like, Columns::top_k, Element::i32, Storage::saved);
   weights = sidecar("weights", like, Columns::top_k, Element::f32, Storage::saved);
-  probabilities_ = sidecar("probabilities", like, Columns::experts, Element::f32, Storage::saved);
+  logits_ = sidecar("logits", like, Columns::experts, Element::f32, Storage::saved);
   weight_grads = sidecar("dweights", like, Columns::top_k, Element::f32);
   saved_.in = all_pieces("expert_in", Columns::hidden, Storage::saved);
   saved_.gate = all_pieces("gate", Columns::ffn, Storage::saved);
@@ -79,6 +79,7 @@ int LayerDraft::map(std::string name, View from, View to, View of_ids) {
 void LayerDraft::step(double slot, Step s) {
   // Steps that both passes share say `forward`.
   if (pass_ == &backward_ && s.phase == StepPhase::forward) s.phase = StepPhase::dgrad;
+  s.beside = beside_;
   pass_->push_back({slot, std::move(s)});
 }
 
@@ -184,13 +185,12 @@ void LayerDraft::open_forward() {
   }
   gather_intake("x", x);
   const View all = from_source(x, {0, schedule_.chunks}, me());
-  step(slot, {.name = "route",
-              .kind = StepKind::route,
-              .in = {all},
-              .out = {whole(ids), whole(weights), whole(probabilities_)}});
+  step(slot,
+       {.name = "route", .kind = StepKind::route, .in = {all}, .out = {whole(ids), whole(weights), whole(logits_)}});
 }
 
 void LayerDraft::deliver(double slot, int token_buffer, int c) {
+  if (token_buffer == y) join(slot, c);
   if (schedule_.intake != Intake::tp_slice) return;
   const std::string tensor = token_buffer == y ? "y" : "dx";
   move(slot, StepKind::all_gather, numbered("gather " + tensor, c), c, Role::tp, mine(token_buffer, c),
@@ -211,6 +211,7 @@ void LayerDraft::open_backward() {
   const Cut forward = cut_;
   cut_ = cut_of(request_, true);
   gather_intake("dy", dy);
+  open_mix();
   if (cut_.pieces == forward.pieces) return;
   const int in = all_pieces("recut expert_in", Columns::hidden, Storage::pass);
   const int map = this->map("recut", whole(saved_.in), whole(in));
@@ -228,10 +229,11 @@ void LayerDraft::open_backward() {
 
 void LayerDraft::close_backward(double slot) {
   const View all = from_source(x, {0, schedule_.chunks}, me());
+  join_gradients(slot);
   step(slot, {.name = "route backward",
               .kind = StepKind::route_backward,
               .phase = StepPhase::dgrad,
-              .in = {all, whole(weight_grads), whole(ids), whole(probabilities_)},
+              .in = {all, whole(weight_grads), whole(ids), whole(logits_)},
               .out = {from_source(dx, {0, schedule_.chunks}, me())},
               .shared_by_tp = !sliced() && request_.tp > 1});
   for (int c = 0; c < n(); ++c) deliver(slot, dx, c);

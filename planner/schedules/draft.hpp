@@ -18,6 +18,10 @@ namespace topomoe {
 enum class TokenSplit : std::uint8_t { replicated, sliced };
 std::string_view name(TokenSplit);
 
+// What a layer has beside its routed experts: nothing, a shared expert whose output is added, or one that a gate
+// mixes in (SharedGate of topomoe/model.hpp).
+enum class SharedPart : std::uint8_t { none, added, mixed };
+
 // What a builder may look at. Group sizes tell it which steps there are (is there a TP group to gather over?);
 // how many rows a step moves is never its business.
 struct ScheduleRequest {
@@ -28,6 +32,7 @@ struct ScheduleRequest {
   int pieces = 1;  // r divides n
   // Of the backward; 0: as the forward.
   int backward_chunks = 0, backward_pieces = 0;
+  SharedPart shared = SharedPart::none;
   auto operator<=>(const ScheduleRequest&) const = default;
 };
 
@@ -124,6 +129,11 @@ class LayerDraft {
   View expert_out(int p) const { return of_piece(saved_.out, p); }
   void keep_expert_out();
 
+  // The shared expert, TP-sharded as a dense layer, on the compute lane at `slot`: where the first chunks are on their
+  // way and nothing has arrived. Does nothing where the layer has none. deliver() and close_backward() join its rows.
+  void shared_forward(double slot);
+  void shared_backward(double slot);
+
   // Experts of piece p from expert_in to `out`.
   void expert_forward(double slot, int p, View out);
   // Returns dx rows; wgrad is issued at `wgrad_slot`.
@@ -149,14 +159,28 @@ class LayerDraft {
   Lane lane_of(Role group) const;
   int token_buffer(const std::string& name, bool saved);
   void gather_intake(const std::string& name, int buffer);
+  bool distinct_over_tp() const;
+  int token_rows(std::string name, RankSet sources, Columns columns, Storage storage);
+  View all_of(int token_buffer) const { return from_source(token_buffer, {0, schedule_.chunks}, me()); }
+  int gather_over_tp(const std::string& name, int from, Storage storage);
+  int sum_over_tp(double slot, const std::string& tag, int partial, int done);
+  void join(double slot, int c);
+  void open_mix();
+  void join_gradients(double slot);
 
   ScheduleRequest request_;
   Schedule schedule_;
   std::vector<Slotted> forward_, backward_;
   std::vector<Slotted>* pass_ = &forward_;
   Cut cut_;  // of this pass
-  int probabilities_ = -1;
+  int logits_ = -1;
   Saved saved_;
+  // Of the shared expert: its tokens, output and what the forward saves; in the backward gradients.
+  struct SharedBuffers {
+    int x = -1, gate = -1, up = -1, y = -1, routed = -1, dy = -1, dx = -1, dx_of_gate = -1;
+  };
+  SharedBuffers shared_;
+  bool beside_ = false;
 };
 
 // Partial sums of experts' shards, added up in rank order over the ETP group. `rows` declares what one rank gets of

@@ -94,6 +94,7 @@ class PairsLayer {
     d.open_forward();
     way_.exchange_counts(d);
     if (gathers()) d.exchange_counts("shard counts", Role::etp, {{Symbol::pairs, me({Role::ep}), me()}});
+    d.shared_forward(experts_slot(0) - 0.5);
     std::vector<int> returned;
     for (int p = 0; p < d.r(); ++p) {
       dispatch("", p, d.x, false, d.expert_in(p));
@@ -114,6 +115,7 @@ class PairsLayer {
   void backward() {
     d.open_backward();
     if (d.recuts()) pack_maps_.clear(), sort_maps_.clear(), way_.recut();
+    d.shared_backward(experts_slot(0) - 0.5);
     std::vector<int> dreturned;
     for (int p = 0; p < d.r(); ++p) {
       const int dout = by_expert("dexpert_out", p), slot = experts_slot(p);

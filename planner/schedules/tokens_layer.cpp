@@ -49,6 +49,7 @@ class TokensLayer {
     d.open_forward();
     d.keep_expert_out();
     way_.exchange_counts(d);
+    d.shared_forward(experts_slot(0) - 0.5);
     for (int p = 0; p < d.r(); ++p) {
       const Piece piece = dispatch("", p, d.x, d.recuts() ? Storage::pass : Storage::saved, d.expert_in(p));
       const Chunks chunks = d.chunks_of_piece(p);
@@ -71,6 +72,7 @@ class TokensLayer {
     const Cargo row{"b "}, weight{"dweights ", Columns::top_k, Element::f32};
     d.open_backward();
     if (d.recuts()) pieces_.clear(), way_.recut();
+    d.shared_backward(experts_slot(0) - 0.5);
     for (int p = 0; p < d.r(); ++p) {
       const Chunks chunks = d.chunks_of_piece(p);
       const int slot = experts_slot(p);

@@ -25,12 +25,13 @@ TEST_F(BenchCommand, Json_HasTheKeysInOrder) {
     for (const auto& [key, value] : row.items()) keys += key + " ";
     EXPECT_EQ(keys,
               "algorithm chunks ranks hosts bytes_per_rank time_us_median time_us_min time_us_max inter_bytes "
-              "intra_bytes bound_us predicted_us ");
+              "intra_bytes bound_us predicted_us picked inter_messages ");
     EXPECT_EQ(row.at("ranks"), 4);
     EXPECT_EQ(row.at("hosts"), 2);
     EXPECT_EQ(row.at("bytes_per_rank"), 65536);
     EXPECT_TRUE(row.at("bound_us").is_null());
     EXPECT_TRUE(row.at("predicted_us").is_null());
+    EXPECT_TRUE(row.at("picked").is_null());
     EXPECT_LE(row.at("time_us_min"), row.at("time_us_median"));
     EXPECT_LE(row.at("time_us_median"), row.at("time_us_max"));
   }
@@ -58,6 +59,22 @@ TEST_F(BenchCommand, SameSeed_DrawsTheSameBytes) {
   EXPECT_NE(bytes("--seed 7"), bytes("--seed 8"));
 }
 
+// A machine of 16 GPUs is no 16 threads: what is predicted is not judged here, only that it is there.
+TEST_F(BenchCommand, Cluster_PredictsAndPicksOne) {
+  const ordered_json rows =
+      bench("--tp 8 --ep 2 --per-host 8 --variants auto --chunks 1,2 --cluster $clusters/h100-2x8.json");
+  ASSERT_FALSE(rows.empty());
+  int picked = 0;
+  double least = 1e99, pick = 0;
+  for (const ordered_json& row : rows) {
+    least = std::min(least, row.at("predicted_us").get<double>());
+    if (row.at("picked").get<bool>()) ++picked, pick = row.at("predicted_us");
+  }
+  EXPECT_EQ(picked, 1);
+  EXPECT_GT(least, 0);
+  EXPECT_LE(pick, 1.01 * least);
+}
+
 TEST_F(BenchCommand, Text_HasARowAVariant) {
   const Said said = topomoe("bench alltoall --ep 2 --bytes 64K --chunks 1,2");
   EXPECT_EQ(said.code, 0) << said.err;
@@ -79,6 +96,7 @@ TEST_F(BenchCommand, BadInput_IsNamed) {
   refused("--ep 2 --top-k 9", {"--top-k", "8 experts"});
   refused("--ep 1", {"schedule"});
   refused("--ranks 65 --ep 65", {"--ranks", "mpi"});
+  refused("--ep 2 --cluster $clusters/h100-2x8.json", {"cluster", "16 ranks", "2"});
 }
 
 }  // namespace

@@ -88,27 +88,51 @@ TEST_F(RunCommand, Trace_HasARowForEveryStep) {
   EXPECT_EQ(lanes.size(), 64U);
 }
 
-TEST_F(RunCommand, WhatIsNotExecuted_IsNamed) {
+// Sigmoid scores, selection bias, 4 of 8 groups, a shared expert, weights times 2.5: all of it runs.
+TEST_F(RunCommand, DeepSeekV3_IsExecutedAsItIs) {
   const Said planned = topomoe(
       "plan --cluster $clusters/h100-2x8.json --model $models/deepseek-v3.json --phase prefill --gpus 32 --sequence "
       "1024"
       " --global-batch 32 --dtype bf16 -o plan.json");
   ASSERT_EQ(planned.code, 0) << planned.err;
-  const Said said = topomoe("run plan.json" + kSmall);
-  EXPECT_EQ(said.code, 0) << said.err;
-  for (const char* word : {"not executed", "shared experts", "sigmoid", "group-limited"})
-    EXPECT_NE(said.err.find(word), std::string::npos) << word;
+  const Said said = topomoe("run plan.json --verify" + kSmall);
+  EXPECT_EQ(said.code, 0) << said.err << said.out;
+  EXPECT_EQ(said.err.find("not executed"), std::string::npos) << said.err;
 }
 
-TEST_F(RunCommand, MoeLayersThatDiffer_AreRefusedByName) {
+TEST_F(RunCommand, WhatIsNotExecuted_IsNamed) {
+  plan_small("plan.json", "--routing zipf:1.2");
+  const Said said = topomoe("run plan.json" + kSmall);
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_NE(said.err.find("not executed in this run: routing profile"), std::string::npos) << said.err;
+}
+
+TEST_F(RunCommand, ExpertsWithoutAGate_AreRefusedByName) {
   const Said planned = topomoe(
       "plan --cluster $clusters/h100-2x8.json --model $models/pr-moe-350m-32-64.json --sequence 1024 -o plan.json");
   ASSERT_EQ(planned.code, 0) << planned.err;
   const Said said = topomoe("run plan.json" + kSmall);
   EXPECT_EQ(said.code, 1);
-  EXPECT_NE(said.err.find("has MoE kind 1 (32 experts in 10 layers) and MoE kind 2 (64 experts in 2 layers)"),
-            std::string::npos)
-      << said.err;
+  EXPECT_NE(said.err.find("experts without a gate"), std::string::npos) << said.err;
+}
+
+// PR-MoE with SwiGLU experts: a residual expert, twice the experts in the last layers.
+TEST_F(RunCommand, MoeLayersThatDiffer_AreRunEach) {
+  const Said copied =
+      shell("sed 's/\"gated_ffn\": false/\"gated_ffn\": true/' $models/pr-moe-350m-32-64.json > pr.json");
+  ASSERT_EQ(copied.code, 0) << copied.err;
+  const Said planned =
+      topomoe("plan --cluster $clusters/h100-2x8.json --model pr.json --sequence 1024 --fix tp=2 -o plan.json");
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  for (const int kind : {0, 1}) {
+    const json r = run("plan.json --kind " + std::to_string(kind));
+    // Output, gradients of tokens, router and 3 matrices; of the shared expert's 3 matrices and its gate.
+    EXPECT_EQ(r.at("verified").size(), 10U);
+    EXPECT_TRUE(r.at("bytes_agree").get<bool>());
+  }
+  const Said said = topomoe("run plan.json" + kSmall);
+  EXPECT_NE(said.err.find("MoE kind 2 (64 experts in 2 layers): --kind 1 runs it"), std::string::npos) << said.err;
+  EXPECT_EQ(topomoe("run plan.json --kind 2" + kSmall).code, 2);
 }
 
 TEST_F(RunCommand, Repeat_ReportsEachRun) {

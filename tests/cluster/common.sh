@@ -31,3 +31,26 @@ topomoe_binary() {
   [ -x "$found" ] || fail "no topomoe: build it, or name it in TOPOMOE"
   readlink -f "$found"
 }
+
+# RATE as tc writes it (200mbit, 1gbit, 500kbit, none): GB/s on the wire, 0 for none.
+GBps_of() {
+  case $1 in
+    none) echo 0 ;;
+    *kbit) awk -v r="${1%kbit}" 'BEGIN { printf "%.9g", r / 8e6 }' ;;
+    *mbit) awk -v r="${1%mbit}" 'BEGIN { printf "%.9g", r / 8e3 }' ;;
+    *gbit) awk -v r="${1%gbit}" 'BEGIN { printf "%.9g", r / 8 }' ;;
+    *) fail "$1: a rate as 200mbit, 1gbit or none" ;;
+  esac
+}
+
+# undisturbed "$@": runs the script again, ahead of whatever else this machine does, where it may say so. Sessions share
+# the cores evenly where the kernel groups them (sched_autogroup), whatever the nice values inside: so in one of its own.
+undisturbed() {
+  [ -z "${TOPOMOE_UNDISTURBED:-}" ] && [ "$(id -u)" = 0 ] || return 0
+  TOPOMOE_UNDISTURBED=1 setsid --wait bash -c '
+    { echo -20 >/proc/self/autogroup; } 2>/dev/null
+    exec nice -n -20 "$@"' undisturbed "$(readlink -f "$0")" "$@" &
+  trap 'kill -TERM -- -$! 2>/dev/null' INT TERM
+  wait $!
+  exit $?
+}

@@ -215,6 +215,79 @@ TEST_F(GroupedFfn, NoRows_LeavesGradientsAsTheyAre) {
   EXPECT_EQ(layer.w_down_grad.read(), Floats(at(layer.shape.weights()), 0.25F));
 }
 
+// Each expert's matrices where they happen to lie, here in reverse order: the same results in the same bits.
+TEST_F(GroupedFfn, ExpertsThatLieApart_GiveTheSameBits) {
+  const Shape shape{{0, 7, 7, 30}, 24, 40};
+  const Layer block(*device_, shape, DType::f32, 5), apart(*device_, shape, DType::f32, 5);
+  block.forward(*device_);
+  block.backward(*device_, 0.5F);
+  constexpr std::size_t kExperts = 3, kMatrix = 24 * 40;
+  std::vector<Tensor> weights;
+  std::vector<const void*> gates, ups, downs;
+  const auto place = [&](const Floats& values, std::vector<const void*>& pointers) {
+    for (std::size_t e = kExperts; e-- > 0;) {
+      const auto first = values.begin() + static_cast<std::ptrdiff_t>(e * kMatrix);
+      weights.emplace_back(*device_, Floats(first, first + kMatrix), DType::f32);
+      pointers.insert(pointers.begin(), weights.back().data());
+    }
+  };
+  weights.reserve(3 * kExperts);
+  place(apart.w_gate_values, gates), place(apart.w_up_values, ups), place(apart.w_down_values, downs);
+  std::vector<float*> gate_grads, up_grads, down_grads;
+  for (std::size_t e = 0; e < kExperts; ++e) {
+    gate_grads.push_back(apart.w_gate_grad.floats() + (kExperts - 1 - e) * kMatrix);
+    up_grads.push_back(apart.w_up_grad.floats() + (kExperts - 1 - e) * kMatrix);
+    down_grads.push_back(apart.w_down_grad.floats() + (kExperts - 1 - e) * kMatrix);
+  }
+  const Lane lane = Lane::compute;
+  device_->grouped_ffn(lane, {.in = apart.in.data(),
+                              .out = apart.out.data(),
+                              .gate = apart.gate.data(),
+                              .up = apart.up.data(),
+                              .act = apart.act.data(),
+                              .w_gate = ExpertMatrices::one_by_one(gates.data()),
+                              .w_up = ExpertMatrices::one_by_one(ups.data()),
+                              .w_down = ExpertMatrices::one_by_one(downs.data()),
+                              .offsets = shape.offsets,
+                              .hidden = shape.hidden,
+                              .ffn = shape.ffn});
+  device_->grouped_ffn_dgrad(lane, {.out_grad = apart.out_grad.data(),
+                                    .in_grad = apart.in_grad.data(),
+                                    .gate = apart.gate.data(),
+                                    .up = apart.up.data(),
+                                    .gate_grad = apart.gate_grad.data(),
+                                    .up_grad = apart.up_grad.data(),
+                                    .act = apart.act.data(),
+                                    .w_gate = ExpertMatrices::one_by_one(gates.data()),
+                                    .w_up = ExpertMatrices::one_by_one(ups.data()),
+                                    .w_down = ExpertMatrices::one_by_one(downs.data()),
+                                    .offsets = shape.offsets,
+                                    .hidden = shape.hidden,
+                                    .ffn = shape.ffn});
+  device_->grouped_ffn_wgrad(lane, {.in = apart.in.data(),
+                                    .out_grad = apart.out_grad.data(),
+                                    .act = apart.act.data(),
+                                    .gate_grad = apart.gate_grad.data(),
+                                    .up_grad = apart.up_grad.data(),
+                                    .w_gate_grad = ExpertGradients::one_by_one(gate_grads.data()),
+                                    .w_up_grad = ExpertGradients::one_by_one(up_grads.data()),
+                                    .w_down_grad = ExpertGradients::one_by_one(down_grads.data()),
+                                    .scale = 0.5F,
+                                    .offsets = shape.offsets,
+                                    .hidden = shape.hidden,
+                                    .ffn = shape.ffn});
+  device_->synchronize();
+  EXPECT_TRUE(same_bits(apart.out.read(), block.out.read()));
+  EXPECT_TRUE(same_bits(apart.in_grad.read(), block.in_grad.read()));
+  for (const auto& [theirs, ours] : {std::pair(&apart.w_gate_grad, &block.w_gate_grad),
+                                     {&apart.w_up_grad, &block.w_up_grad},
+                                     {&apart.w_down_grad, &block.w_down_grad}}) {
+    const Floats reversed = theirs->read(), expected = ours->read();
+    for (std::size_t e = 0; e < kExperts; ++e)
+      EXPECT_TRUE(same_bits(&reversed[(kExperts - 1 - e) * kMatrix], &expected[e * kMatrix], kMatrix)) << e;
+  }
+}
+
 TEST_F(GroupedFfn, Fp32RowsCutIntoChunks_GiveTheSameBits) {
   if (device_->memory_space() != MemorySpace::host) GTEST_SKIP() << "cuBLAS does not promise row invariance";
   for (const auto& [hidden, ffn] : {std::pair(8, 16), {64, 48}, {96, 512}, {256, 128}}) {

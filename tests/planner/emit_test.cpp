@@ -37,7 +37,7 @@ Plan plan_for(const std::string& model, Layout layout, const std::string& transp
   p.schedule.name = "sliced " + transport + " n=" + std::to_string(chunks);
   p.schedule.intake = Intake::as_held;
   p.expert_owners.clear();
-  for (int e = 0; e < p.model.experts; ++e) p.expert_owners.push_back(e * layout.ep / p.model.experts);
+  for (int e = 0; e < p.model.experts; ++e) p.expert_owners.push_back({e * layout.ep / p.model.experts});
   return p;
 }
 

@@ -90,12 +90,11 @@ TEST(GroupLimited, DeepSeekV3OnEightNodes_ReachesFewerThanFour) {
 class Drawn final : public CountSource {
  public:
   Drawn(const RankGroups& groups, const Limit& r, int tokens, std::uint64_t seed)
-      : groups_(groups), r_(r), tokens_(tokens) {
+      : CountSource({r.experts, groups.size(Role::ep)}), groups_(groups), r_(r), tokens_(tokens) {
     for (int rank = 0; rank < groups.layout().world; ++rank)
       ids_.push_back(draw_routing({}, r.experts, r.k, tokens, seed + static_cast<std::uint64_t>(rank) * 1000, r.groups,
                                   r.topk_groups));
   }
-  int experts() const override { return r_.experts; }
   double count(Symbol symbol, int, int source, int index) const override {
     const int each = r_.experts / groups_.size(Role::ep), per_node = groups_.size(Role::node);
     const auto& ids = ids_[static_cast<std::size_t>(source)];

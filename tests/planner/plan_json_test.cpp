@@ -167,8 +167,18 @@ TEST(PlanJson, Inconsistent_IsNamed) {
              "plan.json: expert_owners: 9 owners: must have one for ");
   EXPECT_HAS(message_after([](auto& j) { j["expert_owners"][1] = 2; }),
              "plan.json: expert_owners[1]: 2: must be an integer in [0, 1]");
-  EXPECT_HAS(message_after([](auto& j) { j["expert_owners"][1] = 1; }),
-             "plan.json: expert_owners[1]: 1: must be 0: each of EP 2 holds 4");
+  EXPECT_HAS(message_after([](auto& j) {
+               j["expert_owners"][1] = {0, 2};
+             }),
+             "plan.json: expert_owners[1][1]: 2: must be an integer in [0, 1]");
+  EXPECT_HAS(message_after([](auto& j) {
+               j["expert_owners"][1] = {1, 1};
+             }),
+             "plan.json: expert_owners[1]: 1 twice: replicas are on different ranks");
+  EXPECT_HAS(message_after([](auto& j) { j["expert_owners"][1] = ordered_json::array(); }),
+             "plan.json: expert_owners[1]: nobody: some rank must hold each expert");
+  EXPECT_HAS(message_after([](auto& j) { j["expert_owners"] = ordered_json::array(); }),
+             "plan.json: expert_owners: none: must have one for each of the 8 experts");
   EXPECT_HAS(message_after([](auto& j) { j["predicted_forward"]["steps"].erase(0); }),
              "plan.json: predicted_forward.steps: ");
   EXPECT_HAS(message_after([](auto& j) { j["predicted_forward"]["steps"][1]["name"] = "x"; }),

@@ -26,7 +26,7 @@ inline Plan sample_plan(int n, int world = 16) {
   p.layout = make_layout(world, 8, 1, 1, 8, 2);
   for (int rank = 0; rank < world; ++rank)
     p.ranks.push_back({"host" + std::to_string(rank / 8), rank % 8 == 7 ? "" : "0000:1b:00.0"});
-  for (int e = 0; e < p.model.experts; ++e) p.expert_owners.push_back(e * p.layout.ep / p.model.experts);
+  for (int e = 0; e < p.model.experts; ++e) p.expert_owners.push_back({e * p.layout.ep / p.model.experts});
   p.schedule =
       build_schedule("flat", {.split = TokenSplit::sliced, .tp = 8, .etp = 8, .ep = 2, .chunks = n, .pieces = n});
   const auto predict = [](const std::vector<Step>& steps, PredictedPass& pass) {

@@ -29,6 +29,14 @@ TEST(SchedulePart, Exchange_OfTwoHops_HasTheTurnBetween) {
             (std::vector<std::string>{"dispatch in node.0", "turn.0", "dispatch.0"}));
 }
 
+// Whom a token is for is not known to who passes it on: ids and weights go along, and say where to.
+TEST(SchedulePart, Exchange_OfNodeDedup_TakesIdsAndWeightsAlong) {
+  EXPECT_EQ(
+      names(built("node_dedup", 1, 4, 1), Part::exchange),
+      (std::vector<std::string>{"cross.0", "ids cross.0", "weights cross.0", "index ranks.0", "fan out.0", "deliver.0",
+                                "ids fan out.0", "ids deliver.0", "weights fan out.0", "weights deliver.0"}));
+}
+
 TEST(SchedulePart, DispatchExpertsAndCombine_AreTheWhole_EveryTransport) {
   for (const Transport& t : transports())
     for (const int tp : {1, 2})
@@ -45,7 +53,8 @@ TEST(SchedulePart, DispatchExpertsAndCombine_AreTheWhole_EveryTransport) {
             const bool expert = s.forward[i].kind == StepKind::expert_forward;
             EXPECT_EQ(dispatch[i] + combine[i] + expert, 1) << s.name << ": " << s.forward[i].name;
             EXPECT_LE(exchange[i], dispatch[i]) << s.name << ": " << s.forward[i].name;
-            EXPECT_FALSE(exchange[i] && s.forward[i].metadata) << s.name << ": " << s.forward[i].name;
+            const bool counts = s.forward[i].kind == StepKind::counts_exchange;
+            EXPECT_FALSE(exchange[i] && counts) << s.name << ": " << s.forward[i].name;
             travel += exchange[i];
             for (const int before : s.forward[i].after)  // what dispatch waits for is of dispatch
               EXPECT_GE(dispatch[static_cast<std::size_t>(before)], dispatch[i]) << s.forward[i].name;

@@ -14,6 +14,7 @@ namespace {
 
 class Formula : public CountSource {
  public:
+  Formula() : CountSource({4, 2}) {}
   double count(Symbol symbol, int chunk, int source, int index) const override {
     switch (symbol) {
       case Symbol::held: return source + 1;
@@ -24,7 +25,6 @@ class Formula : public CountSource {
     }
     return 0;
   }
-  int experts() const override { return 4; }
 };
 
 class Expectation final : public Formula {

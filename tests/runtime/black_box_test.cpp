@@ -57,6 +57,16 @@ TEST(BlackBox, LongStep_IsCut_AndWaitsEnd) {
   EXPECT_EQ(box.read().count, 0);
 }
 
+TEST(BlackBox, Until_IsTheWaitsOwn_AndNeverOnceItEnds) {
+  BlackBox box;
+  EXPECT_EQ(box.until(), BlackBox::TimePoint::max());
+  const auto soon = std::chrono::steady_clock::now() + std::chrono::seconds(3);
+  box.wait_begins("s", {}, 0, soon);
+  EXPECT_EQ(box.until(), soon);
+  box.wait_ends();
+  EXPECT_EQ(box.until(), BlackBox::TimePoint::max());
+}
+
 // 0 -> 1 -> 2, 3 waits for nobody either, but nobody waits for 3.
 TEST(Culprit, IsWhoIsWaitedForAndDoesNotWait) {
   const std::vector<Wait> waits{waiting({1}), waiting({2}), Wait{}, Wait{}};

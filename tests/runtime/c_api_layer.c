@@ -12,7 +12,7 @@ topomoe_status run_c_layer(const char* plan_text, size_t bytes, topomoe_communic
   config.dtype = t->dtype;
   weights.router = t->router, weights.gate = t->gate, weights.up = t->up, weights.down = t->down;
   gradients.router = t->drouter, gradients.gate = t->dgate, gradients.up = t->dup, gradients.down = t->ddown;
-  if (status == TOPOMOE_OK) status = topomoe_cpu_device(&device);
+  if (status == TOPOMOE_OK) status = topomoe_device_create(NULL, &device);
   if (status == TOPOMOE_OK) status = topomoe_layer_create(plan, ranks, device, &config, &layer);
   topomoe_plan_free(plan); /* the layer keeps what it needs */
   topomoe_device_free(device);

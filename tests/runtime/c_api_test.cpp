@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -27,7 +30,7 @@ struct Opened {  // frees in an order that a careless program might choose
   explicit Opened(const Plan& p = tiny()) {
     const std::string text = write_plan(p);
     EXPECT_EQ(topomoe_plan_read(text.data(), text.size(), "tiny", &plan), TOPOMOE_OK) << last();
-    EXPECT_EQ(topomoe_cpu_device(&device), TOPOMOE_OK) << last();
+    EXPECT_EQ(topomoe_device_create(nullptr, &device), TOPOMOE_OK) << last();
     EXPECT_EQ(topomoe_inproc_world(4, ranks.data()), TOPOMOE_OK) << last();
   }
   ~Opened() {
@@ -161,7 +164,7 @@ TEST(CApi, NullObjects_AreNamed_NeverFollowed) {
   EXPECT_EQ(topomoe_plan_get_info(nullptr, 0, nullptr), TOPOMOE_INVALID_INPUT);
   EXPECT_EQ(topomoe_plan_hash(nullptr, nullptr), TOPOMOE_INVALID_INPUT);
   EXPECT_EQ(topomoe_inproc_world(2, nullptr), TOPOMOE_INVALID_INPUT);
-  EXPECT_EQ(topomoe_cpu_device(nullptr), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(topomoe_device_create(nullptr, nullptr), TOPOMOE_INVALID_INPUT);
   EXPECT_EQ(topomoe_mpi_communicator(nullptr, nullptr), TOPOMOE_INVALID_INPUT);
   topomoe_plan_free(nullptr), topomoe_communicator_free(nullptr), topomoe_device_free(nullptr);
   topomoe_layer_free(nullptr), topomoe_handle_free(nullptr);
@@ -172,6 +175,105 @@ TEST(CApi, Mpi_WithoutInitialisation_IsTold) {
   EXPECT_NE(topomoe_mpi_communicator(nullptr, &c), TOPOMOE_OK);
   EXPECT_EQ(c, nullptr);
   EXPECT_NE(last().find("MPI"), std::string::npos) << last();
+}
+
+TEST(CApi, Device_TakesTheCallersMemory_OrSaysWhatIsMissing) {
+  static std::atomic<int> held, most;
+  held = most = 0;
+  topomoe_device_config config = TOPOMOE_DEVICE_CONFIG_INIT;
+  config.allocate = [](size_t bytes, void*) -> void* {
+    most = std::max<int>(most, ++held);
+    return std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  };
+  config.release = [](void* memory, size_t, void*) { --held, std::free(memory); };
+  {
+    const Opened o;
+    std::vector<std::thread> threads;
+    for (topomoe_communicator* rank : o.ranks)
+      threads.emplace_back([&, rank] {
+        topomoe_device* device = nullptr;
+        topomoe_layer* layer = nullptr;
+        topomoe_layer_config as = TOPOMOE_LAYER_CONFIG_INIT;
+        as.dtype = TOPOMOE_F32;
+        EXPECT_EQ(topomoe_device_create(&config, &device), TOPOMOE_OK) << last();
+        EXPECT_EQ(topomoe_layer_create(o.plan, rank, device, &as, &layer), TOPOMOE_OK) << last();
+        topomoe_device_free(device);
+        const std::vector<float> x(3 * 16, 0.5F), router(4 * 16, 0.1F), matrix(2 * 12 * 16, 0.1F);
+        std::vector<float> y(x.size());
+        topomoe_weights weights = TOPOMOE_WEIGHTS_INIT;
+        weights.router = router.data(), weights.gate = weights.up = weights.down = matrix.data();
+        EXPECT_EQ(topomoe_forward(layer, x.data(), 3, y.data(), &weights, nullptr), TOPOMOE_OK) << last();
+        topomoe_layer_free(layer);
+      });
+    for (std::thread& t : threads) t.join();
+  }
+  EXPECT_GT(most, 0);
+  EXPECT_EQ(held, 0);
+  topomoe_device* device = nullptr;
+  config.allocate = nullptr;
+  EXPECT_EQ(topomoe_device_create(&config, &device), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "config.allocate: null: release comes with allocate");
+  config = TOPOMOE_DEVICE_CONFIG_INIT;
+  config.cuda = -2;
+  EXPECT_EQ(topomoe_device_create(&config, &device), TOPOMOE_INVALID_INPUT);
+  config.cuda = 1000;  // without CUDA, without a driver, without so many
+  EXPECT_EQ(topomoe_device_create(&config, &device), TOPOMOE_MISSING_ENVIRONMENT);
+  EXPECT_EQ(device, nullptr);
+}
+
+TEST(CApi, Nccl_NeedsAGpu) {
+  const Opened o;
+  topomoe_communicator* c = nullptr;
+  EXPECT_EQ(topomoe_nccl_communicator(o.device, nullptr, nullptr, &c), TOPOMOE_INVALID_INPUT);
+  EXPECT_EQ(last(), "host: null: a pointer is needed");
+  EXPECT_NE(topomoe_nccl_communicator(o.device, nullptr, o.ranks[0], &c), TOPOMOE_OK);
+  EXPECT_EQ(c, nullptr);
+}
+
+// tiny() has ranks 0 and 1 on host0, 2 and 3 on host1; here they are dealt round robin.
+TEST(CApi, RankCheck_ReportsAndOrders) {
+  const Opened o;
+  std::vector<std::thread> threads;
+  for (std::size_t r = 0; r < 4; ++r)
+    threads.emplace_back([&, r] {
+      topomoe_rank_check check = TOPOMOE_RANK_CHECK_INIT;
+      char text[64];
+      ASSERT_EQ(topomoe_check_ranks(o.plan, o.ranks[r], r % 2 == 0 ? "x" : "y", nullptr, &check, text, sizeof text),
+                TOPOMOE_OK)
+          << last();
+      EXPECT_EQ(check.mismatches, 2);
+      EXPECT_EQ(check.plans_differ, 0);
+      EXPECT_EQ(check.planned_rank, (std::vector{0, 2, 1, 3}[r]));
+      EXPECT_STREQ(text, "rank 1 is on y, planned on host0, which is x\nrank 2 is on x, pl");
+    });
+  for (std::thread& t : threads) t.join();
+}
+
+TEST(CApi, TcpConfig_OneRankNeedsNobody_AndWhatIsWrongIsNamed) {
+  topomoe_communicator* c = nullptr;
+  topomoe_tcp_config config = TOPOMOE_TCP_CONFIG_INIT;
+  config.world_size = 1;
+  ASSERT_EQ(topomoe_tcp_communicator(&config, &c), TOPOMOE_OK) << last();
+  int32_t rank = -1, size = -1;
+  EXPECT_EQ(topomoe_communicator_rank(c, &rank, &size), TOPOMOE_OK);
+  EXPECT_EQ(rank, 0);
+  EXPECT_EQ(size, 1);
+  topomoe_communicator_free(c);
+  const auto refused = [&] {
+    EXPECT_EQ(topomoe_tcp_communicator(&config, &c), TOPOMOE_INVALID_INPUT);
+    EXPECT_EQ(c, nullptr);
+    return last();
+  };
+  config.world_size = 2;
+  EXPECT_EQ(refused(), "address: missing: the host of rank 0");
+  config.address = "127.0.0.1";
+  EXPECT_EQ(refused(), "port: 0: 1 to 65535");
+  config.rank = 2;
+  EXPECT_EQ(refused(), "rank: 2: 0 to 1");
+  config.deadline_ms = -1;
+  EXPECT_EQ(refused(), "config.deadline_ms: -1: at least 1, or 0");
+  config.version = 2;
+  EXPECT_EQ(refused(), "config.version: 2: this library speaks 1");
 }
 
 TEST(CApi, ConfigOfAnotherVersionOrSize_IsRefused) {

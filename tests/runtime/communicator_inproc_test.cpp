@@ -141,7 +141,7 @@ TEST(InprocFailure, Fail_UnblocksWaitsAndBarriers) {
                      EXPECT_NE(std::string(e.what()).find("rank 0 failed: the power is out"), std::string::npos)
                          << e.what();
                      EXPECT_EQ(e.culprit, 0);
-                     EXPECT_EQ(e.peer, c.rank() == 1 ? -1 : 0);
+                     EXPECT_EQ(e.peer, 0);
                      ++unblocked;
                      throw;
                    }
@@ -162,6 +162,46 @@ TEST(InprocFailure, AfterFail_ExchangeFailsAtOnce) {
   const Incoming receive{1, data, 4};
   EXPECT_THROW(world[0]->exchange(channel, {}, {&receive, 1}, {.step = "s"})->wait(in_ms(60000)), TransportError);
   EXPECT_THROW(world[0]->barrier(), TransportError);
+}
+
+// Of several that are missing the culprit is the peer to name: 0 waits for 2 and 1, and 2 only waits for 1 itself.
+TEST(InprocFailure, SeveralPeersMissing_TheCulpritIsNamedAsPeer) {
+  auto world = make_inproc_world(3);
+  const int all[] = {0, 1, 2};
+  static char data[3][4];
+  for (auto& c : world) c->open_channel(all);
+  std::thread second([&] {
+    const Incoming receive{1, data[2], 4};
+    EXPECT_THROW(world[2]->exchange(0, {}, {&receive, 1}, {.step = "s"})->wait(in_ms(60000)), TransportError);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const Incoming receives[] = {{2, data[0], 4}, {1, data[1], 4}};
+  try {
+    world[0]->exchange(0, {}, receives, {.step = "s"})->wait(in_ms(20));
+    ADD_FAILURE() << "no error";
+  } catch (const TransportError& e) {
+    EXPECT_EQ(e.peer, 1);
+    EXPECT_EQ(e.culprit, 1);
+    EXPECT_EQ(e.bytes, 8);
+    world[0]->fail(e.failure());
+  }
+  second.join();
+}
+
+TEST(InprocFailure, RankStaysAway_BarrierHasADeadlineAndNamesIt) {
+  auto world = make_inproc_world(3, std::chrono::milliseconds(300));
+  std::thread first([&] { EXPECT_THROW(world[0]->barrier(), TransportError); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // else 0 were one that stays away, too
+  try {
+    world[1]->barrier();
+    ADD_FAILURE() << "no error";
+  } catch (const TransportError& e) {
+    EXPECT_EQ(e.rank, 1);
+    EXPECT_EQ(e.peer, 2);
+    EXPECT_EQ(e.culprit, 2);
+    EXPECT_EQ(e.step, "barrier");
+  }
+  first.join();
 }
 
 TEST(InprocWorld, NoRanks_IsRefused) { EXPECT_THROW(make_inproc_world(0), InvalidInput); }

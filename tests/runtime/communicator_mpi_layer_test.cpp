@@ -15,8 +15,7 @@
 #include "runtime/communicator_mpi.hpp"
 #include "runtime/device_cpu.hpp"
 #include "tests/runtime/c_api_layer.h"
-#include "tests/support/layer_cases.hpp"
-#include "tests/support/layer_world.hpp"
+#include "tests/support/layer_matrix.hpp"
 #include "tests/support/tiny_plan.hpp"
 
 namespace topomoe::testing {
@@ -72,6 +71,23 @@ TEST(MpiLayer, NodeDedup_IsTheSameAsOnThreads) {
   const Layout l = layout(4, 1, 1, 4);
   expect_the_same_over_mpi({.layout = l, .gpus_per_node = 2, .shape = {16, 24, 8, 3, true}, .tokens = {13, 0, 5, 1}},
                            build_schedule("node_dedup", request(l, TokenSplit::sliced, 2)));
+}
+
+// Of what threads run whole in layer_placement_test.cpp every fifth case: all schedules with all dtypes and kinds of
+// tokens, since 24 of them stand side by side, and placements in turn. A communicator frees its channels when it dies:
+// none serves all layers.
+TEST(MpiLayer, MatrixOfCases_IsTheLayerByDefinition) {
+  constexpr std::size_t kLayers = 100;
+  if (make_mpi_communicator()->size() != kMatrixRanks) GTEST_SKIP() << "needs " << kMatrixRanks << " ranks";
+  const std::vector<MatrixCase> whole = layer_matrix();
+  std::vector<MatrixCase> all;
+  for (std::size_t i = 0; i < whole.size(); i += 5) all.push_back(whole[i]);
+  Expectations expected;
+  for (std::size_t first = 0; first < all.size(); first += kLayers) {
+    const std::vector<MatrixCase> some(all.begin() + static_cast<long>(first),
+                                       all.begin() + static_cast<long>(std::min(first + kLayers, all.size())));
+    for (const std::string& line : check_layers(some, expected, *make_mpi_communicator())) ADD_FAILURE() << line;
+  }
 }
 
 // More than any transport buffers: 4 experts for each of 200 tokens of 4 KiB, 200 KiB a peer and chunk.

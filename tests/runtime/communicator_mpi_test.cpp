@@ -96,6 +96,46 @@ TEST(MpiFailure, RankStaysAway_BarrierHasADeadline) {
   c->barrier();
 }
 
+TEST(MpiFailure, RankOpensNoChannel_TheOthersHaveADeadline) {
+  const auto late = make_mpi_communicator(nullptr, {.barrier_deadline = std::chrono::milliseconds(50)});
+  const auto c = world();
+  if (c->size() == 1) GTEST_SKIP() << "needs two ranks";
+  if (c->rank() != 0) {
+    const int me[] = {c->rank()};
+    try {
+      late->open_channel(me);
+      ADD_FAILURE() << "no error";
+    } catch (const TransportError& e) {
+      EXPECT_EQ(e.rank, c->rank());
+      EXPECT_EQ(e.step, "open channel");
+    }
+  }
+  c->barrier();
+  if (c->rank() == 0) late->barrier();  // what the others have begun
+  c->barrier();
+}
+
+// A transfer too large to be buffered, driven by nothing but a kernel's hook between blocks of its work.
+TEST(MpiProgress, HookOfACallersKernel_CompletesTheExchange) {
+  const auto c = world();
+  if (c->size() % 2 != 0) GTEST_SKIP() << "needs pairs";
+  const int pair[] = {c->rank() / 2 * 2, c->rank() / 2 * 2 + 1};
+  const ChannelId channel = c->open_channel(pair);
+  std::vector<std::byte> out(std::size_t{4} << 20, std::byte{1}), in(out.size());
+  const int peer = 1 - c->rank() % 2;
+  const Outgoing send{peer, out.data(), out.size()};
+  const Incoming receive{peer, in.data(), in.size()};
+  const ProgressHook hook = progress_hook(*c);
+  const EventPtr event = c->exchange(channel, {&send, 1}, {&receive, 1}, {.step = "s"});
+  // Polling the event would drive MPI, too: the last byte says it.
+  const volatile std::byte& last = in.back();
+  for (const auto until = Clock::now() + std::chrono::seconds(20); Clock::now() < until && last == std::byte{0};)
+    hook();
+  EXPECT_TRUE(last == std::byte{1});
+  event->wait(Clock::now() + std::chrono::seconds(20));
+  c->barrier();
+}
+
 TEST(MpiFailure, RanksDisagreeOnMembers_IsRefused) {
   const auto c = world();
   if (c->size() < 3) GTEST_SKIP() << "needs three ranks";

@@ -2,9 +2,13 @@
 // it does when a peer fails. What NCCL itself does is for communicator_nccl_test.cpp, on GPUs.
 
 #include <gtest/gtest.h>
+#include <nccl.h>
 
-#include <mutex>
+#include <algorithm>
+#include <array>
+#include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "runtime/communicator_counting.hpp"
@@ -109,6 +113,154 @@ TEST(NcclFailure, TransportBreaks_NextCallsSayWhichRank) {
                  TransportError);
     EXPECT_THROW(c.progress(), TransportError);
     EXPECT_THROW(c.barrier(), TransportError);
+  });
+}
+
+std::set<const void*> all_of(const std::vector<const void*>& list) { return {list.begin(), list.end()}; }
+
+// World and two channels, on two ranks: six comms, each finalized, then destroyed, once.
+TEST(NcclEnd, EveryComm_IsFinalizedAndDestroyedOnce) {
+  (void)fake_nccl();
+  run_nccl(2, [](Communicator& c, Device&) {
+    for (const std::vector<int>& members : {std::vector<int>{0, 1}, std::vector<int>{c.rank()}})
+      c.open_channel(members);
+  });
+  const FakeNccl all = fake_nccl();
+  EXPECT_EQ(all.made.size(), 6);
+  EXPECT_EQ(all.finalized.size(), 6);
+  EXPECT_EQ(all_of(all.finalized), all_of(all.made));
+  EXPECT_EQ(all.destroyed.size(), 6);
+  EXPECT_TRUE(all.aborted.empty());
+}
+
+TEST(NcclEnd, AfterAFailure_EveryCommIsAbortedOnce) {
+  (void)fake_nccl();
+  run_nccl(2, [](Communicator& c, Device&) {
+    const int both[] = {0, 1};
+    c.open_channel(both);
+    c.barrier();
+    c.fail({.rank = c.rank(), .step = "s", .why = "w"});
+    c.fail({.rank = c.rank(), .step = "s", .why = "again"});
+  });
+  const FakeNccl all = fake_nccl();
+  EXPECT_EQ(all.aborted.size(), 4);
+  EXPECT_EQ(all_of(all.aborted), all_of(all.made));
+  EXPECT_TRUE(all.destroyed.empty());
+}
+
+constexpr NcclOptions kHasty{.barrier_deadline = std::chrono::milliseconds(50)};
+
+TEST(NcclDeadline, RankNeverJoins_IsAnErrorAndTheCommAborted) {
+  (void)fake_nccl();
+  const auto device = make_fake_gpu();
+  try {
+    make_nccl_communicator(
+        *device, 0, 2, [](void*, std::size_t) {}, kHasty);
+    ADD_FAILURE() << "no error";
+  } catch (const TransportError& e) {
+    EXPECT_EQ(e.rank, 0);
+    EXPECT_EQ(e.peer, 1);
+    EXPECT_EQ(e.step, "join 2 ranks");
+  }
+  const FakeNccl all = fake_nccl();
+  EXPECT_EQ(all.made.size(), 1);
+  EXPECT_EQ(all.aborted, all.made);
+}
+
+TEST(NcclDeadline, RankOpensNoChannel_IsAnErrorAndTheWorldAborted) {
+  (void)fake_nccl();
+  run_inproc(2, [](Communicator& host) {
+    const auto device = make_fake_gpu();
+    {
+      const auto c = make_nccl_communicator(*device, host.rank(), 2, broadcast_over(host), kHasty);
+      const int both[] = {0, 1};
+      if (host.rank() == 0) {
+        try {
+          c->open_channel(both);
+          ADD_FAILURE() << "no error";
+        } catch (const TransportError& e) {
+          EXPECT_EQ(e.peer, 1);
+          EXPECT_EQ(e.step, "open channel");
+          c->fail(e.failure());
+        }
+      }
+      host.barrier();
+      if (host.rank() == 1) c->fail({.rank = 1, .step = "s", .why = "rank 0 failed"});
+    }
+    host.barrier();
+  });
+  const FakeNccl all = fake_nccl();
+  EXPECT_EQ(all.made.size(), 2);
+  EXPECT_EQ(all_of(all.aborted), all_of(all.made));
+}
+
+ncclComm_t join_as_caller(Communicator& host, bool blocking) {
+  ncclUniqueId id{};
+  if (host.rank() == 0) {
+    EXPECT_EQ(ncclGetUniqueId(&id), ncclSuccess);
+  }
+  broadcast_over(host)(&id, sizeof id);
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = blocking ? 1 : 0;
+  ncclComm_t comm = nullptr;
+  ncclCommInitRankConfig(&comm, host.size(), id, host.rank(), &config);
+  ncclResult_t state = ncclInProgress;
+  while (state == ncclInProgress) ncclCommGetAsyncError(comm, &state);
+  return comm;
+}
+
+class NcclCallersComm : public ::testing::TestWithParam<bool> {};
+
+// One that works on it, then one that fails: the caller's comm is none of ours, and can still be split afterwards.
+TEST_P(NcclCallersComm, IsSplitFromAndNeverTouched) {
+  (void)fake_nccl();
+  std::array<const void*, 2> theirs{};
+  run_inproc(2, [&](Communicator& host) {
+    const ncclComm_t callers = join_as_caller(host, GetParam());
+    theirs[static_cast<std::size_t>(host.rank())] = callers;
+    for (const bool fails : {false, true, false}) {
+      host.barrier();
+      const auto device = make_fake_gpu();
+      const auto c = make_nccl_communicator(*device, callers);
+      EXPECT_EQ(c->rank(), host.rank());
+      conformance_cases()[1].body(*c, *device);
+      c->barrier();
+      device->synchronize();
+      host.barrier();
+      if (fails) c->fail({.rank = 0, .step = "s", .why = "w"});
+    }
+  });
+  const FakeNccl all = fake_nccl();
+  EXPECT_EQ(all.made.size(), 2 + 3 * 4);  // the caller's; a world and a channel each time
+  EXPECT_EQ(all.destroyed.size(), 2 * 4);
+  EXPECT_EQ(all.aborted.size(), 4);
+  for (const auto* list : {&all.finalized, &all.destroyed, &all.aborted})
+    for (const void* comm : theirs) EXPECT_EQ(std::count(list->begin(), list->end(), comm), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Communicator, NcclCallersComm, ::testing::Values(true, false),
+                         [](const auto& test) { return test.param ? "Blocking" : "NonBlocking"; });
+
+// Nor when the other rank never splits: then the caller's comm stays busy, and is the caller's to abort.
+TEST(NcclDeadline, RankNeverSplitsTheCallersComm_ItIsNotAborted) {
+  run_inproc(2, [](Communicator& host) {
+    const ncclComm_t callers = join_as_caller(host, false);
+    host.barrier();
+    if (host.rank() == 0) {
+      (void)fake_nccl();
+      const auto device = make_fake_gpu();
+      try {
+        make_nccl_communicator(*device, callers, kHasty);
+        ADD_FAILURE() << "no error";
+      } catch (const TransportError& e) {
+        EXPECT_EQ(e.rank, 0);
+        EXPECT_EQ(e.peer, 1);
+        EXPECT_EQ(e.step, "split the caller's communicator");
+      }
+      EXPECT_TRUE(fake_nccl().aborted.empty());
+    }
+    host.barrier();
+    ncclCommAbort(callers);
   });
 }
 

@@ -1,4 +1,4 @@
-// GPUs of this machine as ranks, one thread each: the conformance suite over NCCL.
+// GPUs of this machine as ranks, one thread each: the conformance suite over NCCL, and over inproc's copies.
 
 #include "runtime/communicator_nccl.hpp"
 
@@ -39,6 +39,28 @@ TEST_P(Nccl, Conforms) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Communicator, Nccl,
+                         ::testing::Combine(::testing::Values(1, 2, 4, 8), ::testing::ValuesIn(conformance_cases())),
+                         [](const auto& test) {
+                           return std::to_string(std::get<0>(test.param)) + "_" + std::get<1>(test.param).name;
+                         });
+
+class InprocCuda : public ::testing::TestWithParam<std::tuple<int, ConformanceCase>> {};
+
+TEST_P(InprocCuda, Conforms) {
+  const auto& [ranks, which] = GetParam();
+  if (const std::string why = lacks(ranks); !why.empty()) GTEST_SKIP() << why;
+  std::vector<std::unique_ptr<Device>> devices;  // a rank's copies may be on another's lane
+  for (int r = 0; r < ranks; ++r) devices.push_back(make_cuda_device(r));
+  run_inproc(ranks, [&, body = which.body](Communicator& c) {
+    Device& device = *devices[static_cast<std::size_t>(c.rank())];
+    use_device(c, device);
+    body(c, device);
+    device.synchronize();
+    c.barrier();
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Communicator, InprocCuda,
                          ::testing::Combine(::testing::Values(1, 2, 4, 8), ::testing::ValuesIn(conformance_cases())),
                          [](const auto& test) {
                            return std::to_string(std::get<0>(test.param)) + "_" + std::get<1>(test.param).name;

@@ -22,7 +22,7 @@ DispatchShape shape_of(const LayerCase& c) { return {c.shape.hidden, c.shape.exp
 
 struct Routing {
   std::vector<std::int32_t> ids;
-  std::vector<float> weights, probabilities;
+  std::vector<float> weights, logits;
 };
 
 // A router of the caller's: the layer's own, so that there is something to compare with.
@@ -32,7 +32,7 @@ Routing route(const LayerCase& c, const RankTensors& t, Device& device) {
               std::vector<float>(static_cast<std::size_t>(t.rows * c.shape.experts))};
   device.router(Lane::compute, {.tokens = t.x.data(),
                                 .weight = t.router.data(),
-                                .probabilities = out.probabilities.data(),
+                                .logits = out.logits.data(),
                                 .ids = out.ids.data(),
                                 .weights = out.weights.data(),
                                 .rows = t.rows,
@@ -47,10 +47,10 @@ Routing route(const LayerCase& c, const RankTensors& t, Device& device) {
 // Its gradients on top of those that came through the experts.
 void route_backward(const LayerCase& c, const RankTensors& t, const Routing& r, const std::vector<float>& dweights,
                     std::vector<std::byte>& dx, Device& device) {
-  std::vector<float> scratch(r.probabilities.size());
+  std::vector<float> scratch(r.logits.size());
   device.router_backward(Lane::compute, {.tokens = t.x.data(),
                                          .weight = t.router.data(),
-                                         .probabilities = r.probabilities.data(),
+                                         .logits = r.logits.data(),
                                          .ids = r.ids.data(),
                                          .weight_grads = dweights.data(),
                                          .logit_grads = scratch.data(),

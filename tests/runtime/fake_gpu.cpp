@@ -1,68 +1,55 @@
 #include "tests/runtime/fake_gpu.hpp"
 
-#include <cublas_v2.h>
-#include <cuda_runtime_api.h>
-
 #include <array>
-#include <condition_variable>
 #include <cstring>
-#include <deque>
-#include <mutex>
 #include <stdexcept>
-#include <thread>
 
 #include "topomoe/error.hpp"
 
-struct CUstream_st {
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::deque<std::function<void()>> work;
-  bool busy = false, stopping = false;
-  std::thread thread{[this] { run(); }};
+CUstream_st::~CUstream_st() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
 
-  ~CUstream_st() {
-    {
-      const std::lock_guard lock(mutex);
-      stopping = true;
-    }
-    changed.notify_all();
-    thread.join();
+void CUstream_st::run() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] { return stopping_ || !work_.empty(); });
+    if (work_.empty()) return;
+    const auto next = std::move(work_.front());
+    work_.pop_front();
+    busy_ = true;
+    lock.unlock();
+    next();
+    lock.lock();
+    busy_ = false;
+    changed_.notify_all();
   }
-  void run() {
-    std::unique_lock lock(mutex);
-    while (true) {
-      changed.wait(lock, [&] { return stopping || !work.empty(); });
-      if (work.empty()) return;
-      const auto next = std::move(work.front());
-      work.pop_front();
-      busy = true;
-      lock.unlock();
-      next();
-      lock.lock();
-      busy = false;
-      changed.notify_all();
-    }
+}
+
+void CUstream_st::add(std::function<void()> next) {
+  {
+    const std::lock_guard lock(mutex_);
+    work_.push_back(std::move(next));
   }
-  void add(std::function<void()> next) {
-    {
-      const std::lock_guard lock(mutex);
-      work.push_back(std::move(next));
-    }
-    changed.notify_all();
-  }
-  bool idle() {
-    const std::lock_guard lock(mutex);
-    return work.empty() && !busy;
-  }
-  void drain() {
-    std::unique_lock lock(mutex);
-    changed.wait(lock, [&] { return work.empty() && !busy; });
-  }
-};
+  changed_.notify_all();
+}
+
+bool CUstream_st::idle() {
+  const std::lock_guard lock(mutex_);
+  return work_.empty() && !busy_;
+}
+
+void CUstream_st::drain() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return work_.empty() && !busy_; });
+}
 
 namespace topomoe::testing {
-
-void enqueue(CUstream_st* stream, std::function<void()> work) { stream->add(std::move(work)); }
 
 namespace {
 
@@ -144,6 +131,8 @@ class FakeGpu final : public Device {
   void grouped_ffn(Lane, const kernels::GroupedFfn&) override { none(); }
   void grouped_ffn_dgrad(Lane, const kernels::GroupedFfnDgrad&) override { none(); }
   void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad&) override { none(); }
+  void mix(Lane, const kernels::Mix&) override { none(); }
+  void mix_backward(Lane, const kernels::MixBackward&) override { none(); }
 
  private:
   [[noreturn]] static void none() { throw std::logic_error("the fake GPU has no kernels"); }
@@ -156,35 +145,3 @@ class FakeGpu final : public Device {
 std::unique_ptr<Device> make_fake_gpu() { return std::make_unique<FakeGpu>(); }
 
 }  // namespace topomoe::testing
-
-extern "C" {
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new CUstream_st;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return stream->idle() ? cudaSuccess : cudaErrorNotReady; }
-cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
-  *memory = new std::byte[bytes];
-  return cudaSuccess;
-}
-cudaError_t cudaFreeHost(void* memory) {
-  delete[] static_cast<std::byte*>(memory);
-  return cudaSuccess;
-}
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  stream->add([=] { std::memcpy(to, from, bytes); });
-  return cudaSuccess;
-}
-cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
-  stream->add([=] { std::memset(to, value, bytes); });
-  return cudaSuccess;
-}
-cudaError_t cudaGetLastError() { return cudaSuccess; }
-const char* cudaGetErrorName(cudaError_t) { return "fake"; }
-const char* cudaGetErrorString(cudaError_t) { return "fake"; }
-const char* cublasGetStatusString(cublasStatus_t) { return "fake"; }
-}

@@ -16,6 +16,7 @@ class IndexMaps : public ::testing::Test {
  protected:
   Schedule s_;
   RankGroups groups_{make_layout(2, 1, 1, 1, 1, 2), 1};
+  ExpertPlacement placement_{4, 2};
   int tokens_ = add(Symbol::tokens, me(), {}, Order::by_token);
 
   int add(Symbol symbol, RankSet sources, RankSet dests, Order order) {
@@ -28,7 +29,7 @@ class IndexMaps : public ::testing::Test {
     return static_cast<int>(s_.buffers.size()) - 1;
   }
   RankCounts routed(int rank, const Ids& ids) {
-    RankCounts counts(s_, groups_, rank, 4);
+    RankCounts counts(s_, groups_, rank, placement_);
     counts.set_held(rank, static_cast<std::int64_t>(ids.size()) / kTopK);
     counts.set_routing(ids, kTopK);
     return counts;
@@ -63,6 +64,17 @@ TEST_F(IndexMaps, DedupByNode_ATokenOnceForEachNode) {
   const int send = add(Symbol::node_tokens, me(), me({Role::rail}), Order::by_dest);  // a node a rank: as above
   const HostMap m = build(whole(tokens_), whole(send), routed(1, ids), 1, ids);
   EXPECT_EQ(m.source_row, (Ids{0, 1, 1, 2}));
+}
+
+// Rank 0 holds experts 3 and 1, rank 1 expert 2, both expert 0 (copies 0 on rank 1, 1 on rank 0): copies 1, 2, 4 on
+// rank 0, then 0, 3 on rank 1. Token 0 to copies 0 and 4, token 1 to 3 and nowhere, token 2 to 1 and 2.
+TEST_F(IndexMaps, ScatteredReplicatedAndDropped_RowsStandByPlaceThenCopy) {
+  placement_ = ExpertPlacement(4, 2, {{1, 0}, {0}, {1}, {0}});
+  const Ids ids{0, 4, 3, ~2, 1, 2};
+  const int send = add(Symbol::pairs, me(), me({Role::ep}), Order::by_dest);
+  const HostMap m = build(whole(tokens_), whole(send), routed(0, ids), 0, ids);
+  EXPECT_EQ(m.source_row, (Ids{2, 2, 0, 0, 1}));
+  EXPECT_EQ(m.position, (Ids{3, 2, 4, -1, 0, 1}));
 }
 
 // Only the experts of the target's dests: rank 0's own.
@@ -101,7 +113,7 @@ TEST_F(IndexMaps, IdOfNoExpert_Throws) {
   const Ids ids{0, 2, 3, 1};
   const int send = add(Symbol::pairs, me(), me({Role::ep}), Order::by_dest);
   const RankCounts counts = routed(0, ids);
-  for (const std::int32_t wrong : {4, -1, 1 << 30})
+  for (const std::int32_t wrong : {4, ~4, 1 << 30})
     EXPECT_THROW(build(whole(tokens_), whole(send), counts, 0, {0, 2, wrong, 1}), std::logic_error) << wrong;
 }
 

@@ -28,6 +28,7 @@ double columns(const LayerCase& c, const Buffer& b) {
     case Columns::ffn: return c.shape.ffn / c.layout.etp;
     case Columns::top_k: return c.shape.top_k;
     case Columns::experts: return c.shape.experts;
+    case Columns::shared_ffn: break;  // no case has any
   }
   return 0;
 }
@@ -122,7 +123,9 @@ TEST_P(LayerBytes, EverySplitAndTransport_EqualsCountByTokens) {
   const Fold f = GetParam();
   Draw draw(static_cast<std::uint64_t>(f.tp * 100 + f.ep * 10 + (f.etp > 1 ? 1 : 0)) + 5000);
   const bool sp = f.tp > 1 && draw.coin();
-  const DrawnCase drawn = draw_case(f, sp, draw.of({DType::f32, DType::bf16}), 16, draw);
+  DrawnCase drawn = draw_case(f, sp, draw.of({DType::f32, DType::bf16}), 16, draw);
+  drawn.c.owners = draw_owners(drawn.c.shape.experts, f.ep, draw);
+  drawn.c.shape.capacity_factor = draw.of({0.0, 0.0, 0.75});
   for (const std::string_view transport : transport_names())
     for (const auto split : {TokenSplit::replicated, TokenSplit::sliced}) {
       if (!applies(transport, drawn.c.layout, drawn.c.gpus_per_node)) continue;

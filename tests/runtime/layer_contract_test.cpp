@@ -43,7 +43,8 @@ class LayerContract : public ::testing::TestWithParam<Fold> {
 TEST_P(LayerContract, F32EverySplitTransportAndChunking_MatchesReference) {
   for (const bool sp : {false, true}) {
     if (sp && GetParam().tp == 1) continue;
-    const DrawnCase drawn = draw_case(GetParam(), sp, DType::f32, kRanks, draw_);
+    DrawnCase drawn = draw_case(GetParam(), sp, DType::f32, kRanks, draw_);
+    drawn.c.owners = draw_owners(drawn.c.shape.experts, GetParam().ep, draw_);
     const LayerCase& c = drawn.c;
     for (const std::string_view transport : transport_names()) {
       if (!applies(transport, c.layout, c.gpus_per_node)) continue;
@@ -64,7 +65,8 @@ TEST_P(LayerContract, F32EverySplitTransportAndChunking_MatchesReference) {
 
 TEST_P(LayerContract, Bf16_MatchesReference) {
   const bool sp = GetParam().tp > 1 && draw_.coin();
-  const DrawnCase drawn = draw_case(GetParam(), sp, DType::bf16, kRanks, draw_);
+  DrawnCase drawn = draw_case(GetParam(), sp, DType::bf16, kRanks, draw_);
+  drawn.c.owners = draw_owners(drawn.c.shape.experts, GetParam().ep, draw_);
   for (const std::string_view transport : transport_names()) {
     if (!applies(transport, drawn.c.layout, drawn.c.gpus_per_node)) continue;
     const int n = draw_.of({1, 2, 3, 8});

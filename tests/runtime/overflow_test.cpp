@@ -106,8 +106,9 @@ TEST(Overflow, NothingDoes_MemoryIsThePlannersBucket) {
     const LayerOptions options{tokens_of_group(c.layer), 1.5};
     const Capacity capacity{options.tokens, options.skew};
     const RankGroups groups(l, c.layer.gpus_per_node);
-    const RowWidths widths = row_widths(shape_of(c.layer), l.etp);
-    const LayerBytes bucket = layer_bytes(c.schedule, groups, widths, capacity);
+    const RowWidths widths = row_widths(shape_of(c.layer), l.etp, l.tp);
+    const ExpertPlacement placement(shape_of(c.layer).experts, l.ep, shape_of(c.layer).expert_owners);
+    const LayerBytes bucket = layer_bytes(c.schedule, groups, widths, placement, capacity);
     std::mutex mutex;
     run_inproc(l.world, [&](Communicator& inner) {
       const Outcome o = run(c, inner, options, 0, 1);
@@ -115,7 +116,7 @@ TEST(Overflow, NothingDoes_MemoryIsThePlannersBucket) {
       EXPECT_EQ(o.counters.overflow_rounds, 0);
       EXPECT_EQ(o.allocations, 2);
       EXPECT_EQ(o.steady_allocations, 0);
-      const LayerBytes mine = layer_bytes(c.schedule, groups, widths, capacity, inner.rank());
+      const LayerBytes mine = layer_bytes(c.schedule, groups, widths, placement, capacity, inner.rank());
       EXPECT_EQ(o.bytes, mine.pass() + mine.saved) << "rank " << inner.rank();
       const auto planned = static_cast<double>(bucket.pass() + bucket.saved);
       EXPECT_NEAR(static_cast<double>(o.bytes), planned, 0.05 * planned) << "rank " << inner.rank();

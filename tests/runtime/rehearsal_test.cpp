@@ -97,6 +97,27 @@ TEST(Rehearsal, Layouts_AreVerifiedAndTheirBytesPredicted) {
       }
 }
 
+// A plan whose expert_owners were edited by hand, and that drops tokens: run as it says, checked and predicted.
+TEST(Rehearsal, PlacementOfThePlanWithReplicasAndCapacity_IsExecuted) {
+  for (const auto& fix : std::vector<std::vector<std::string>>{{"tp=1", "ep=8"}, {"tp=4", "ep=4", "etp=4"}}) {
+    Plan plan = plan_for(fix, "sliced", 2);
+    const int last = plan.layout.ep - 1;
+    plan.expert_owners = {{last}, {0}, {0, 2, last}, {2}, {2}, {0}, {last, 0}, {2}};  // none on place 1
+    for (const double capacity_factor : {0.0, 0.9}) {
+      plan.job.capacity_factor = capacity_factor;
+      const Plan read = read_plan(write_plan(plan), "plan.json");
+      SCOPED_TRACE(name(read.layout));
+      EXPECT_TRUE(unexecuted(read).empty());
+      const RehearsalReport r = run(read, small(read));
+      EXPECT_EQ(wrong(r), std::vector<std::string>());
+      EXPECT_TRUE(r.bytes_agree());
+      std::int64_t dropped = 0;
+      for (const StepTrace& s : r.ranks[0].forward) dropped += s.dropped;
+      EXPECT_EQ(dropped > 0, capacity_factor > 0);
+    }
+  }
+}
+
 TEST(Rehearsal, OneWrongNumberOnTheWay_IsFound) {
   const Plan plan = plan_for({"tp=2", "ep=8", "etp=1"}, "sliced", 1);
   const auto corrupt = [](const char* step) {

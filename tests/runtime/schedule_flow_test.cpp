@@ -209,7 +209,7 @@ void post(const Schedule& s, const std::vector<Step>& steps, const LayerCase& c,
           Queues& sends, Queues& receives) {
   const RankGroups groups(c.layout, c.gpus_per_node);
   for (int rank = 0; rank < c.layout.world; ++rank) {
-    const RankCounts own(s, groups, rank, c.shape.experts);
+    const RankCounts own(s, groups, rank, {c.shape.experts, c.layout.ep});
     for (Index i = 0; i < steps.size(); ++i) {
       const Step& step = steps[i];
       if (!communicates(step)) continue;

@@ -104,6 +104,14 @@ class CountingDevice final : public Device {
     const Uncounted u;
     inner_->grouped_ffn_wgrad(l, op);
   }
+  void mix(Lane l, const kernels::Mix& op) override {
+    const Uncounted u;
+    inner_->mix(l, op);
+  }
+  void mix_backward(Lane l, const kernels::MixBackward& op) override {
+    const Uncounted u;
+    inner_->mix_backward(l, op);
+  }
 
  private:
   std::unique_ptr<Device> inner_ = make_cpu_device();

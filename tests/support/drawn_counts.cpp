@@ -1,5 +1,7 @@
 #include "tests/support/drawn_counts.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <set>
 
 namespace topomoe::testing {
@@ -47,11 +49,23 @@ std::vector<int> Places::on_rail(int rank) const {
   return {out.begin(), out.end()};
 }
 
-Places places(const LayerCase& c) { return {c.layout, c.gpus_per_node, c.shape.experts}; }
+int Places::local(int rank) const {
+  return static_cast<int>(std::count(place_of.begin(), place_of.end(), ep_index(rank)));
+}
+
+Places places(const LayerCase& c) {
+  Places p{c.layout, c.gpus_per_node, {}};
+  for (int e = 0; e < c.shape.experts && c.owners.empty(); ++e)
+    p.place_of.push_back(e / (c.shape.experts / c.layout.ep));
+  for (const auto& its : c.owners) p.place_of.insert(p.place_of.end(), its.begin(), its.end());
+  return p;
+}
 
 int part_size(int total, int parts, int index) { return total * (index + 1) / parts - total * index / parts; }
 
-Ids injected_ids(const LayerCase& c, const Ids& held, bool sliced) {
+namespace {
+
+Ids injected_experts(const LayerCase& c, const Ids& held, bool sliced) {
   const int t = c.layout.tp;
   if (t == 1 || sliced == c.layout.sequence_parallel) return held;
   Ids out;
@@ -69,8 +83,36 @@ Ids injected_ids(const LayerCase& c, const Ids& held, bool sliced) {
   return out;
 }
 
+}  // namespace
+
+Ids injected_ids(const LayerCase& c, const Ids& held, bool sliced) {
+  Ids out = injected_experts(c, held, sliced);
+  const int k = c.shape.top_k;
+  for (auto& ids : out) {
+    const int tokens = static_cast<int>(ids.size()) / k;
+    const double capacity = std::ceil(c.shape.capacity_factor * k * tokens / c.shape.experts);
+    std::vector<int> taken(at(c.shape.experts), 0);
+    for (int slot = 0; slot < k; ++slot)
+      for (int token = 0; token < tokens; ++token) {
+        std::int32_t& id = ids[at(token * k + slot)];
+        const int expert = id;
+        if (c.shape.capacity_factor > 0 && taken[at(expert)]++ >= capacity) {
+          id = -1;
+        } else if (!c.owners.empty()) {
+          id = token % static_cast<int>(c.owners[at(expert)].size());
+          for (int before = 0; before < expert; ++before) id += static_cast<int>(c.owners[at(before)].size());
+        }
+      }
+  }
+  return out;
+}
+
 DrawnCounts::DrawnCounts(const LayerCase& c, const Ids& held, bool sliced, int chunks)
-    : places_(places(c)), top_k_(c.shape.top_k), chunks_(chunks), injected_(injected_ids(c, held, sliced)) {
+    : CountSource({c.shape.experts, c.layout.ep, c.owners}),
+      places_(places(c)),
+      top_k_(c.shape.top_k),
+      chunks_(chunks),
+      injected_(injected_ids(c, held, sliced)) {
   for (const auto& ids : held) held_.push_back(static_cast<int>(ids.size()) / top_k_);
 }
 
@@ -84,8 +126,10 @@ double DrawnCounts::count(Symbol symbol, int chunk, int source, int index) const
   for (int row = first; row < end; ++row) {
     int matches = 0;
     for (int slot = 0; slot < top_k_; ++slot) {
-      const int expert = ids[at(row * top_k_ + slot)], owner = places_.owner(source, expert);
-      matches += (symbol == Symbol::pairs         ? expert == index
+      const int copy = ids[at(row * top_k_ + slot)];
+      if (copy < 0) continue;
+      const int owner = places_.owner(source, copy);
+      matches += (symbol == Symbol::pairs         ? copy == index
                   : symbol == Symbol::rank_tokens ? places_.ep_index(owner) == places_.ep_index(index)
                                                   : places_.node(owner) == places_.node(index))
                      ? 1

@@ -10,15 +10,18 @@
 
 namespace topomoe::testing {
 
-using Ids = std::vector<std::vector<std::int32_t>>;  // by rank: [tokens, top_k]
+using Ids = std::vector<std::vector<std::int32_t>>;  // by rank: [tokens, top_k]; negative: nowhere
 
-// Where things are. One pipeline stage; ranks run etp-ep-edp or etp-edp-ep, experts lie in blocks over EP.
+// Where things are. One pipeline stage; ranks run etp-ep-edp or etp-edp-ep. Copies of experts are numbered by expert,
+// then by replica.
 struct Places {
   Layout l;
-  int gpus_per_node = 8, experts = 1;
+  int gpus_per_node = 8;
+  std::vector<int> place_of;  // by copy: index in the EP group
   int ep_index(int rank) const;
   int ep_member(int rank, int index) const;  // of rank's EP group
-  int owner(int rank, int expert) const { return ep_member(rank, expert / (experts / l.ep)); }
+  int owner(int rank, int copy) const { return ep_member(rank, place_of[static_cast<std::size_t>(copy)]); }
+  int local(int rank) const;  // copies that a rank holds
   int node(int rank) const { return rank / gpus_per_node; }
   // The member of rank's EP group on that node with rank's own index among its node's members.
   int relay(int rank, int on_node) const;
@@ -27,8 +30,8 @@ struct Places {
 };
 Places places(const LayerCase& c);
 
-// The ids of the tokens that each rank injects, from those that each holds: a part of the TP group's where
-// `sliced`, all of them where not.
+// Copies to which the tokens that each rank injects go, from the experts of those that each holds: a part of the TP
+// group's where `sliced`, all of them where not. Replicas take turns by token; a choice beyond capacity is -1.
 Ids injected_ids(const LayerCase& c, const Ids& held, bool sliced);
 // Of any T rows cut into parts, part i is [T i / parts, T (i+1) / parts).
 int part_size(int total, int parts, int index);
@@ -38,7 +41,6 @@ class DrawnCounts final : public CountSource {
  public:
   DrawnCounts(const LayerCase& c, const Ids& held, bool sliced, int chunks);
   double count(Symbol symbol, int chunk, int source, int index) const override;
-  int experts() const override { return places_.experts; }
 
  private:
   Places places_;

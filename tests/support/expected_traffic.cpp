@@ -78,32 +78,45 @@ struct TrafficCount {
       });
   }
 
+  // Copies at all of some ranks.
+  double local(const std::vector<int>& ranks) const {
+    double all = 0;
+    for (const int rank : ranks) all += p.local(rank);
+    return all;
+  }
+  // Calls visit(owner) for each copy that a token of the rank goes to.
+  template <class Visit>
+  void each_owner(int rank, int token, Visit visit) const {
+    for (int slot = 0; slot < k; ++slot)
+      if (const int copy = injected[at(rank)][at(token * k + slot)]; copy >= 0) visit(p.owner(rank, copy));
+  }
+
   // k rows a token; in two levels they pass the member of my node with the owner's index on its own.
   void pairs(bool two_level) {
-    const int local = c.shape.experts / c.layout.ep;
     for (int rank = 0; rank < c.layout.world; ++rank) {
-      const auto nodes = static_cast<int>(p.on_rail(rank).size()), in_node = static_cast<int>(p.on_node(rank).size());
+      const auto in_node = static_cast<int>(p.on_node(rank).size());
       if (two_level) {
-        for (const int peer : p.on_node(rank)) metadata(out.forward, rank, peer, 4.0 * chunks * nodes * local);
-        for (const int peer : p.on_rail(rank)) metadata(out.forward, rank, peer, 4.0 * chunks * in_node * local);
+        for (const int peer : p.on_node(rank)) metadata(out.forward, rank, peer, 4.0 * chunks * local(p.on_rail(peer)));
+        for (const int peer : p.on_rail(rank))
+          metadata(out.forward, rank, peer, 4.0 * chunks * in_node * p.local(peer));
       } else {
-        for (const int peer : p.ep_group(rank)) metadata(out.forward, rank, peer, 4.0 * chunks * local);
+        for (const int peer : p.ep_group(rank)) metadata(out.forward, rank, peer, 4.0 * chunks * p.local(peer));
       }
       for (int token = 0; token < tokens_of(injected, rank); ++token)
-        for (int slot = 0; slot < k; ++slot) {
-          const int owner = p.owner(rank, injected[at(rank)][at(token * k + slot)]);
+        each_owner(rank, token, [&](int owner) {
           const int relay = two_level ? p.relay(owner, p.node(rank)) : rank;
           for (const auto& [from, to] : {std::pair{rank, relay}, {relay, owner}})
             for (Matrix* pass : {&out.forward, &out.backward}) {
               payload(*pass, from, to, row);  // x and dy there
               payload(*pass, to, from, row);  // y and dx back
             }
-        }
+        });
     }
     if (c.layout.etp == 1) return;
     if (sliced)
       for (int rank = 0; rank < c.layout.world; ++rank)
-        each_tp_peer(rank, [&](int peer) { metadata(out.forward, rank, peer, 4.0 * chunks * c.shape.experts); });
+        each_tp_peer(rank,
+                     [&](int peer) { metadata(out.forward, rank, peer, 4.0 * chunks * c.layout.ep * p.local(rank)); });
     for (const Pass& pass : passes()) shards(pass, false);
   }
 
@@ -115,7 +128,7 @@ struct TrafficCount {
     for (int rank = 0; rank < c.layout.world; ++rank)
       for (int token = 0; token < tokens_of(injected, rank); ++token) {
         std::multiset<int> owners;
-        for (int slot = 0; slot < k; ++slot) owners.insert(p.owner(rank, injected[at(rank)][at(token * k + slot)]));
+        each_owner(rank, token, [&](int owner) { owners.insert(owner); });
         for (auto owner = owners.begin(); owner != owners.end(); owner = once ? owners.upper_bound(*owner) : ++owner)
           ++arrived[at(*owner)][at(chunk_of(rank, token, pass.chunks))];
       }
@@ -141,8 +154,8 @@ struct TrafficCount {
   // Whose tokens each rank has, before a gather over `group`: it passes them all on to each member, and gets sums
   // of as many back.
   using Sources = std::vector<std::vector<int>>;
-  template <class Group>
-  void gather_over(Sources& has, double experts_of_peer, const Group& group) {
+  template <class Copies, class Group>
+  void gather_over(Sources& has, const Copies& copies_of_peer, const Group& group) {
     const Sources before = has;
     const bool own_tokens = !sliced && c.layout.sequence_parallel && t > 1;  // of each member of a TP group
     for (int rank = 0; rank < c.layout.world; ++rank) {
@@ -160,24 +173,26 @@ struct TrafficCount {
         if (cut.recut) metadata(out.backward, rank, peer, 8.0 * k * tokens);
         metadata(out.backward, peer, rank, 4.0 * k * tokens);  // gradients of weights
         metadata(out.forward, rank, peer,
-                 4.0 * static_cast<double>(mine.size()) * ((own_tokens ? t : 1) + chunks * experts_of_peer));
+                 4.0 * static_cast<double>(mine.size()) * ((own_tokens ? t : 1) + chunks * copies_of_peer(peer)));
       }
     }
   }
 
   void gather() {
-    const int etp = c.layout.etp, local = c.shape.experts / c.layout.ep;
+    const int etp = c.layout.etp;
+    const auto of_peer = [&](int peer) { return static_cast<double>(p.local(peer)); };
     const bool alike = etp > 1 && etp == t && !sliced;  // the ETP group is a TP group that injects the same tokens
     Sources has;
     for (int rank = 0; rank < c.layout.world; ++rank) has.push_back({rank});
-    gather_over(has, static_cast<double>(p.on_node(0).size()) * local, [&](int rank) { return p.on_rail(rank); });
-    gather_over(has, local, [&](int rank) { return p.on_node(rank); });
+    gather_over(
+        has, [&](int peer) { return local(p.on_node(peer)); }, [&](int rank) { return p.on_rail(rank); });
+    gather_over(has, of_peer, [&](int rank) { return p.on_node(rank); });
     const auto shards = [&](int rank) {
       std::vector<int> group;
       for (int i = 0; i < etp; ++i) group.push_back(rank - rank % etp + i);
       return group;
     };
-    if (!alike) return gather_over(has, local, shards);
+    if (!alike) return gather_over(has, of_peer, shards);
     for (const Pass& pass : passes())
       for (int rank = 0; rank < c.layout.world; ++rank)
         for (int chunk = 0; chunk < pass.chunks; ++chunk) {
@@ -192,7 +207,6 @@ struct TrafficCount {
   }
 
   void node_dedup() {
-    const int local = c.shape.experts / c.layout.ep;
     for (int rank = 0; rank < c.layout.world; ++rank) {
       std::set<int> nodes;
       int in_node = 0;
@@ -203,17 +217,15 @@ struct TrafficCount {
       // Counts: over the rail of each expert and rank of the peer's node, and of the node; then, for all
       // sources of my rail, those of each expert of the peer and of the peer.
       for (const int node : nodes)
-        metadata(out.forward, rank, p.relay(rank, node), 4.0 * chunks * (in_node * local + in_node + 1));
+        metadata(out.forward, rank, p.relay(rank, node),
+                 4.0 * chunks * (local(p.on_node(p.relay(rank, node))) + in_node + 1));
       for (int i = 0; i < c.layout.ep; ++i)
         if (p.node(p.ep_member(rank, i)) == p.node(rank))
           metadata(out.forward, rank, p.ep_member(rank, i),
-                   4.0 * chunks * static_cast<double>(nodes.size()) * (local + 1));
+                   4.0 * chunks * static_cast<double>(nodes.size()) * (p.local(p.ep_member(rank, i)) + 1));
       for (int token = 0; token < tokens_of(injected, rank); ++token) {
         std::set<int> reached_nodes, reached_ranks;
-        for (int slot = 0; slot < k; ++slot) {
-          const int owner = p.owner(rank, injected[at(rank)][at(token * k + slot)]);
-          reached_ranks.insert(owner), reached_nodes.insert(p.node(owner));
-        }
+        each_owner(rank, token, [&](int owner) { reached_ranks.insert(owner), reached_nodes.insert(p.node(owner)); });
         std::vector<std::pair<int, int>> hops;
         for (const int node : reached_nodes) hops.emplace_back(rank, p.relay(rank, node));
         for (const int owner : reached_ranks) hops.emplace_back(p.relay(rank, p.node(owner)), owner);
@@ -231,8 +243,9 @@ struct TrafficCount {
     if (c.layout.etp == 1) return;
     if (sliced)  // for each source of my EP group
       for (int rank = 0; rank < c.layout.world; ++rank)
-        each_tp_peer(rank,
-                     [&](int peer) { metadata(out.forward, rank, peer, 4.0 * chunks * c.layout.ep * (local + 1)); });
+        each_tp_peer(rank, [&](int peer) {
+          metadata(out.forward, rank, peer, 4.0 * chunks * c.layout.ep * (p.local(rank) + 1));
+        });
     for (const Pass& pass : passes()) shards(pass, true);
   }
 };

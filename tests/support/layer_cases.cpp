@@ -76,6 +76,20 @@ DrawnCase draw_case(const Fold& f, bool sequence_parallel, DType dtype, int rank
   return out;
 }
 
+ExpertOwners draw_owners(int experts, int ep, Draw& draw) {
+  const int kind = draw.below(4);
+  if (kind == 0) return {};
+  ExpertOwners owners(static_cast<std::size_t>(experts));
+  for (auto& its : owners) its = {draw.below(ep)};
+  if (kind == 1) std::sort(owners.begin(), owners.end());
+  if (kind == 3)
+    for (auto& its : owners)
+      for (int more = draw.below(3); more > 0; --more)
+        if (const int place = draw.below(ep); std::find(its.begin(), its.end(), place) == its.end())
+          its.push_back(place);
+  return owners;
+}
+
 ScheduleRequest request(const Layout& l, TokenSplit split, int chunks, int pieces) {
   return {split, l.tp, l.etp, l.ep, l.sequence_parallel, chunks, pieces == 0 ? chunks : pieces};
 }

@@ -42,6 +42,9 @@ struct DrawnCase {
 };
 DrawnCase draw_case(const Fold& f, bool sequence_parallel, DType dtype, int ranks, Draw& draw);
 
+// Even blocks, uneven ones, owners in any order, or replicas, as it comes; some ranks may get none.
+ExpertOwners draw_owners(int experts, int ep, Draw& draw);
+
 // Pieces 0: as many as chunks.
 ScheduleRequest request(const Layout& l, TokenSplit split, int chunks, int pieces = 0);
 // The same with a backward of its own, in two cases out of three.

@@ -25,6 +25,14 @@ Values rounded(Values v, DType t) {
   return v;
 }
 
+// To where fp32 can be.
+Values nudged(Values v, double by, std::uint64_t seed) {
+  if (by == 0) return v;
+  const Values direction = random_values(v.size(), seed + 77777);
+  for (Index i = 0; i < v.size(); ++i) v[i] = static_cast<double>(static_cast<float>(v[i] + by * direction[i]));
+  return v;
+}
+
 int group_tokens(const LayerCase& c, int group) {
   if (!c.layout.sequence_parallel) return held_tokens(c, group * c.layout.tp);
   int all = 0;
@@ -37,7 +45,7 @@ enum class Salt : std::uint64_t { x = 1, dy = 2 };
 Values group_tensor(const LayerCase& c, int group, Salt salt) {
   const auto count = static_cast<Index>(group_tokens(c, group)) * static_cast<Index>(c.shape.hidden);
   const auto seed = c.seed * 10000 + static_cast<std::uint64_t>(salt) * 1000 + static_cast<std::uint64_t>(group);
-  return rounded(random_values(count, seed), c.dtype);
+  return rounded(nudged(random_values(count, seed), salt == Salt::x ? c.nudge[0] : 0, seed), c.dtype);
 }
 
 // The rank's rows of its group's tensor.
@@ -58,6 +66,42 @@ std::vector<std::byte> encode(const Values& v, DType t) {
   return out;
 }
 
+// Experts and columns [f0, f1) of their ffn, as a rank holds them.
+struct Shard {
+  std::vector<Index> experts;
+  Index f0, f1;
+};
+
+Shard shard_of(const LayerCase& c, int rank) {
+  const auto part = [](int n, int parts, int index) { return static_cast<Index>(n / parts * index); };
+  const Layout& l = c.layout;
+  const int ep = index_in(l, Role::ep, rank, c.gpus_per_node), etp = index_in(l, Role::etp, rank, c.gpus_per_node);
+  Shard s{{}, part(c.shape.ffn, l.etp, etp), part(c.shape.ffn, l.etp, etp + 1)};
+  for (Index e = 0; e < static_cast<Index>(c.shape.experts); ++e)
+    if (c.owners.empty() ? static_cast<int>(e) / (c.shape.experts / l.ep) == ep
+                         : std::find(c.owners[e].begin(), c.owners[e].end(), ep) != c.owners[e].end())
+      s.experts.push_back(e);
+  return s;
+}
+
+// Visits the shard's elements in the order in which a rank holds them: visit(index in the whole tensor).
+template <class Visit>
+void each_of_gate(const LayerCase& c, const Shard& s, Visit visit) {  // [E, F, M] -> [local, shard, M]
+  const auto M = static_cast<Index>(c.shape.hidden), F = static_cast<Index>(c.shape.ffn);
+  for (const Index e : s.experts)
+    for (Index f = s.f0; f < s.f1; ++f)
+      for (Index m = 0; m < M; ++m) visit((e * F + f) * M + m);
+}
+template <class Visit>
+void each_of_down(const LayerCase& c, const Shard& s, Visit visit) {  // [E, M, F] -> [local, M, shard]
+  const auto M = static_cast<Index>(c.shape.hidden), F = static_cast<Index>(c.shape.ffn);
+  for (const Index e : s.experts)
+    for (Index m = 0; m < M; ++m)
+      for (Index f = s.f0; f < s.f1; ++f) visit((e * M + m) * F + f);
+}
+
+}  // namespace
+
 std::vector<float> decode(const std::vector<std::byte>& in, DType t) {
   std::vector<float> out(in.size() / size_of(t));
   for (Index i = 0; i < out.size(); ++i) {
@@ -72,35 +116,6 @@ std::vector<float> decode(const std::vector<std::byte>& in, DType t) {
   return out;
 }
 
-// Experts [e0, e1) and columns [f0, f1) of their ffn, as a rank holds them.
-struct Shard {
-  Index e0, e1, f0, f1;
-};
-
-Shard shard_of(const LayerCase& c, int rank) {
-  const auto part = [](int n, int parts, int index) { return static_cast<Index>(n / parts * index); };
-  const Layout& l = c.layout;
-  const int ep = index_in(l, Role::ep, rank, c.gpus_per_node), etp = index_in(l, Role::etp, rank, c.gpus_per_node);
-  return {part(c.shape.experts, l.ep, ep), part(c.shape.experts, l.ep, ep + 1), part(c.shape.ffn, l.etp, etp),
-          part(c.shape.ffn, l.etp, etp + 1)};
-}
-
-// Visits the shard's elements in the order in which a rank holds them: visit(index in the whole tensor).
-template <class Visit>
-void each_of_gate(const LayerCase& c, const Shard& s, Visit visit) {  // [E, F, M] -> [local, shard, M]
-  const auto M = static_cast<Index>(c.shape.hidden), F = static_cast<Index>(c.shape.ffn);
-  for (Index e = s.e0; e < s.e1; ++e)
-    for (Index f = s.f0; f < s.f1; ++f)
-      for (Index m = 0; m < M; ++m) visit((e * F + f) * M + m);
-}
-template <class Visit>
-void each_of_down(const LayerCase& c, const Shard& s, Visit visit) {  // [E, M, F] -> [local, M, shard]
-  const auto M = static_cast<Index>(c.shape.hidden), F = static_cast<Index>(c.shape.ffn);
-  for (Index e = s.e0; e < s.e1; ++e)
-    for (Index m = 0; m < M; ++m)
-      for (Index f = s.f0; f < s.f1; ++f) visit((e * M + m) * F + f);
-}
-
 void add_shards(const LayerCase& c, int rank, const RankTensors& t, ReferenceWeights& sum) {
   const Shard s = shard_of(c, rank);
   for (Index i = 0; i < t.drouter.size(); ++i) sum.router[i] += static_cast<double>(t.drouter[i]);
@@ -112,7 +127,10 @@ void add_shards(const LayerCase& c, int rank, const RankTensors& t, ReferenceWei
   each_of_down(c, s, [&](Index k) { sum.down[k] += static_cast<double>(t.ddown[j++]); });
 }
 
-}  // namespace
+ReferenceWeights zero_weights(const LayerCase& c) {
+  const ReferenceGradients zero = zero_gradients(c.shape);
+  return {zero.router.value, zero.gate.value, zero.up.value, zero.down.value};
+}
 
 std::string describe(const LayerCase& c) {
   std::string out =
@@ -121,6 +139,10 @@ std::string describe(const LayerCase& c) {
   out += ", experts " + std::to_string(c.shape.experts) + ", top " + std::to_string(c.shape.top_k);
   out += std::string(c.shape.renormalize ? " renormalized" : "") + ", tokens";
   for (const int t : c.tokens) out += " " + std::to_string(t);
+  if (!c.owners.empty()) out += ", owners";
+  for (const auto& its : c.owners)
+    for (Index i = 0; i < its.size(); ++i) out += (i == 0 ? " " : "+") + std::to_string(its[i]);
+  if (c.shape.capacity_factor > 0) out += ", capacity factor " + std::to_string(c.shape.capacity_factor);
   return out + (c.dtype == DType::bf16 ? ", bf16" : "") + ", seed " + std::to_string(c.seed);
 }
 
@@ -141,11 +163,27 @@ ReferenceWeights make_weights(const LayerCase& c) {
              F = static_cast<Index>(c.shape.ffn);
   const double s = 2 / std::sqrt(static_cast<double>(M)), f = 2 / std::sqrt(static_cast<double>(F));
   const auto draw = [&](Index count, std::uint64_t salt, double scale) {
-    return random_values(count, c.seed * 100 + salt, scale);
+    return nudged(random_values(count, c.seed * 100 + salt, scale), c.nudge[salt - 10], c.seed * 100 + salt);
   };
   return {draw(E * M, 11, s), rounded(draw(E * F * M, 12, s), c.dtype), rounded(draw(E * F * M, 13, s), c.dtype),
           rounded(draw(E * M * F, 14, f), c.dtype)};
 }
+
+namespace {
+
+Values of_all_groups(const LayerCase& c, Salt salt) {
+  Values all;
+  for (int g = 0; g < c.layout.world / c.layout.tp; ++g) {
+    const Values mine = group_tensor(c, g, salt);
+    all.insert(all.end(), mine.begin(), mine.end());
+  }
+  return all;
+}
+
+}  // namespace
+
+Values make_tokens(const LayerCase& c) { return of_all_groups(c, Salt::x); }
+Values make_output_grads(const LayerCase& c) { return of_all_groups(c, Salt::dy); }
 
 RankTensors::RankTensors(const LayerCase& c, const ReferenceWeights& all, int rank) : rows(held_tokens(c, rank)) {
   const auto M = static_cast<Index>(c.shape.hidden);
@@ -163,10 +201,9 @@ RankTensors::RankTensors(const LayerCase& c, const ReferenceWeights& all, int ra
 
 MoeLayer make_layer(const LayerCase& c, const Schedule& schedule, Communicator& communicator, Device& device,
                     std::chrono::milliseconds deadline) {
-  return {schedule,        c.layout,
-          c.gpus_per_node, {c.shape.hidden, c.shape.ffn, c.shape.experts, c.shape.top_k, c.shape.renormalize, c.dtype},
-          communicator,    device,
-          deadline};
+  const LayerShape shape{c.shape.hidden,      c.shape.ffn, c.shape.experts, c.shape.top_k,
+                         c.shape.renormalize, c.dtype,     c.owners,        c.shape.capacity_factor};
+  return {schedule, c.layout, c.gpus_per_node, shape, communicator, device, deadline};
 }
 
 LayerResult run_layer(const LayerCase& c, const Schedule& schedule) {
@@ -176,8 +213,7 @@ LayerResult run_layer(const LayerCase& c, const Schedule& schedule) {
   result.output.resize(world), result.token_grads.resize(world);
   result.forward.resize(world), result.backward.resize(world);
   result.sent_forward.resize(world), result.sent_backward.resize(world);
-  const ReferenceGradients zero = zero_gradients(c.shape);
-  result.grads = {zero.router.value, zero.gate.value, zero.up.value, zero.down.value};
+  result.grads = zero_weights(c);
   std::mutex mutex;
   run_inproc(c.layout.world, [&](Communicator& raw) {
     CountingCommunicator communicator(raw);
@@ -197,10 +233,18 @@ LayerResult run_layer(const LayerCase& c, const Schedule& schedule) {
   return result;
 }
 
-ExpectedResult expect_layer(const LayerCase& c) {
+ExpectedResult expect_layer(const LayerCase& c, bool sliced) {
   const ReferenceWeights weights = make_weights(c);
   const auto M = static_cast<Index>(c.shape.hidden), K = static_cast<Index>(c.shape.top_k);
   const int groups = c.layout.world / c.layout.tp;
+  // Tokens that are routed together.
+  const auto routed = [&](int g) {
+    const int t = c.layout.tp, all = group_tokens(c, g);
+    std::vector<int> parts;
+    for (int i = 0; i < t && sliced; ++i)
+      parts.push_back(c.layout.sequence_parallel ? held_tokens(c, g * t + i) : all * (i + 1) / t - all * i / t);
+    return sliced ? parts : std::vector{all};
+  };
   // A gradient gets one term a token; replicas scale theirs by 1/t, and shares of ranks are added up.
   double additions = c.layout.world + 2;
   for (int g = 0; g < groups; ++g) additions += group_tokens(c, g);
@@ -208,7 +252,7 @@ ExpectedResult expect_layer(const LayerCase& c) {
   out.grads = zero_gradients(c.shape);
   for (int g = 0; g < groups; ++g) {
     const auto r = run_reference(c.shape, weights, group_tensor(c, g, Salt::x), group_tensor(c, g, Salt::dy),
-                                 c.dtype == DType::bf16 ? kBf16 : kF32, additions, out.grads);
+                                 c.dtype == DType::bf16 ? kBf16 : kF32, additions, out.grads, routed(g));
     out.decided = out.decided && r.decided;
     for (int rank = g * c.layout.tp; rank < (g + 1) * c.layout.tp; ++rank) {
       for (const auto& [whole, parts] : {std::pair{&r.output, &out.output}, {&r.token_grads, &out.token_grads}}) {

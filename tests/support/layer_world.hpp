@@ -2,6 +2,7 @@
 // a single machine without any parallelism would have computed.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -20,6 +21,9 @@ struct LayerCase {
   std::vector<int> tokens;  // held: by TP group, or by rank under sequence parallelism; reused cyclically
   DType dtype = DType::f32;
   std::uint64_t seed = 1;
+  ExpertOwners owners;  // empty: even blocks
+  // How far tokens, router, gate, up and down are moved, each along a direction of its own in [-1, 1).
+  std::array<double, 5> nudge{};
 };
 // Everything of it on one line, for SCOPED_TRACE.
 std::string describe(const LayerCase& c);
@@ -30,6 +34,9 @@ int held_tokens(const LayerCase& c, int rank);
 int first_held_token(const LayerCase& c, int rank);
 
 ReferenceWeights make_weights(const LayerCase& c);
+// Of all TP groups, one after another: [tokens, hidden].
+Values make_tokens(const LayerCase& c);
+Values make_output_grads(const LayerCase& c);
 
 // The memory of one rank: what it hands to its layer, in the case's dtype, and what it gets back.
 struct RankTensors {
@@ -46,6 +53,12 @@ struct RankTensors {
 MoeLayer make_layer(const LayerCase& c, const Schedule& schedule, Communicator& communicator, Device& device,
                     std::chrono::milliseconds deadline = std::chrono::seconds(30));
 
+// Of the case's dtype, in fp32.
+std::vector<float> decode(const std::vector<std::byte>& bytes, DType dtype);
+ReferenceWeights zero_weights(const LayerCase& c);
+// Adds a rank's share of the weights' gradients to where they belong.
+void add_shards(const LayerCase& c, int rank, const RankTensors& tensors, ReferenceWeights& sum);
+
 struct LayerResult {
   std::vector<std::vector<float>> output, token_grads;            // by rank, as held, in fp32
   ReferenceWeights grads;                                         // summed over ranks, shards put together
@@ -61,7 +74,8 @@ struct ExpectedResult {
   ReferenceGradients grads;
   bool decided = true;
 };
-ExpectedResult expect_layer(const LayerCase& c);
+// `sliced`: whether each rank of a TP group routes its own part of the tokens, which capacity depends on.
+ExpectedResult expect_layer(const LayerCase& c, bool sliced = true);
 
 // max over elements of |actual - value| / bound: at most 1 where the bound holds.
 double worst_of_bound(const std::vector<float>& actual, const Tensor& expected);

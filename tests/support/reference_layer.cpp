@@ -82,6 +82,25 @@ Routing choose(const ReferenceLayer& l, const ReferenceWeights& w, const double*
   return r;
 }
 
+// By (token, slot): whether the expert was full. GShard, algorithm 1: first choices in order of token, then second
+// ones; a choice that is dropped counts like any other.
+std::vector<bool> drops(const ReferenceLayer& l, const std::vector<Routing>& all, std::vector<int> routed) {
+  const auto K = static_cast<Index>(l.top_k);
+  std::vector<bool> dropped(all.size() * K, false);
+  if (l.capacity_factor <= 0) return dropped;
+  if (routed.empty()) routed.push_back(static_cast<int>(all.size()));
+  Index first = 0;
+  for (const int tokens : routed) {
+    const double capacity = std::ceil(l.capacity_factor * l.top_k * tokens / l.experts);
+    std::vector<int> taken(static_cast<Index>(l.experts), 0);
+    const Index end = first + static_cast<Index>(tokens);
+    for (Index k = 0; k < K; ++k)
+      for (Index t = first; t < end; ++t) dropped[t * K + k] = taken[all[t].order[k]]++ >= capacity;
+    first = end;
+  }
+  return dropped;
+}
+
 }  // namespace
 
 Values random_values(std::size_t count, std::uint64_t seed, double scale) {
@@ -106,16 +125,19 @@ ReferenceGradients zero_gradients(const ReferenceLayer& l) {
 
 ReferenceResult run_reference(const ReferenceLayer& l, const ReferenceWeights& w, const Values& tokens,
                               const Values& output_grads, Precision precision, double additions,
-                              ReferenceGradients& grads) {
+                              ReferenceGradients& grads, const std::vector<int>& routed) {
   const auto M = static_cast<Index>(l.hidden), F = static_cast<Index>(l.ffn), E = static_cast<Index>(l.experts),
              K = static_cast<Index>(l.top_k);
   const Index T = tokens.size() / M;
   const Arithmetic a{precision};
   const double summing = additions * precision.unit;
   ReferenceResult r{Tensor(T * M), Tensor(T * M), std::vector<std::int32_t>(T * K)};
+  std::vector<Routing> routings;
+  for (Index t = 0; t < T; ++t) routings.push_back(choose(l, w, &tokens[t * M], a));
+  const std::vector<bool> dropped = drops(l, routings, routed);
   for (Index t = 0; t < T; ++t) {
     const double *x = &tokens[t * M], *dy = &output_grads[t * M];
-    const Routing routing = choose(l, w, x, a);
+    const Routing& routing = routings[t];
     r.decided = r.decided && routing.decided;
     const auto& p = routing.p;
     std::vector<Sum> y(M), dx(M);
@@ -124,6 +146,7 @@ ReferenceResult run_reference(const ReferenceLayer& l, const ReferenceWeights& w
       const Index e = routing.order[k];
       r.ids[t * K + k] = static_cast<std::int32_t>(e);
       weights[k] = a.div(p[e], routing.norm);
+      if (dropped[t * K + k]) continue;  // neither an output nor a gradient
       std::vector<Real> gate(F), up(F), act(F), out(M), wdy(M), dact(F), dgate(F), dup(F);
       for (Index f = 0; f < F; ++f) {
         Sum g, u;

@@ -24,6 +24,7 @@ struct ReferenceWeights {
 struct ReferenceLayer {
   int hidden, ffn, experts, top_k;
   bool renormalize;
+  double capacity_factor = 0;  // GShard's; 0: no choice is dropped
 };
 
 struct Precision {
@@ -48,10 +49,11 @@ struct ReferenceResult {
 };
 
 // Forward, and backward from output_grads; gradients of weights are added to `grads`. `additions`: how many
-// terms a weight's gradient may have in all calls together.
+// terms a weight's gradient may have in all calls together. `routed`: how many consecutive tokens compete for an
+// expert's capacity; empty: all.
 ReferenceResult run_reference(const ReferenceLayer& layer, const ReferenceWeights& weights, const Values& tokens,
                               const Values& output_grads, Precision precision, double additions,
-                              ReferenceGradients& grads);
+                              ReferenceGradients& grads, const std::vector<int>& routed = {});
 
 // Deterministic values in [-1, 1), the same on every platform.
 Values random_values(std::size_t count, std::uint64_t seed, double scale = 1.0);

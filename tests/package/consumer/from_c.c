@@ -20,7 +20,7 @@ static topomoe_status run(topomoe_communicator* rank) {
   topomoe_device* device = NULL;
   topomoe_layer* layer = NULL;
   topomoe_weights weights = TOPOMOE_WEIGHTS_INIT;
-  topomoe_status status = topomoe_cpu_device(&device);
+  topomoe_status status = topomoe_device_create(NULL, &device);
   int i;
   weights.router = router;
   weights.gate = weights.up = weights.down = matrix;

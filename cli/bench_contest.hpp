@@ -1,0 +1,31 @@
+// Which schedules a bench times side by side, what a planner says of each, and which it would take.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/bench.hpp"
+#include "topomoe/schedule.hpp"
+
+namespace topomoe::cli {
+
+struct ContestOptions {
+  std::vector<std::string> split{"sliced"}, transport{"flat"};
+  std::vector<std::string> variants;  // "sliced:flat:4", ...; or one of "auto", "all"
+  std::vector<int> chunks{1};
+  std::string cluster;                    // a file; empty: nothing is predicted
+  std::vector<std::string> calibrations;  // files
+};
+
+struct Contest {
+  std::vector<Schedule> schedules;
+  std::vector<double> predicted_us;  // of each, where there is a cluster file
+  std::size_t picked = 0;
+};
+
+// Throws InvalidInput for a variant that does not apply to the layout: left out silently it would look as if it had
+// been beaten.
+// silent: another rank says what there is to say.
+Contest contest_for(const ContestOptions& options, const ExchangeBench& bench, bool silent = false);
+
+}  // namespace topomoe::cli

@@ -1,0 +1,136 @@
+// topomoe profile: what this cluster does, measured by its ranks, as topomoe.calibration/1.
+#include <fmt/format.h>
+
+#include <memory>
+#include <optional>
+
+#include "cli/commands.hpp"
+#include "cli/files.hpp"
+#include "cli/last_words.hpp"
+#include "cli/numbers.hpp"
+#include "planner/rates/machine_figures.hpp"
+#include "runtime/communicator_inproc.hpp"
+#include "runtime/communicator_mpi.hpp"
+#include "runtime/device_cpu.hpp"
+#include "runtime/profile.hpp"
+#include "topology/read_file.hpp"
+#include "topomoe/error.hpp"
+
+namespace topomoe::cli {
+namespace {
+
+struct Options {
+  std::string backend = "inproc", cluster, output, name, most = "16M";
+  int tp = 0, ep = 0, etp = 0;
+  bool edp_inner = false;
+  double seconds = 30;
+};
+
+std::vector<ProfileShape> shapes_for(const Options& o, const Topology& topology) {
+  const int world = topology.gpu_count(), per_node = topology.gpus_per_node();
+  if (o.tp == 0 && o.ep == 0 && o.etp == 0) return profile_shapes(world, per_node);
+  const int tp = std::max(1, o.tp), etp = o.etp > 0 ? o.etp : tp;
+  return profile_shapes(make_layout(world, tp, 1, 1, etp, o.ep > 0 ? o.ep : std::max(1, world / etp),
+                                    o.edp_inner ? ExpertOrder::edp_inner : ExpertOrder::ep_inner),
+                        per_node);
+}
+
+std::optional<Calibration> profile(const Options& o, const Topology& topology, Communicator& communicator) {
+  const auto device = make_cpu_device();
+  const ProfileBudget budget{.seconds = o.seconds,
+                             .most_bytes = static_cast<std::size_t>(bytes_from(o.most, "--most")),
+                             .ranks_per_host = topology.gpus_per_node()};
+  auto curves = profile_collectives(shapes_for(o, topology), budget, communicator, *device);
+  auto copies = profile_copies(budget, communicator, *device);
+  if (!curves) return std::nullopt;
+  curves->push_back(std::move(*copies));
+  // A cluster file need not say its name.
+  const std::string known = topology.name.empty() ? o.cluster : topology.name;
+  return Calibration{.name = o.name.empty() ? known : o.name,
+                     .source = fmt::format("topomoe profile --backend {}: {} ranks, {} on a host", o.backend,
+                                           topology.gpu_count(), topology.gpus_per_node()),
+                     .machine = machine_figures(topology),
+                     .curves = std::move(*curves)};
+}
+
+// Time of the smallest, and what the largest makes of its bytes.
+std::string summary(const Calibration& c) {
+  std::string text = fmt::format("# {}: {}\n#{:>15} {:>6} {:>6} {:>9} {:>12} {:>12} {:>12} {:>8}\n", c.name, c.source,
+                                 "operation", "ranks", "hosts", "", "least (us)", "most (B)", "(MB/s)", "spread");
+  for (const CalibrationCurve& curve : c.curves) {
+    const CalibrationKnot& last = curve.knots.back();
+    text += fmt::format("{:>16} {:>6} {:>6} {:>9} {:>12.1f} {:>12.0f} {:>12.1f} {:>7.1f}%\n", curve.operation,
+                        curve.gpus, curve.nodes, curve.parameters.contains("in_a_row") ? "in a row" : "",
+                        curve.knots[0].time_us, last.size, last.size / last.time_us, 100 * curve.spread);
+  }
+  return text;
+}
+
+void deliver(const Options& o, const Context& context, const Calibration& calibration) {
+  const std::string json = write_calibration(calibration);
+  OutputFiles files;
+  if (!o.output.empty()) files.add("-o", o.output, json);
+  files.commit();
+  print(context.format == Format::json || o.output.empty() ? json : summary(calibration));
+}
+
+void run(const Options& o, Context& context) {
+  const Topology topology = read_topology_file(o.cluster);
+  const int world = topology.gpu_count();
+  std::optional<Calibration> calibration;
+  if (o.backend == "inproc") {
+    if (world > kMostThreads)
+      throw InvalidInput("--cluster", fmt::format("{} ranks", world),
+                         fmt::format("inproc runs at most {}; use --backend mpi", kMostThreads));
+    run_inproc(world, [&](Communicator& c) {
+      if (auto mine = profile(o, topology, c)) calibration = std::move(mine);
+    });
+  } else {
+    const MpiSession session;
+    const auto mpi = make_mpi_communicator();
+    context.silent = mpi->rank() != 0;
+    if (mpi->size() != world)
+      throw InvalidInput("--cluster", fmt::format("{} ranks", world), fmt::format("mpirun started {}", mpi->size()));
+    try {
+      calibration = profile(o, topology, *mpi);
+    } catch (const InvalidInput&) {
+      throw;  // alike on all ranks
+    } catch (const std::exception& e) {
+      const topomoe::Failure failure = failure_of(e, mpi->rank());
+      mpi->fail(failure);
+      leave_job(failure);
+    }
+  }
+  if (calibration) deliver(o, context, *calibration);
+}
+
+}  // namespace
+
+void add_profile_command(CLI::App& app, Context& context) {
+  CLI::App* command =
+      app.add_subcommand("profile", "Measure collectives and copies among ranks, as topomoe.calibration/1");
+  auto o = std::make_shared<Options>();
+  command->add_option("--backend", o->backend, "Ranks are threads (default) or mpirun's processes")
+      ->check(CLI::IsMember({"inproc", "mpi"}))
+      ->option_text("inproc|mpi");
+  command->add_option("--cluster", o->cluster, "What we run on: a rank is a GPU of it")
+      ->required()
+      ->option_text("FILE");
+  const auto count = [&](const char* flag, int& value, const char* text) {
+    command->add_option(flag, value, text)->check(whole_number(flag, 1, 1'000'000))->option_text("N");
+  };
+  count("--tp", o->tp, "Only groups of this layout: tensor parallel size");
+  count("--ep", o->ep, "Expert parallel size, default all that --etp leaves");
+  count("--etp", o->etp, "Shards of an expert, default --tp");
+  command->add_flag("--edp-inner", o->edp_inner, "Stride EP groups over hosts instead of packing them");
+  command->add_option("--seconds", o->seconds, "About so long, default 30")
+      ->check(positive_number("--seconds", 86400))
+      ->option_text("S");
+  command->add_option("--most", o->most, "Largest buffer of a rank, default 16M")->option_text("SIZE");
+  command->add_option("--name", o->name, "Of the calibration, default the cluster's")->option_text("NAME");
+  command->add_option("-o,--output", o->output, "Where it goes; default stdout")->option_text("FILE");
+  add_format_option(*command, context);
+  command->callback([o, &context] { run(*o, context); });
+}
+
+}  // namespace topomoe::cli

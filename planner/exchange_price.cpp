@@ -1,0 +1,71 @@
+#include "planner/exchange_price.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "planner/plan/schedule_part.hpp"
+#include "topomoe/error.hpp"
+
+namespace topomoe {
+namespace {
+
+const Topology& checked(const Topology& topology, const ExchangeOffer& offer) {
+  if (topology.gpu_count() != offer.layout.world || topology.gpus_per_node() != offer.gpus_per_node)
+    throw InvalidInput(
+        "cluster",
+        fmt::format("{}: {} ranks, {} on a node", topology.name, topology.gpu_count(), topology.gpus_per_node()),
+        fmt::format("the job has {}, {} on a host", offer.layout.world, offer.gpus_per_node));
+  return topology;
+}
+
+}  // namespace
+
+ExchangePricer::ExchangePricer(const Topology& topology, std::span<const Calibration> calibrations,
+                               const ExchangeOffer& offer)
+    : groups_(offer.layout, offer.gpus_per_node),
+      router_(checked(topology, offer)),
+      traffic_(router_),
+      machine_(machine_of(topology, offer.dtype, calibrations)),
+      odds_(offer.popularity, static_cast<int>(offer.widths.top_k)),
+      pricer_(traffic_, machine_, groups_, offer.widths, odds_, offer.tokens) {}
+
+PredictedPass ExchangePricer::price(const Schedule& schedule) {
+  return pricer_.price(schedule, false, steps_of(schedule, Part::exchange));
+}
+
+std::vector<std::string> ExchangePricer::sources(const Schedule& schedule) const {
+  std::vector<std::string> out;
+  const auto chosen = steps_of(schedule, Part::exchange);
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    const Step& step = schedule.forward[i];
+    if (chosen[i] == 0 || (step.kind != StepKind::exchange && step.kind != StepKind::all_gather)) continue;
+    const auto members = groups_.members(step.group, 0);
+    if (members.size() < 2) continue;
+    const Collective op = step.kind == StepKind::all_gather ? Collective::all_gather : Collective::alltoall;
+    const std::string line = fmt::format("{} over {}: {}", to_string(op), to_string(step.group),
+                                         machine_.curve(op, group_on_nodes(members, groups_.gpus_per_node())).source());
+    if (std::find(out.begin(), out.end(), line) == out.end()) out.push_back(line);
+  }
+  return out;
+}
+
+std::vector<ExchangeCandidate> exchange_candidates(const Layout& layout, int gpus_per_node, double tokens,
+                                                   std::span<const int> chunks) {
+  std::vector<ExchangeCandidate> out;
+  for (const Algorithm& a : list_algorithms(RankGroups(layout, gpus_per_node), {}))
+    for (const int n : chunks)
+      if (n == 1 || n <= injected(layout, a.split, tokens)) out.push_back({a.split, a.transport, n});
+  return out;
+}
+
+std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks) {
+  constexpr double kAlike = 1.02;
+  const double fastest = *std::min_element(predicted_us.begin(), predicted_us.end());
+  std::size_t best = predicted_us.size();
+  for (std::size_t i = 0; i < predicted_us.size(); ++i)
+    if (predicted_us[i] <= fastest * kAlike && (best == predicted_us.size() || chunks[i] < chunks[best])) best = i;
+  return best;
+}
+
+}  // namespace topomoe

@@ -1,0 +1,60 @@
+// The exchange alone, out of a whole forward: what payload takes on its way from packed rows to the ranks of its
+// experts (Part::exchange), and which way of travelling a planner would take for it.
+//
+// Model: price.hpp's, of those steps only. What `topomoe bench alltoall` times beside it. Ignored: whatever price.hpp
+// ignores; counts are expectations, so that the rows of one drawing differ by chance.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "planner/algorithm_choice.hpp"
+#include "planner/price.hpp"
+
+namespace topomoe {
+
+// Of what travels, and over whom. Ranks are the topology's GPUs in order.
+struct ExchangeOffer {
+  Layout layout;
+  int gpus_per_node = 1;
+  LayerWidths widths;
+  std::vector<double> popularity;  // of experts
+  double tokens = 0;               // that one TP group holds
+  DType dtype = DType::f32;
+};
+
+class ExchangePricer {
+ public:
+  // Throws InvalidInput where the topology has other ranks, or other ones on a node.
+  ExchangePricer(const Topology& topology, std::span<const Calibration> calibrations, const ExchangeOffer& offer);
+  ExchangePricer(const ExchangePricer&) = delete;
+  PredictedPass price(const Schedule& schedule);
+  const Machine& machine() const { return machine_; }
+  // "inter_node exchange of ep: measured: ..." a line for each collective that a schedule's exchange asks for.
+  std::vector<std::string> sources(const Schedule& schedule) const;
+
+ private:
+  RankGroups groups_;
+  Router router_;
+  TrafficModel traffic_;
+  Machine machine_;
+  RoutingOdds odds_;
+  LayerPricer pricer_;
+};
+
+// Every way that the layout allows, in these numbers of chunks as far as each chunk has a token.
+struct ExchangeCandidate {
+  TokenSplit split = TokenSplit::sliced;
+  std::string transport;
+  int chunks = 1;
+};
+std::vector<ExchangeCandidate> exchange_candidates(const Layout& layout, int gpus_per_node, double tokens,
+                                                   std::span<const int> chunks);
+
+// The fastest, or of those within 2% of it the one in the fewest chunks, and then the first: no model here can tell
+// them apart, and what each chunk costs the hosts is not in the curves. `predicted_us` is not empty.
+std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks);
+
+}  // namespace topomoe

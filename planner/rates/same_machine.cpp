@@ -1,0 +1,23 @@
+#include "planner/rates/same_machine.hpp"
+
+#include <fmt/format.h>
+
+#include "planner/rates/machine_figures.hpp"
+
+namespace topomoe {
+
+std::string difference(const CalibrationMachine& measured, const CalibrationMachine& here) {
+  std::string out;
+  const auto put = [&](const std::string& what) { out += (out.empty() ? "" : "; ") + what; };
+  if (measured.interconnect != here.interconnect)
+    put(fmt::format("interconnect {}, here {}", measured.interconnect, here.interconnect));
+  else if (ratio_between(measured, here).distance > 0)
+    put(measured.gpu.name != here.gpu.name
+            ? fmt::format("{}, here {}", measured.gpu.name, here.gpu.name)
+            : fmt::format("NVLink {:g} GB/s a GPU, here {:g}", measured.nvlink_GBps, here.nvlink_GBps));
+  if (measured.nic_GBps != here.nic_GBps)
+    put(fmt::format("NIC {:g} GB/s a GPU, here {:g}", measured.nic_GBps, here.nic_GBps));
+  return out;
+}
+
+}  // namespace topomoe

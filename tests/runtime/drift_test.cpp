@@ -1,0 +1,91 @@
+// Drift between prediction and measurement, by hand, and its sentences word by word.
+
+#include "runtime/drift.hpp"
+
+#include <gtest/gtest.h>
+
+namespace topomoe {
+namespace {
+
+Step step(const char* name, StepKind kind, Lane lane, Role group) {
+  Step s;
+  s.name = name, s.kind = kind, s.lane = lane, s.group = group;
+  return s;
+}
+
+StepTrace trace(Lane lane, double begin_ms, double end_ms, double bytes = 0) {
+  StepTrace t;
+  t.lane = lane, t.begin_s = begin_ms * 1e-3, t.end_s = end_ms * 1e-3, t.payload_bytes = bytes;
+  return t;
+}
+
+// Two exchanges over EP 2 between nodes, issued together, and an all-gather of TP 2 inside.
+struct DriftTest : ::testing::Test {
+  DriftTest() {
+    schedule.forward = {step("dispatch 0", StepKind::exchange, Lane::inter_node, Role::ep),
+                        step("dispatch 1", StepKind::exchange, Lane::inter_node, Role::ep),
+                        step("gather", StepKind::all_gather, Lane::intra_node, Role::tp)};
+    predicted.steps = {{"dispatch 0", 0, 10000, 10000, 0, ""},
+                       {"dispatch 1", 10000, 20000, 10000, 0, ""},
+                       {"gather", 20000, 21000, 1000, 0, ""}};
+  }
+  // The second dispatch was issued at 0.1 ms and began when the first was over, at `half`.
+  RankTrace rank(double half, double gather) {
+    RankTrace r;
+    r.forward = {trace(Lane::inter_node, 0, half, 1000), trace(Lane::inter_node, 0.1, 2 * half, 1000),
+                 trace(Lane::intra_node, 2 * half, 2 * half + gather, 500)};
+    return r;
+  }
+  Schedule schedule;
+  PredictedPass predicted;
+};
+
+TEST_F(DriftTest, SlowLane_IsNamed) {
+  // Ranks take 12, 13.1, 20 ms a dispatch: their median is 31% over the curve's 10, the straggler has no say.
+  const Drift d = drift_of(schedule, predicted, {}, {rank(12, 1), rank(13.1, 1), rank(20, 1)});
+  ASSERT_EQ(d.steps.size(), 3U);
+  EXPECT_NEAR(d.steps[1].measured_us, 13100, 1);
+  ASSERT_EQ(d.lanes.size(), 2U);
+  EXPECT_EQ(d.lanes[1].lane, Lane::inter_node);
+  EXPECT_NEAR(d.lanes[1].measured_us, 26200, 1);
+  EXPECT_NEAR(d.lanes[1].predicted_us, 20000, 1e-6);
+  EXPECT_EQ(verdict(d), "the inter-node lane is 31% slower than its curve: re-plan");
+}
+
+TEST_F(DriftTest, FastLane_IsNamed) {
+  EXPECT_EQ(verdict(drift_of(schedule, predicted, {}, {rank(10, 0.5)})),
+            "the intra-node lane is 50% faster than its curve: re-plan");
+}
+
+TEST_F(DriftTest, AsPredicted_ThePlanStands) {
+  EXPECT_EQ(verdict(drift_of(schedule, predicted, {}, {rank(10.5, 1.1)})),
+            "lanes between ranks are within 15% of their curves: the plan stands");
+}
+
+TEST_F(DriftTest, NothingPredicted_SaysSo) {
+  EXPECT_EQ(verdict(drift_of(schedule, {}, {}, {rank(10, 1)})),
+            "no lane between ranks was predicted: nothing to compare");
+}
+
+// World 4 on 2 nodes, TP 2, EP 2: dispatch sends 1000 bytes to the one peer, so that the whole buffer is 2000; the
+// first is alone, the second in a row. The gather gives 500 to the one partner: 1000 in all.
+TEST_F(DriftTest, Curves_AreOfTheStepsOwn) {
+  const RankGroups groups(make_layout(4, 2, 1, 1, 2, 2), 2);
+  const auto curves = curves_of(schedule, groups, {rank(10, 1), rank(12, 2), rank(14, 3)});
+  ASSERT_EQ(curves.size(), 3U);
+  EXPECT_EQ(curves[0].operation, "all_gather");
+  EXPECT_EQ(curves[0].nodes, 1);
+  EXPECT_EQ(curves[0].knots, (std::vector<CalibrationKnot>{{1000, curves[0].knots[0].time_us}}));
+  EXPECT_NEAR(curves[0].knots[0].time_us, 2000, 1);
+  EXPECT_EQ(curves[1].operation, "alltoall");
+  EXPECT_EQ(curves[1].gpus, 2);
+  EXPECT_EQ(curves[1].nodes, 2);
+  EXPECT_TRUE(curves[1].parameters.empty());
+  EXPECT_NEAR(curves[1].knots.at(0).size, 2000, 1e-9);
+  EXPECT_NEAR(curves[1].knots.at(0).time_us, 12000, 1);
+  EXPECT_TRUE(curves[2].parameters.contains("in_a_row"));
+  EXPECT_NEAR(curves[2].knots.at(0).time_us, 12000, 1);
+}
+
+}  // namespace
+}  // namespace topomoe
