@@ -92,10 +92,7 @@ Plan describe(Search& s, const Candidate& c) {
   const double flops = model_flops_per_token(r.model, r.job.sequence) / (s.options.train ? 1 : 3);
   p.peak_TFLOPps_per_gpu = s.machine.flops.value * 1e-12;
   p.model_TFLOPps_per_gpu = flops * tokens_per_step(c.job) / (c.time.total_ms() * 1e-3) / c.layout.world * 1e-12;
-  TokenSplit split = c.algorithm.split;  // of the kind that needs most
-  for (const Algorithm& a : c.later)
-    if (a.split == TokenSplit::replicated) split = a.split;
-  const MemoryBreakdown memory = s.memory(c.job, c.layout, split);
+  const MemoryBreakdown memory = s.memory(c);
   for (const auto& [bucket, size] : memory.buckets()) p.memory_GiB.emplace_back(bucket, in_GiB(size));
   p.memory_stage = memory.stage;
   p.memory_limit_GiB = s.limit_GiB;

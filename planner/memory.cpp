@@ -94,6 +94,7 @@ double micro_batches_in_flight(const Job& job, const Layout& l, int stage) {
   return std::min(1.0 * all, 1.0 * chunks / l.vpp);
 }
 
+// A rule of thumb, for candidates; of the choice a buffer plan says (plan/capacity.hpp).
 // Layers share buffers: those of the kind that routes to most experts are as large as any.
 double dispatch_buffer_bytes(const Model& m, const Job& job, const Layout& l, const StageClass& c,
                              const MemoryOptions& options) {
@@ -241,7 +242,7 @@ MemoryBreakdown memory_of(const Model& m, const Job& job, const Layout& l, const
   else
     add_inference(out, m, job, l, c, parameters, options);
   if (parameters.routed > 0 && l.ep * l.etp > 1)
-    out.dispatch_buffers = bytes(dispatch_buffer_bytes(m, job, l, c, options));
+    out.dispatch_buffers = bytes(options.dispatch_scale * dispatch_buffer_bytes(m, job, l, c, options));
   if (l.world > 1) out.comm_buffers = options.comm_buffers;
   return out;
 }

@@ -23,6 +23,7 @@ namespace topomoe {
 struct MemoryOptions {
   double skew = 1;              // routed tokens of the busiest rank over the mean, in the kind where it is largest
   double token_copies = 1;      // tp where each TP rank dispatches all tokens (`replicated`, ETP 1), 1 where sliced
+  double dispatch_scale = 1;    // of the rule for dispatch buffers, where one schedule's were worked out
   Bytes comm_buffers = GiB(1);  // NCCL's and the like. Assumed: not measured here
 };
 

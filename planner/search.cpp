@@ -15,6 +15,7 @@
 #include "planner/certainty.hpp"
 #include "planner/fewer_gpus.hpp"
 #include "planner/flips.hpp"
+#include "planner/plan/capacity.hpp"
 #include "planner/search_state.hpp"
 #include "planner/sensitivity.hpp"
 
@@ -81,7 +82,38 @@ MemoryBreakdown Search::memory(const Job& job, const Layout& l, TokenSplit split
   MemoryOptions o;
   o.skew = skew->second;
   o.token_copies = split == TokenSplit::replicated && l.etp == 1 ? l.tp : 1;
+  o.dispatch_scale = dispatch_scale;
   return estimate_memory(request.model, job, l, stages, o);
+}
+
+MemoryBreakdown Search::memory(const Candidate& c) {
+  TokenSplit split = c.algorithm.split;  // of the kind that needs most
+  for (const Algorithm& a : c.later)
+    if (a.split == TokenSplit::replicated) split = a.split;
+  MemoryBreakdown out = memory(c.job, c.layout, split);
+  if (out.dispatch_buffers.value == 0) return out;  // every rank has all experts
+  const RankGroups groups(c.layout, gpus_per_node());
+  std::size_t most = 0;  // layers share buffers
+  for (int kind = 0; kind < moe_kind_count(request.model); ++kind) {
+    const std::size_t later = static_cast<std::size_t>(kind) - 1;
+    LayerPrices& of_kind = kind == 0 ? prices : later_prices[later];
+    const MoeKind k = moe_kind(request.model, kind);
+    const ExpertPlacement placement(k.experts, c.layout.ep, even_blocks(k.experts, c.layout.ep));
+    const LayerWidths w = of_kind.widths(c.layout);
+    const Algorithm& algorithm = kind == 0 ? c.algorithm : c.later[later];
+    ScheduleRequest whole = request_for(c.layout, algorithm);
+    whole.shared = shared_part(request.model, kind);
+    const LayerBytes bytes = layer_bytes(
+        whole.shared == SharedPart::none ? of_kind.schedule(c.layout, algorithm)
+                                         : build_schedule(algorithm.transport, whole),
+        groups,
+        {w.hidden, w.ffn_shard, w.top_k, w.experts, w.element_bytes, static_cast<double>(k.shared_ffn) / c.layout.tp},
+        placement,
+        {tokens(c.job, c.layout), routed_skew(expert_popularity(request.routing, k.experts), placement, k.top_k)});
+    most = std::max(most, options.train ? bytes.pass() : bytes.forward);
+  }
+  out.dispatch_buffers = Bytes{static_cast<double>(most)};
+  return out;
 }
 
 const LayerCosts& Search::layer_costs(const Job& job, const Layout& l) {
@@ -413,11 +445,24 @@ Expected<Plan, Infeasible> make_plan(const PlanRequest& request) {
   if (field.open.empty()) return too_large(s, *layouts);
 
   std::int64_t pruned = 0;
-  std::vector<Candidate> priced = race(s, field.open, pruned);
-  if (priced.empty())
-    return Infeasible{"transport: none applies to any layout that fits", "leave --transport and --split free"};
-  // Of the fastest layout, the algorithm: among equally fast ones, that which asks least of the network.
-  const Candidate chosen = least_traffic(s, priced.front());
+  std::vector<Candidate> priced;
+  Candidate chosen;
+  for (;;) {
+    pruned = 0;
+    priced = race(s, field.open, pruned);
+    if (priced.empty())
+      return Infeasible{"transport: none applies to any layout that fits", "leave --transport and --split free"};
+    // Of the fastest layout, the algorithm: among equally fast ones, that which asks least of the network.
+    chosen = least_traffic(s, priced.front());
+    const MemoryBreakdown exact = s.memory(chosen);
+    chosen.memory_GiB = in_GiB(exact.total());
+    if (chosen.memory_GiB <= s.limit_GiB) break;
+    // The rule let it in. Corrected by what this schedule needs, it shuts out this one and its like.
+    s.dispatch_scale *= exact.dispatch_buffers.value /
+                        s.memory(chosen.job, chosen.layout, chosen.algorithm.split).dispatch_buffers.value;
+    field = enter(s, *layouts);
+    if (field.open.empty()) return too_large(s, *layouts);
+  }
 
   Plan plan = describe(s, chosen);
   plan.layouts_enumerated = field.enumerated;

@@ -59,6 +59,9 @@ struct Search {
   // Of the worst stage.
   MemoryBreakdown memory(const Job& job, const Layout& l, TokenSplit split, std::span<const StageClass> stages);
   MemoryBreakdown memory(const Job& job, const Layout& l, TokenSplit split);
+  // The same of a candidate, its dispatch buffers as the runtime lays them out.
+  MemoryBreakdown memory(const Candidate& c);
+  double dispatch_scale = 1;  // largest ratio of these to the rule that memory() goes by elsewhere, of what did not fit
   const LayerCosts& layer_costs(const Job& job, const Layout& l);
   // A step's time with gradients placed.
   TimeBreakdown time(const Layout& l, const StepCosts& costs, const Algorithm& a, const std::vector<Algorithm>& later);

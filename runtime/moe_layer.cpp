@@ -193,6 +193,7 @@ struct MoeLayer::Impl : LayerParts {
   // Ids, weights and logits out of what the layer lends.
   void keep_routing(Executor& executor, PassState& pass) const {
     Device& device = context.device;
+    memory->settle();  // before room() gives anything back
     pass.kept.resize(routing.size());
     for (std::size_t i = 0; i < pass.kept.size(); ++i) {
       const Executor::Span from = executor.at(routing[i]);
@@ -205,6 +206,7 @@ struct MoeLayer::Impl : LayerParts {
   void run_again(Executor& executor, PassState& pass, const EventPtr& ready) const {
     for (std::size_t i = 0; i < pass.kept.size(); ++i)
       pass.bound[root_of(schedule, routing[i].buffer)] = pass.kept[i].memory.get();
+    memory->settle();
     // The output was handed out: what is written again goes nowhere.
     const int y = boundary("y");
     pass.bound[y] = pass.unwanted.room(context.device, executor.at(View{.buffer = y}).bytes());

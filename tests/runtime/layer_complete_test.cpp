@@ -196,10 +196,10 @@ Result run(const Case& c, MoeLayer::Keep keep, int backwards = 1) {
                            grads[4].data(), grads[5].data(), grads[6].data(), grads[7].data()};
     MoeLayer layer(schedule, c.layout, c.gpus_per_node, c.shape, communicator, *device);
     for (int i = 0; i < backwards; ++i) {
-      auto handle = layer.forward(x.data(), held_by(c, rank), y.data(), w, keep);
+      auto handle = layer.forward(x.data(), held_by(c, rank), y.data(), w, nullptr, keep);
       // A second forward in between, of which nothing may leak into the first one's backward.
       Bytes other_y(y.size());
-      auto other = layer.forward(dy.data(), held_by(c, rank), other_y.data(), w, keep);
+      auto other = layer.forward(dy.data(), held_by(c, rank), other_y.data(), w, nullptr, keep);
       result.reports[r] = handle.router(), result.saved_bytes[r] = handle.saved_bytes();
       layer.backward(handle, dy.data(), dx.data(), w, g);
     }

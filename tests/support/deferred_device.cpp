@@ -7,6 +7,7 @@
 
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
+#include "kernels/mix.hpp"
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
@@ -149,6 +150,13 @@ void DeferredDevice::row_dots(Lane lane, const kernels::RowDots& op) {
 }
 void DeferredDevice::ordered_sum(Lane lane, const kernels::OrderedSum& op) {
   queue(lane).push_back({nullptr, [this, lane, op] { cpu_->ordered_sum(lane, op); }});
+}
+
+void DeferredDevice::mix(Lane lane, const kernels::Mix& op) {
+  queue(lane).push_back({nullptr, [this, lane, op] { cpu_->mix(lane, op); }});
+}
+void DeferredDevice::mix_backward(Lane lane, const kernels::MixBackward& op) {
+  queue(lane).push_back({nullptr, [this, lane, op] { cpu_->mix_backward(lane, op); }});
 }
 
 namespace {

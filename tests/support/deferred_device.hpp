@@ -55,6 +55,8 @@ class DeferredDevice final : public Device {
   void grouped_ffn(Lane, const kernels::GroupedFfn&) override;
   void grouped_ffn_dgrad(Lane, const kernels::GroupedFfnDgrad&) override;
   void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad&) override;
+  void mix(Lane, const kernels::Mix&) override;
+  void mix_backward(Lane, const kernels::MixBackward&) override;
 
  private:
   friend class DeferredCommunicator;
