@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "planner/plan/schedule_part.hpp"
 #include "topomoe/error.hpp"
@@ -66,11 +67,17 @@ std::vector<ExchangeCandidate> exchange_candidates(const Layout& layout, int gpu
 }
 
 std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks) {
-  constexpr double kAlike = 1.02;
+  constexpr double kAlike = 1.05;
+  constexpr int kUsual = 4;
   const double fastest = *std::min_element(predicted_us.begin(), predicted_us.end());
+  const auto away = [&](std::size_t i) { return std::abs(std::log2(1.0 * chunks[i] / kUsual)); };
   std::size_t best = predicted_us.size();
-  for (std::size_t i = 0; i < predicted_us.size(); ++i)
-    if (predicted_us[i] <= fastest * kAlike && (best == predicted_us.size() || chunks[i] < chunks[best])) best = i;
+  for (std::size_t i = 0; i < predicted_us.size(); ++i) {
+    if (predicted_us[i] > fastest * kAlike) continue;
+    if (best == predicted_us.size() || away(i) < away(best) ||
+        (away(i) == away(best) && predicted_us[i] < predicted_us[best]))
+      best = i;
+  }
   return best;
 }
 

@@ -132,7 +132,7 @@ TEST(PricePart, AllSteps_AreTheWhole) {
   }
 }
 
-TEST(ExchangePick, TheFewestChunksOfThoseAlike) {
+TEST(ExchangePick, OfThoseAlike_TheOneNearestFourChunks) {
   const std::vector<double> us{100, 99.5, 120, 98.2};
   const std::vector<int> chunks{4, 8, 1, 16};
   EXPECT_EQ(pick(us, chunks), 0U);
