@@ -92,6 +92,9 @@ std::string report_text(const Plan& plan, const RunInfo& info, const RehearsalRe
                      size.shape.ffn, size.shape.experts, size.shape.top_k, size.tokens, size_name(size.shape));
   out += fmt::format("  scaled    {}\n",
                      size.note.empty() ? "nothing" : size.note + " (ranks, groups, chunks and steps are the plan's)");
+  if (size.shape.capacity_factor > 0)
+    out += fmt::format("  dropped   {} choices (token, expert) of all ranks: capacity factor {}\n", report.dropped(),
+                       size.shape.capacity_factor);
 
   out += fmt::format("\nbytes sent, all ranks{:>14}{:>16}{:>16}\n", "", "predicted", "measured");
   const auto line = [&](const char* what, double predicted, double measured) {
@@ -141,6 +144,7 @@ std::string report_json(const Plan& plan, const RunInfo& info, const RehearsalRe
                  {"top_k", size.shape.top_k},   {"tokens", size.tokens}, {"dtype", size_name(size.shape)},
                  {"scaled", size.note}};
   out["not_executed"] = info.skipped;
+  out["dropped"] = report.dropped();
   out["payload"] = {{"predicted", classes(report.predicted_payload)}, {"measured", classes(report.counted_payload)}};
   out["metadata"] = {{"predicted", classes(report.predicted_metadata)}, {"measured", classes(report.counted_metadata)}};
   out["bytes_agree"] = report.bytes_agree();

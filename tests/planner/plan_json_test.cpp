@@ -55,6 +55,15 @@ TEST(PlanJson, Read_GivesEqualValues) {
   EXPECT_EQ(q.schedules_priced, 900);
 }
 
+TEST(PlanJson, ReplicasAndUnevenOwners_ReadAsWritten) {
+  Plan p = sample_plan(1);
+  p.expert_owners = {{1}, {0, 1}, {1}, {1}, {1, 0}, {1}, {1}, {1}};
+  const std::string text = write_plan(p);
+  EXPECT_EQ(read_plan(text, "plan.json").expert_owners, p.expert_owners);
+  EXPECT_EQ(write_plan(read_plan(text, "plan.json")), text);
+  EXPECT_HAS(text, "\n  \"expert_owners\": [1, [0, 1], 1, 1, [1, 0], 1, 1, 1],\n");
+}
+
 TEST(PlanJson, Inference_PredictsNoBackward) {
   Plan p = sample_plan(1);
   p.job.phase = Phase::prefill;

@@ -67,6 +67,9 @@ TEST(PlanSchema, WrittenPlans_Fit) {
     plan.model = shipped("deepseek-v3");
     EXPECT_EQ(schema.complaint(Json::parse(write_plan(plan))), "") << s.name;
   });
+  Plan replicated = sample_plan(1);
+  replicated.expert_owners[3] = {1, 0};
+  EXPECT_EQ(schema.complaint(Json::parse(write_plan(replicated))), "");
   Plan pyramid = sample_plan(1);
   pyramid.model = shipped("pr-moe-350m-32-64");
   pyramid.later_kinds = {{pyramid.expert_owners, pyramid.schedule, pyramid.forward, pyramid.backward, pyramid.loads}};
