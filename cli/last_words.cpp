@@ -70,6 +70,8 @@ void speak(std::string_view why, Speak when) {
   block_our_signals();
   BlackBox& box = black_box();
   const Wait wait = box.read();
+  // Whoever leaves has passed on all that it had: mpirun ends it because another one has said why it fails.
+  if (std::string_view(wait.step.data()) == "MPI_Finalize" && when == Speak::if_something_is_known) return;
   Distress* const distress = box.distress;
   const int culprit = distress != nullptr ? distress->ask(kPatience, Blame::the_silent) : -1;
   if (wait.count > 0 || culprit >= 0 || when == Speak::in_any_case) write_words(culprit, wait, why);

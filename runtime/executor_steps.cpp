@@ -54,9 +54,9 @@ void Executor::issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr
 
 void Executor::route(const Step& s, std::size_t step, StepTrace& trace) {
   const Span tokens = at(s.in[0]), ids = at(s.out[0]);
-  std::byte* const sums = state_.router || !c_.shape.router.losses()
-                              ? nullptr
-                              : slot(m_.arenas.slots().of_scratch(false, step), c_.shape.experts + 1, sizeof(float));
+  std::byte* const room =
+      state_.router ? nullptr : slot(m_.arenas.slots().of_scratch(false, step), c_.shape.experts + 1, sizeof(float));
+  std::byte* const sums = c_.shape.router.losses() ? room : nullptr;
   if (state_.router)
     state_.router(s.lane, as<std::int32_t>(ids.data), as<float>(at(s.out[1]).data), tokens.rows);
   else
@@ -296,8 +296,8 @@ void Executor::route_backward(const Step& s, std::size_t step) {
   const Span tokens = at(s.in[0]);
   const bool settled = settles(c_.shape, c_.placement);
   const std::int64_t logits = tokens.rows * c_.shape.experts, choices = tokens.rows * c_.shape.top_k;
-  std::byte* const scratch = slot(m_.arenas.slots().of_scratch(true, step),
-                                  logits + c_.shape.experts + (settled ? choices : 0), sizeof(float));
+  std::byte* const scratch =
+      slot(m_.arenas.slots().of_scratch(true, step), logits + c_.shape.experts + choices, sizeof(float));
   float* const score_grads = as<float>(scratch) + logits;
   const bool balances = c_.shape.router.balance_loss != 0;
   if (balances)

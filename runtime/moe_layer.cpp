@@ -17,8 +17,7 @@ struct MoeLayer::Handle::State {
   Round only;  // as a rule; else all are in `rounds`
   std::vector<Round> rounds;
   EventPtr done;
-  RouterReport router;
-  std::int64_t tokens = 0;  // that `router` is of
+  RouterReport of_rounds;
   std::span<Round> all() { return rounds.empty() ? std::span(&only, only.pass ? 1 : 0) : std::span(rounds); }
   void add(Round round) {
     if (!only.pass && rounds.empty()) {
@@ -28,15 +27,16 @@ struct MoeLayer::Handle::State {
     if (only.pass) rounds.push_back(std::move(only));
     rounds.push_back(std::move(round));
   }
-  // Losses are means over tokens, and those of rounds theirs.
-  void report(const RouterReport& of_round, std::int64_t of_tokens) {
-    const auto all_tokens = static_cast<double>(tokens + of_tokens);
-    const double share = all_tokens > 0 ? static_cast<double>(of_tokens) / all_tokens : 0;
-    router.balance_loss += share * (of_round.balance_loss - router.balance_loss);
-    router.z_loss += share * (of_round.z_loss - router.z_loss);
-    router.chosen.resize(of_round.chosen.size());
-    for (std::size_t e = 0; e < of_round.chosen.size(); ++e) router.chosen[e] += of_round.chosen[e];
-    tokens += of_tokens;
+  // A layer with losses runs in no rounds.
+  const RouterReport& report() {
+    if (rounds.empty()) return only.pass->report;
+    of_rounds = {};
+    for (const Round& round : rounds) {
+      const std::vector<std::int64_t>& chosen = round.pass->report.chosen;
+      of_rounds.chosen.resize(chosen.size());
+      for (std::size_t e = 0; e < chosen.size(); ++e) of_rounds.chosen[e] += chosen[e];
+    }
+    return of_rounds;
   }
   ~State() {
     for (Round& r : all()) LayerMemory::give(std::move(r.pass));
@@ -55,7 +55,7 @@ std::size_t MoeLayer::Handle::saved_bytes() const {
   }
   return bytes;
 }
-const RouterReport& MoeLayer::Handle::router() const { return state_->router; }
+const RouterReport& MoeLayer::Handle::router() const { return state_->report(); }
 
 namespace {
 
@@ -179,7 +179,6 @@ struct MoeLayer::Impl : LayerParts {
       if (parts == 1 && pass.keeps_routing) keep_routing(executor, pass), out.done = nullptr;
     }
     if (parts == 1) {
-      out.report(pass.report, rows);
       out.add(std::move(attempt.only));
       return;
     }
@@ -219,6 +218,9 @@ MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerSha
     : impl_(std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, shape, communicator, device, deadline)) {
   if (!(options.tokens >= 0)) throw InvalidInput("options.tokens", std::to_string(options.tokens), "0 or more");
   if (!(options.skew >= 1)) throw InvalidInput("options.skew", std::to_string(options.skew), "1 or more");
+  if (options.tokens > 0 && impl_->shape.router.losses())
+    throw InvalidInput("options.tokens", std::to_string(options.tokens),
+                       "0 beside router losses: they are means over all tokens of a pass, which rounds would cut");
   if (options.tokens > 0 && impl_->shape.capacity_factor > 0)
     throw InvalidInput("options.tokens", std::to_string(options.tokens),
                        "0 beside shape.capacity_factor: which tokens are dropped must not depend on rounds");

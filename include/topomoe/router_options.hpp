@@ -17,8 +17,7 @@ struct RouterOptions {
   int groups = 1, topk_groups = 1;
   float scale = 1;  // routed_scaling_factor: of each weight, after renormalizing
   // Coefficients; 0: no such loss. Both are means over the tokens that one rank routes in one pass (Megatron's
-  // default: per micro-batch, no exchange of counts), whatever sequences they belong to; where a
-  // pass runs in rounds, over those of each round.
+  // default: per micro-batch, no exchange of counts), whatever sequences they belong to.
   //   balance: experts x sum_e f_e P_e, f_e the share of all choices that fell on e (before any capacity, and with
   //   the bias), P_e the mean of the scores of e, a token's scores scaled to sum 1 (Switch, arXiv 2101.03961, (4)).
   //   z: mean of (log sum_e exp logit_e)^2 (ST-MoE, arXiv 2202.08906, (5)).
