@@ -16,10 +16,10 @@
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
 #include "runtime/bench.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/communicator_mpi.hpp"
-#include "runtime/device_cpu.hpp"
 #include "runtime/host_exchange.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/communicator_mpi.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {

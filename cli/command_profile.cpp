@@ -9,11 +9,11 @@
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
 #include "planner/rates/machine_figures.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/communicator_mpi.hpp"
-#include "runtime/device_cpu.hpp"
 #include "runtime/profile.hpp"
 #include "topology/read_file.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/communicator_mpi.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {

@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/communicator_mpi.hpp"
 #include "runtime/distress.hpp"
+#include "topomoe/communicator_mpi.hpp"
 
 namespace topomoe::cli {
 namespace {

@@ -8,7 +8,7 @@
 
 #include <chrono>
 
-#include "runtime/black_box.hpp"
+#include "topomoe/black_box.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {

@@ -15,9 +15,9 @@
 
 #include "TopomoeVersion.hpp"
 #include "cli/commands.hpp"
-#include "runtime/communicator_mpi.hpp"
-#include "runtime/communicator_nccl.hpp"
-#include "runtime/device_cuda.hpp"
+#include "topomoe/communicator_mpi.hpp"
+#include "topomoe/communicator_nccl.hpp"
+#include "topomoe/device_cuda.hpp"
 
 namespace topomoe::cli {
 namespace {

@@ -21,11 +21,6 @@ install(TARGETS ${installed_targets} EXPORT topomoeTargets
         INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY include/topomoe DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT topomoe_development
         FILES_MATCHING PATTERN "*.hpp" PATTERN "*.h")
-# How a program gets a communicator and a device.
-install(FILES runtime/communicator_inproc.hpp runtime/communicator_mpi.hpp runtime/communicator_nccl.hpp
-              runtime/communicator_tcp.hpp runtime/launcher_env.hpp runtime/rank_check.hpp
-              runtime/device_cpu.hpp runtime/device_cuda.hpp runtime/bootstrap.hpp
-        DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/topomoe COMPONENT topomoe_development)
 install(TARGETS topomoe RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT topomoe_program)
 
 set_target_properties(topomoe_c PROPERTIES EXPORT_NAME c)

@@ -22,8 +22,8 @@
 #include <vector>
 
 #include "examples/block.hpp"
-#include "runtime/communicator_mpi.hpp"
-#include "runtime/device_cpu.hpp"
+#include "topomoe/communicator_mpi.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/moe_layer.hpp"
 #include "topomoe/plan.hpp"
 

@@ -1,4 +1,4 @@
-#include "runtime/black_box.hpp"
+#include "topomoe/black_box.hpp"
 
 #include <algorithm>
 #include <charconv>

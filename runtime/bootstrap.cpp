@@ -1,4 +1,4 @@
-#include "runtime/bootstrap.hpp"
+#include "topomoe/bootstrap.hpp"
 
 #include <filesystem>
 #include <fstream>

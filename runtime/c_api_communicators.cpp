@@ -5,13 +5,13 @@
 #include <vector>
 
 #include "runtime/c_api.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/communicator_mpi.hpp"
-#include "runtime/communicator_nccl.hpp"
-#include "runtime/communicator_tcp.hpp"
-#include "runtime/device_cpu.hpp"
-#include "runtime/device_cuda.hpp"
-#include "runtime/rank_check.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/communicator_mpi.hpp"
+#include "topomoe/communicator_nccl.hpp"
+#include "topomoe/communicator_tcp.hpp"
+#include "topomoe/device_cpu.hpp"
+#include "topomoe/device_cuda.hpp"
+#include "topomoe/rank_check.hpp"
 
 using namespace topomoe::c_api;
 using topomoe::InvalidInput;

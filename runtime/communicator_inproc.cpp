@@ -1,4 +1,4 @@
-#include "runtime/communicator_inproc.hpp"
+#include "topomoe/communicator_inproc.hpp"
 
 #include <algorithm>
 #include <condition_variable>
@@ -11,7 +11,7 @@
 #include <thread>
 #include <tuple>
 
-#include "runtime/black_box.hpp"
+#include "topomoe/black_box.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {

@@ -1,4 +1,4 @@
-#include "runtime/communicator_mpi.hpp"
+#include "topomoe/communicator_mpi.hpp"
 
 #include <algorithm>
 #include <deque>

@@ -1,5 +1,5 @@
 // Stands in for communicator_mpi.cpp where MPI is not built in.
-#include "runtime/communicator_mpi.hpp"
+#include "topomoe/communicator_mpi.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {

@@ -1,4 +1,4 @@
-#include "runtime/communicator_nccl.hpp"
+#include "topomoe/communicator_nccl.hpp"
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>

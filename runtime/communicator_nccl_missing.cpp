@@ -1,5 +1,5 @@
 // Stands in for communicator_nccl.cpp where NCCL is not built in.
-#include "runtime/communicator_nccl.hpp"
+#include "topomoe/communicator_nccl.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {

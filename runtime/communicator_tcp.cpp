@@ -1,4 +1,4 @@
-#include "runtime/communicator_tcp.hpp"
+#include "topomoe/communicator_tcp.hpp"
 
 #include <algorithm>
 #include <array>

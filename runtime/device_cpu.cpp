@@ -1,4 +1,4 @@
-#include "runtime/device_cpu.hpp"
+#include "topomoe/device_cpu.hpp"
 
 #include <algorithm>
 #include <cstring>

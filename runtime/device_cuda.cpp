@@ -1,4 +1,4 @@
-#include "runtime/device_cuda.hpp"
+#include "topomoe/device_cuda.hpp"
 
 #include <array>
 #include <thread>

@@ -1,5 +1,5 @@
 // Stands in for device_cuda.cpp where CUDA is not built in.
-#include "runtime/device_cuda.hpp"
+#include "topomoe/device_cuda.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {

@@ -19,7 +19,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime/black_box.hpp"
+#include "topomoe/black_box.hpp"
 
 namespace topomoe {
 

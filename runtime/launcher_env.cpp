@@ -1,4 +1,4 @@
-#include "runtime/launcher_env.hpp"
+#include "topomoe/launcher_env.hpp"
 
 #include <charconv>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-#include "runtime/rank_check.hpp"
+#include "topomoe/rank_check.hpp"
 
 #include <unistd.h>
 

@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime/communicator_tcp.hpp"
 #include "runtime/distress.hpp"
 #include "runtime/socket.hpp"
+#include "topomoe/communicator_tcp.hpp"
 
 namespace topomoe {
 

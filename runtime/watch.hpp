@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
-#include "runtime/black_box.hpp"
 #include "runtime/distress.hpp"
+#include "topomoe/black_box.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {

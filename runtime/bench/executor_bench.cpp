@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "planner/schedules/build.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/moe_layer.hpp"
 
 namespace topomoe {

@@ -17,8 +17,8 @@
 
 #include "planner/schedules/build.hpp"
 #include "runtime/bench.hpp"
-#include "runtime/communicator_mpi.hpp"
-#include "runtime/device_cpu.hpp"
+#include "topomoe/communicator_mpi.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe {
 namespace {

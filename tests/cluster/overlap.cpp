@@ -9,8 +9,8 @@
 #include <cstdio>
 #include <numeric>
 
-#include "runtime/communicator_mpi.hpp"
 #include "runtime/host_exchange.hpp"
+#include "topomoe/communicator_mpi.hpp"
 
 namespace topomoe {
 namespace {

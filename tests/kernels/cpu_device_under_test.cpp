@@ -1,5 +1,5 @@
-#include "runtime/device_cpu.hpp"
 #include "tests/kernels/on_device.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe::test {
 

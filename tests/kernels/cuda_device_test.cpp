@@ -1,5 +1,5 @@
 // What make_cuda_device says, in every build and with or without a GPU.
-#include "runtime/device_cuda.hpp"
+#include "topomoe/device_cuda.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
-#include "runtime/device_cuda.hpp"
 #include "tests/kernels/on_device.hpp"
+#include "topomoe/device_cuda.hpp"
 
 namespace topomoe::test {
 

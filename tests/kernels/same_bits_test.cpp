@@ -1,8 +1,8 @@
 // Operations that promise the same bits on a GPU as on the CPU: one order of addition, no contraction.
 // (gather_rows and ordered_sum have it from their own tests, which are exact.)
 #include "kernels/sum_rows.hpp"
-#include "runtime/device_cpu.hpp"
 #include "tests/kernels/on_device.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe::test {
 namespace {

@@ -1,6 +1,6 @@
 // Last words and the search for the culprit: pure functions, and ranks of this process that ask each other by UDP.
 
-#include "runtime/black_box.hpp"
+#include "topomoe/black_box.hpp"
 
 #include <gtest/gtest.h>
 

@@ -11,12 +11,12 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
 #include "tests/runtime/c_api_layer.h"
 #include "tests/support/layer_cases.hpp"
 #include "tests/support/layer_world.hpp"
 #include "tests/support/tiny_plan.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe::testing {
 namespace {

@@ -5,11 +5,11 @@
 #include <atomic>
 #include <cstdlib>
 
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
 #include "tests/support/layer_cases.hpp"
 #include "tests/support/layer_world.hpp"
 #include "tests/support/tiny_plan.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::testing {

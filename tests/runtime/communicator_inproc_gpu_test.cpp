@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "runtime/communicator_counting.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
 #include "tests/runtime/communicator_conformance.hpp"
 #include "tests/runtime/fake_gpu.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::testing {

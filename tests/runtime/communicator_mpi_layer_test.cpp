@@ -11,12 +11,12 @@
 #include <cstring>
 #include <mutex>
 
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/communicator_mpi.hpp"
-#include "runtime/device_cpu.hpp"
 #include "tests/runtime/c_api_layer.h"
 #include "tests/support/layer_matrix.hpp"
 #include "tests/support/tiny_plan.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/communicator_mpi.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe::testing {
 namespace {

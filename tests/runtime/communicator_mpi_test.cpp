@@ -2,7 +2,7 @@
 // What all processes must agree on (which test is next) they do by being the same program; rank 0 reports,
 // the others only what failed, and one that failed makes mpiexec fail.
 
-#include "runtime/communicator_mpi.hpp"
+#include "topomoe/communicator_mpi.hpp"
 
 #include <gtest/gtest.h>
 
@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "runtime/communicator_counting.hpp"
-#include "runtime/device_cpu.hpp"
 #include "tests/runtime/communicator_conformance.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::testing {

@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "runtime/communicator_counting.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/communicator_nccl.hpp"
 #include "tests/runtime/communicator_conformance.hpp"
 #include "tests/runtime/fake_gpu.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/communicator_nccl.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::testing {

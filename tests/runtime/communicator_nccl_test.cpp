@@ -1,15 +1,15 @@
 // GPUs of this machine as ranks, one thread each: the conformance suite over NCCL, and over inproc's copies.
 
-#include "runtime/communicator_nccl.hpp"
+#include "topomoe/communicator_nccl.hpp"
 
 #include <gtest/gtest.h>
 
 #include <iostream>
 
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
-#include "runtime/device_cuda.hpp"
 #include "tests/runtime/communicator_conformance.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
+#include "topomoe/device_cuda.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::testing {

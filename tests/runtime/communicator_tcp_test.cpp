@@ -14,10 +14,10 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/communicator_tcp.hpp"
-#include "runtime/device_cpu.hpp"
 #include "runtime/socket.hpp"
 #include "tests/runtime/communicator_conformance.hpp"
+#include "topomoe/communicator_tcp.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::testing {

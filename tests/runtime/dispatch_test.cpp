@@ -10,9 +10,9 @@
 
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/router.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
 #include "tests/support/layer_cases.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::testing {

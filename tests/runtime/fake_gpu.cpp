@@ -9,7 +9,7 @@
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
-#include "runtime/device_cpu.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 CUstream_st::~CUstream_st() {

@@ -19,8 +19,8 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/communicator_inproc.hpp"
 #include "tests/runtime/fake_gpu.hpp"
+#include "topomoe/communicator_inproc.hpp"
 
 using topomoe::ChannelId;
 using topomoe::Communicator;

@@ -1,6 +1,6 @@
 // Who we are, by environment: pure, over maps that stand for one. And the bootstrap that follows from it.
 
-#include "runtime/launcher_env.hpp"
+#include "topomoe/launcher_env.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -9,8 +9,8 @@
 #include <map>
 #include <thread>
 
-#include "runtime/bootstrap.hpp"
-#include "runtime/communicator_inproc.hpp"
+#include "topomoe/bootstrap.hpp"
+#include "topomoe/communicator_inproc.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {

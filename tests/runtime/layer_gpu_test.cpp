@@ -6,9 +6,9 @@
 
 #include <cstring>
 
-#include "runtime/communicator_inproc.hpp"
 #include "tests/runtime/fake_gpu.hpp"
 #include "tests/support/layer_cases.hpp"
+#include "topomoe/communicator_inproc.hpp"
 
 namespace topomoe::testing {
 namespace {

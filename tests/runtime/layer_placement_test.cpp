@@ -5,9 +5,9 @@
 #include <cstring>
 #include <mutex>
 
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
 #include "tests/support/layer_matrix.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe::testing {
 namespace {

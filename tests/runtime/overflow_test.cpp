@@ -9,8 +9,8 @@
 #include <optional>
 
 #include "planner/plan/capacity.hpp"
-#include "runtime/communicator_inproc.hpp"
 #include "tests/support/deferred_device.hpp"
+#include "topomoe/communicator_inproc.hpp"
 
 namespace topomoe::testing {
 namespace {
@@ -190,6 +190,21 @@ TEST(Overflow, OptionsOutOfRange_AreRefused) {
     for (const LayerOptions& options : {LayerOptions{-1, 1}, LayerOptions{10, 0.5}, LayerOptions{10, NAN}})
       EXPECT_THROW(MoeLayer(c.schedule, c.layer.layout, c.layer.gpus_per_node, shape_of(c.layer), inner, device,
                             std::chrono::seconds(60), options),
+                   InvalidInput);
+  });
+}
+
+// Rounds would change which tokens are dropped, and what a loss is the mean of.
+TEST(Overflow, CapacityFactorOrLosses_AreRefusedBeside) {
+  const Case c = cases({4}).front();
+  LayerShape drops = shape_of(c.layer), balances = drops;
+  drops.capacity_factor = 1.25;
+  balances.router.balance_loss = 0.01F;
+  run_inproc(c.layer.layout.world, [&](Communicator& inner) {
+    DeferredDevice device(1);
+    for (const LayerShape& shape : {drops, balances})
+      EXPECT_THROW(MoeLayer(c.schedule, c.layer.layout, c.layer.gpus_per_node, shape, inner, device,
+                            std::chrono::seconds(60), LayerOptions{64, 1}),
                    InvalidInput);
   });
 }

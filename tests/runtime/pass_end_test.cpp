@@ -9,8 +9,8 @@
 #include <mutex>
 #include <optional>
 
-#include "runtime/communicator_inproc.hpp"
 #include "tests/support/deferred_device.hpp"
+#include "topomoe/communicator_inproc.hpp"
 #include "topomoe/dispatch.hpp"
 
 namespace topomoe::testing {

@@ -9,8 +9,8 @@
 
 #include "planner/rates/collective.hpp"
 #include "planner/rates/machine_figures.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {

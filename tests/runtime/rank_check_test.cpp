@@ -1,13 +1,13 @@
 // Places of ranks against the plan's, with host names that are made up.
 
-#include "runtime/rank_check.hpp"
+#include "topomoe/rank_check.hpp"
 
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
-#include "runtime/communicator_inproc.hpp"
+#include "topomoe/communicator_inproc.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::testing {

@@ -7,9 +7,9 @@
 #include <algorithm>
 
 #include "planner/hf_config.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
 #include "topology/read_file.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/planner.hpp"
 

@@ -11,10 +11,10 @@
 #include <optional>
 
 #include "planner/plan/buffer_plan.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
 #include "tests/support/drawn_counts.hpp"
 #include "tests/support/layer_cases.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace {
 thread_local long heap_allocations = 0;

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <array>
 
-#include "runtime/device_cpu.hpp"
 #include "runtime/host_exchange.hpp"
 #include "tests/support/drawn_counts.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe::testing {
 namespace {

@@ -7,8 +7,8 @@
 #include <mutex>
 
 #include "kernels/bf16.hpp"
-#include "runtime/communicator_inproc.hpp"
-#include "runtime/device_cpu.hpp"
+#include "topomoe/communicator_inproc.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe::testing {
 namespace {

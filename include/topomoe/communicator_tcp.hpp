@@ -12,8 +12,8 @@
 #include <memory>
 #include <string>
 
-#include "runtime/launcher_env.hpp"
 #include "topomoe/communicator.hpp"
+#include "topomoe/launcher_env.hpp"
 
 namespace topomoe {
 

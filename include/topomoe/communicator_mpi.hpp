@@ -16,7 +16,7 @@
 #include <memory>
 #include <string>
 
-#include "runtime/black_box.hpp"
+#include "topomoe/black_box.hpp"
 #include "topomoe/communicator.hpp"
 
 namespace topomoe {

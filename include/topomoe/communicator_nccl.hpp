@@ -16,7 +16,7 @@
 #include <memory>
 #include <string>
 
-#include "runtime/bootstrap.hpp"
+#include "topomoe/bootstrap.hpp"
 #include "topomoe/communicator.hpp"
 
 namespace topomoe {
