@@ -141,7 +141,7 @@ void over_threads(const Options& o, const Context& context) {
 }
 
 void as_rank(const Options& o, Context& context) {
-  const auto mpi = make_mpi_communicator();
+  const auto mpi = make_mpi_communicator(nullptr, {.black_box = &black_box()});
   context.silent = mpi->rank() != 0;
   if (o.ranks > 0 && o.ranks != mpi->size())
     throw InvalidInput("--ranks", std::to_string(o.ranks), "mpirun started " + std::to_string(mpi->size()));
@@ -222,7 +222,7 @@ void add_bench_command(CLI::App& app, Context& context) {
       over_threads(*o, context);
       return;
     }
-    const MpiSession session;
+    const auto session = start_mpi({.black_box = &black_box()});
     as_rank(*o, context);
   });
 }

@@ -86,8 +86,9 @@ void run(const Options& o, Context& context) {
       if (auto mine = profile(o, topology, c)) calibration = std::move(mine);
     });
   } else {
-    const MpiSession session;
-    const auto mpi = make_mpi_communicator();
+    const MpiOptions options{.black_box = &black_box()};
+    const auto session = start_mpi(options);
+    const auto mpi = make_mpi_communicator(nullptr, options);
     context.silent = mpi->rank() != 0;
     if (mpi->size() != world)
       throw InvalidInput("--cluster", fmt::format("{} ranks", world), fmt::format("mpirun started {}", mpi->size()));

@@ -13,6 +13,7 @@
 
 #include "runtime/distress.hpp"
 #include "topomoe/communicator_mpi.hpp"
+#include "topomoe/launcher_env.hpp"
 
 namespace topomoe::cli {
 namespace {
@@ -139,6 +140,19 @@ void arm_last_words() {
   handle(SIGTERM);
   const sigset_t set = our_signals();
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+std::unique_ptr<MpiSession> start_mpi(const MpiOptions& options) {
+  LauncherRank launched;
+  try {
+    launched = read_launcher_env(process_environment());
+  } catch (const InvalidInput&) {  // what MPI itself says is what counts
+    launched = {};
+  }
+  prepare_last_words(launched.rank, launched.size, options.barrier_deadline);
+  auto session = std::make_unique<MpiSession>(options);
+  arm_last_words();
+  return session;
 }
 
 void leave_job(const topomoe::Failure& failure) {

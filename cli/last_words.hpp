@@ -7,8 +7,10 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 
 #include "topomoe/black_box.hpp"
+#include "topomoe/communicator_mpi.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {
@@ -21,6 +23,9 @@ BlackBox& black_box();
 void prepare_last_words(int rank, int size, std::chrono::milliseconds deadline);
 // Once MPI has started.
 void arm_last_words();
+
+// Both around a session of MPI, with the launcher's rank where it told one.
+std::unique_ptr<MpiSession> start_mpi(const MpiOptions& options);
 
 // Says it, answers the other ranks until they too had time to speak, ends the job.
 [[noreturn]] void leave_job(const topomoe::Failure& failure);

@@ -93,7 +93,7 @@ std::string report_text(const Plan& plan, const RunInfo& info, const RehearsalRe
   out += fmt::format("  scaled    {}\n",
                      size.note.empty() ? "nothing" : size.note + " (ranks, groups, chunks and steps are the plan's)");
   if (size.shape.capacity_factor > 0)
-    out += fmt::format("  dropped   {} choices (token, expert) of all ranks: capacity factor {}\n", report.dropped(),
+    out += fmt::format("  dropped   {} choices (token, expert): capacity factor {}\n", report.dropped(),
                        size.shape.capacity_factor);
 
   out += fmt::format("\nbytes sent, all ranks{:>14}{:>16}{:>16}\n", "", "predicted", "measured");

@@ -69,6 +69,10 @@ topomoe::LayerShape shape_of(const topomoe::Plan& plan, const topomoe_layer_conf
   return shape;
 }
 
+void wait_for(const EventPtr& done, std::chrono::milliseconds deadline) {
+  if (done) done->wait(std::chrono::steady_clock::now() + deadline);
+}
+
 std::chrono::milliseconds deadline_of(const topomoe_layer_config& c) {
   return std::chrono::milliseconds(c.deadline_ms > 0 ? c.deadline_ms : 30000);
 }
@@ -81,12 +85,16 @@ using topomoe::InvalidInput;
 
 namespace {
 
-// What the planned layer does beyond softmax routing to SwiGLU experts.
+// What the planned layer does beyond softmax routing to SwiGLU experts, each at one place.
 std::string unlike(const topomoe::Plan& plan, int kind) {
   if (topomoe::moe_kind(plan.model, kind).shared_ffn > 0) return "shared experts";
   if (plan.model.scoring == topomoe::Scoring::sigmoid) return "sigmoid scoring";
   if (plan.model.router_groups > 1) return "group-limited routing";
   if (!plan.model.gated_ffn) return "experts without a gate";
+  if (plan.model.routed_scaling != 1) return "a scaling factor on the routed experts' weights";
+  const topomoe::LayerShape shape = shape_of(plan, kind);
+  if (topomoe::ExpertPlacement(shape.experts, plan.layout.ep, shape.expert_owners).replicated())
+    return "replicated experts, whose gradients C cannot sum";
   return {};
 }
 
@@ -183,7 +191,7 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
                          "they are not executed; config.accept_unlike = 1 runs the layer without");
     topomoe::MoeLayer value(topomoe::without_shared(schedule), p.layout, p.topology.gpus_per_node, shape_of(p, c),
                             *ranks, *on, deadline_of(c));
-    *layer = new topomoe_layer{std::make_shared<Layer>(Layer{ranks, on, std::move(value)})};
+    *layer = new topomoe_layer{std::make_shared<Layer>(Layer{ranks, on, std::move(value), {}, deadline_of(c)})};
     (*layer)->value->shape = shape_of(p, c);
   });
 }
@@ -199,6 +207,7 @@ topomoe_status topomoe_forward(topomoe_layer* layer, const void* tokens, int64_t
     require_rows(tokens, rows, "tokens");
     require_rows(output, rows, "output");
     topomoe::MoeLayer::Handle value = l->value.forward(tokens, rows, output, w);
+    wait_for(value.done(), l->deadline);
     if (handle != nullptr) *handle = new topomoe_handle{l, rows, std::move(value)};
   });
 }
@@ -217,6 +226,7 @@ topomoe_status topomoe_backward(topomoe_layer* layer, topomoe_handle* handle, co
     require_rows(output_gradients, h.rows, "output_gradients");
     require_rows(token_gradients, h.rows, "token_gradients");
     l->value.backward(h.value, output_gradients, token_gradients, w, {g.router, g.gate, g.up, g.down});
+    wait_for(h.value.done(), l->deadline);
   });
 }
 

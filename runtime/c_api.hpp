@@ -36,12 +36,14 @@ struct Layer {
   std::shared_ptr<Device> device;
   MoeLayer value;
   LayerShape shape = {};
+  std::chrono::milliseconds deadline{};
 };
 struct DispatcherOwner {
   std::shared_ptr<Communicator> communicator;
   std::shared_ptr<Device> device;
   Dispatcher value;
   DispatchShape shape = {};
+  std::chrono::milliseconds deadline{};
 };
 struct Dispatched {
   std::shared_ptr<DispatcherOwner> dispatcher;
@@ -107,6 +109,8 @@ topomoe_layer_config config_from(const topomoe_layer_config* given);
 const Schedule& schedule_of(const Plan& plan, int kind);
 LayerShape shape_of(const Plan& plan, int kind);
 LayerShape shape_of(const Plan& plan, const topomoe_layer_config& config);
+// C knows no events: what a call writes is complete when it returns, on a GPU too. Null: it is.
+void wait_for(const EventPtr& done, std::chrono::milliseconds deadline);
 std::chrono::milliseconds deadline_of(const topomoe_layer_config& config);
 
 }  // namespace topomoe::c_api

@@ -23,9 +23,8 @@ topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_commu
     const topomoe::LayerShape s = shape_of(p, c);
     const topomoe::DispatchShape shape{s.hidden, s.experts, s.top_k, s.dtype, s.expert_owners};
     topomoe::Dispatcher value(schedule, p.layout, p.topology.gpus_per_node, shape, *ranks, *on, deadline_of(c));
-    *dispatcher =
-        new topomoe_dispatcher{std::make_shared<DispatcherOwner>(DispatcherOwner{ranks, on, std::move(value)})};
-    (*dispatcher)->value->shape = shape;
+    *dispatcher = new topomoe_dispatcher{
+        std::make_shared<DispatcherOwner>(DispatcherOwner{ranks, on, std::move(value), shape, deadline_of(c)})};
   });
 }
 
@@ -40,6 +39,7 @@ topomoe_status topomoe_dispatch(topomoe_dispatcher* dispatcher, const void* toke
     require_rows(ids, rows, "ids");
     require_rows(weights, rows, "weights");
     auto handle = d->value.dispatch(tokens, rows, ids, weights);
+    wait_for(handle.done(), d->deadline);
     const auto batches = handle.batches();
     *dispatched = new topomoe_dispatched{std::make_shared<Dispatched>(Dispatched{d, rows, std::move(handle), batches})};
   });
@@ -67,6 +67,7 @@ topomoe_status topomoe_combine(topomoe_dispatched* dispatched, void* output) {
     Dispatched& d = *require(dispatched, "dispatched").value;
     require_rows(output, d.rows, "output");
     d.dispatcher->value.combine(d.handle, output);
+    wait_for(d.handle.done(), d.dispatcher->deadline);
   });
 }
 
@@ -75,6 +76,7 @@ topomoe_status topomoe_combine_backward(topomoe_dispatched* dispatched, const vo
     Dispatched& d = *require(dispatched, "dispatched").value;
     require_rows(output_gradients, d.rows, "output_gradients");
     d.batches = d.dispatcher->value.combine_backward(d.handle, output_gradients);
+    wait_for(d.handle.done(), d.dispatcher->deadline);
   });
 }
 
@@ -85,6 +87,7 @@ topomoe_status topomoe_dispatch_backward(topomoe_dispatched* dispatched, void* t
     require_rows(token_gradients, d.rows, "token_gradients");
     require_rows(weight_gradients, d.rows, "weight_gradients");
     d.dispatcher->value.dispatch_backward(d.handle, token_gradients, weight_gradients);
+    wait_for(d.handle.done(), d.dispatcher->deadline);
     d.batches = {};
   });
 }

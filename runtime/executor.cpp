@@ -72,6 +72,7 @@ int LayerMemory::rounds(const ExecutorContext& c, PassState& state, std::int64_t
   }
   // My rounds and my tokens, and then each member's in turn.
   agreed.assign(2, 0);
+  times = std::min(times, static_cast<double>(std::numeric_limits<std::int32_t>::max()));
   agreed[0] = static_cast<std::int32_t>(std::ceil(times));
   agreed[1] = static_cast<std::int32_t>(std::min<std::int64_t>(held, std::numeric_limits<std::int32_t>::max()));
   for (const Role role : agree_over_) {

@@ -31,8 +31,13 @@ std::vector<std::vector<double>> HostExchange::exchange(std::string_view step, c
     sends.push_back({peer, sent[p].data(), sent[p].size() * sizeof(double)});
     receives.push_back({peer, received[p].data(), received[p].size() * sizeof(double)});
   }
-  const EventPtr event = communicator_.exchange(channel_, sends, receives, {.step = step, .metadata = true});
-  if (event) event->wait(std::chrono::steady_clock::now() + deadline_);
+  try {
+    const EventPtr event = communicator_.exchange(channel_, sends, receives, {.step = step, .metadata = true});
+    if (event) event->wait(std::chrono::steady_clock::now() + deadline_);
+  } catch (const std::exception& e) {
+    communicator_.fail(failure_of(e, rank()));  // before what others may still write to is gone
+    throw;
+  }
   return received;
 }
 

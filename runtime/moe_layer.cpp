@@ -176,13 +176,14 @@ struct MoeLayer::Impl : LayerParts {
       Executor executor(context, pass, f.weights, nullptr);
       out.done = executor.run(false, {}, ready);
       parts = executor.rounds();
-      if (parts == 1 && pass.keeps_routing) keep_routing(executor, pass), out.done = nullptr;
+      if (parts == 1 && pass.keeps_routing) or_fail([&] { keep_routing(executor, pass); }), out.done = nullptr;
     }
     if (parts == 1) {
       out.add(std::move(attempt.only));
       return;
     }
     counters.overflow_rounds += parts - 1;
+    LayerMemory::give(std::move(attempt.only.pass));  // the first round takes it
     for (int i = 0; i < parts; ++i) {
       const std::int64_t begin = part_begin(rows, parts, i);
       forward(f, first + begin, part_begin(rows, parts, i + 1) - begin, ready, out);
@@ -203,13 +204,27 @@ struct MoeLayer::Impl : LayerParts {
 
   // What the backward wants of a forward whose handle kept its routing only.
   void run_again(Executor& executor, PassState& pass, const EventPtr& ready) const {
+    or_fail([&] { prepare_again(executor, pass); });
+    executor.run(false, again, ready, true);
+  }
+  void prepare_again(Executor& executor, PassState& pass) const {
     for (std::size_t i = 0; i < pass.kept.size(); ++i)
       pass.bound[root_of(schedule, routing[i].buffer)] = pass.kept[i].memory.get();
     memory->settle();
     // The output was handed out: what is written again goes nowhere.
     const int y = boundary("y");
     pass.bound[y] = pass.unwanted.room(context.device, executor.at(View{.buffer = y}).bytes());
-    executor.run(false, again, ready, true);
+  }
+
+  // What the executor does for its steps.
+  template <class Body>
+  void or_fail(Body body) const {
+    try {
+      body();
+    } catch (const std::exception& e) {
+      context.communicator.fail(failure_of(e, context.rank));
+      throw;
+    }
   }
 };
 

@@ -132,7 +132,7 @@ void Flight::throw_missing(std::optional<int> told) {
     if (p.peer == culprit) peer = culprit;
   }
   throw TransportError({watch_.rank(), peer, culprit, step_, bytes,
-                        (told ? kTold + std::string("; missing: ") : "still missing at the deadline: ") + list});
+                        (told ? Watch::kTold + std::string("; missing: ") : "still missing at the deadline: ") + list});
 }
 
 }  // namespace topomoe::mpi

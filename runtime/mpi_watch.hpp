@@ -17,16 +17,12 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <vector>
 
-#include "runtime/distress.hpp"
-#include "topomoe/error.hpp"
+#include "runtime/watch.hpp"
 
 namespace topomoe::mpi {
 
 using Clock = std::chrono::steady_clock;
-
-constexpr const char* kTold = "another rank named the culprit";
 
 std::string text_of(int code);
 void try_mpi(int code, int rank, const char* what);
@@ -51,17 +47,11 @@ class Pause {
   int polls_ = 0;
 };
 
-class Watch {
+class Watch : public topomoe::Watch {
  public:
   // `patience`: how long a call may take that no wait's deadline bounds.
-  Watch(int rank, int size, BlackBox* box, std::chrono::milliseconds patience);
-  Watch(const Watch&) = delete;
-  Watch& operator=(const Watch&) = delete;
-  ~Watch();
-
-  int rank() const { return box_.rank; }
-  std::span<const int> others() const { return others_; }
-  BlackBox& box() { return box_; }
+  Watch(int rank, int size, BlackBox* box, std::chrono::milliseconds patience)
+      : topomoe::Watch(rank, size, box), patience_(patience) {}
   Clock::time_point soon() const { return Clock::now() + patience_; }
 
   // The ranks tell each other how to be reached. Collective.
@@ -70,31 +60,11 @@ class Watch {
   // Waits until all ranks are here, so that a blocking collective which follows does not wait for an absent one.
   void come_together(MPI_Comm comm, const char* step);
 
-  // Answers the others. The culprit that one of them named, once that happened.
-  std::optional<int> hear();
-
-  // For a wait that may end at `deadline`: the others are asked a little earlier, so that their answers are here by
-  // then.
-  void ask_before(Clock::time_point deadline);
-  void ask_if_due(Clock::time_point now);
-  int conclude();
-  int ask();
-
+  // And MPI is not to be finalized.
   void fail(const Failure& f) noexcept;
-  void check() const {
-    if (failure_) throw TransportError(*failure_);
-  }
-  bool failed() const { return failure_.has_value(); }
 
  private:
-  BlackBox own_;
-  BlackBox& box_;
-  Distress distress_;
   std::chrono::milliseconds patience_;
-  std::vector<int> others_;
-  Clock::time_point next_look_{}, asked_for_{};
-  bool asking_ = false;
-  std::optional<Failure> failure_;
 };
 
 // Around calls into MPI that are no waits: what the black box says should they not come back.

@@ -158,10 +158,15 @@ RankCheck check_ranks(const Plan& plan, Communicator& communicator, const std::s
     sends.push_back({peer, &mine, sizeof mine});
     receives.push_back({peer, &told[static_cast<std::size_t>(peer)], sizeof mine});
   }
-  const ChannelId channel = communicator.open_channel(everyone);
-  const EventPtr event =
-      communicator.exchange(channel, sends, receives, {.step = "compare places with the plan's", .metadata = true});
-  if (event) event->wait(std::chrono::steady_clock::now() + std::chrono::seconds(30));
+  try {
+    const ChannelId channel = communicator.open_channel(everyone);
+    const EventPtr event =
+        communicator.exchange(channel, sends, receives, {.step = "compare places with the plan's", .metadata = true});
+    if (event) event->wait(std::chrono::steady_clock::now() + std::chrono::seconds(30));
+  } catch (const std::exception& e) {
+    communicator.fail(failure_of(e, communicator.rank()));  // before what others may still write to is gone
+    throw;
+  }
   std::vector<RankPlace> actual;
   for (const Told& t : told) actual.push_back({t.host.data(), t.bus_id.data(), t.plan.data()});
   return compare_ranks(plan, std::move(actual));

@@ -70,6 +70,9 @@ std::optional<RehearsalReport> RehearsalRank::run() {
   std::vector<double> seconds;
   execute(trace, seconds);
   RehearsalReport report;
+  const Intake intake = plan_.schedule.intake;
+  if (intake == Intake::tp_gather || (intake == Intake::as_held && !plan_.layout.sequence_parallel))
+    report.token_copies = plan_.layout.tp;
   report.bound = verification_bound(shape_.dtype);
   gather_runs(report, trace, seconds);
   if (rank_ == 0) predict(report);

@@ -90,7 +90,8 @@ struct RehearsalReport {
   double bound = 0;                      // on each Deviation::relative()
   bool bytes_agree() const { return predicted_payload == counted_payload && predicted_metadata == counted_metadata; }
   bool values_agree() const;
-  std::int64_t dropped() const;  // choices (token, expert) beyond capacity, of all ranks
+  int token_copies = 1;          // ranks that inject each token: TP where all of a TP group inject the same
+  std::int64_t dropped() const;  // choices (token, expert) beyond capacity, each once
 };
 
 // Bound on the deviation from double precision: fp32 sums in another order; bf16 rounds tokens, activations and

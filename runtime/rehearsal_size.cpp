@@ -183,7 +183,7 @@ std::int64_t RehearsalReport::dropped() const {
   std::int64_t all = 0;
   for (const RankTrace& rank : ranks)
     for (const StepTrace& s : rank.forward) all += s.dropped;
-  return all;
+  return all / token_copies;
 }
 
 bool RehearsalReport::values_agree() const {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <optional>
 #include <vector>
 
 #include "kernels/ordered_sum.hpp"
@@ -40,7 +42,7 @@ class ReplicaSum {
     for (const Shared& s : shared_)
       for (Index i = 0; i < tensors_.size(); ++i)
         c_.device.copy(kLane, block(s, place_) + i * matrix_, gradient(s, i), matrix_);
-    c_.device.wait(kLane, exchange(), std::chrono::steady_clock::now() + c_.deadline);
+    c_.device.wait(kLane, exchange(), deadline());
     for (const Shared& s : shared_) {
       c_.device.ordered_sum(kLane, {.out = s.blocks,
                                     .in = s.blocks,
@@ -51,11 +53,12 @@ class ReplicaSum {
       for (Index i = 0; i < tensors_.size(); ++i)
         c_.device.copy(kLane, gradient(s, i), s.blocks + i * matrix_, matrix_);
     }
-    c_.device.synchronize();
+    if (const EventPtr over = c_.device.record(kLane)) over->wait(deadline());
   }
 
  private:
   static constexpr Lane kLane = Lane::compute;
+  std::chrono::steady_clock::time_point deadline() const { return std::chrono::steady_clock::now() + c_.deadline; }
   int replicas(int expert) const { return c_.placement.replicas(expert); }
   Index part() const { return tensors_.size() * matrix_; }
   std::byte* gradient(const Shared& s, Index tensor) const {
@@ -95,8 +98,9 @@ class ReplicaSum {
 
 void sum_over_replicas(const ExecutorContext& context, const LayerGradients& gradients) {
   if (!context.placement.replicated() || gradients.gate == nullptr) return;
+  std::optional<ReplicaSum> sum;  // what a peer may still read or write when this rank gives up
   try {
-    ReplicaSum(context, gradients).run();
+    sum.emplace(context, gradients).run();
   } catch (const std::exception& e) {
     context.communicator.fail(failure_of(e, context.rank));
     throw;

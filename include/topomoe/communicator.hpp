@@ -61,7 +61,7 @@ class Communicator {
 
   // Drives outstanding exchanges; never blocks. Called from inside host kernels.
   virtual void progress() = 0;
-  // Waits at most as long as the backend was told when it was made (30 s by default, inproc: until some rank fails).
+  // Waits at most as long as the backend was told when it was made (30 s by default, inproc: 10 min).
   virtual void barrier() = 0;
   // This rank gives up. Tells the others, as far as the backend can, so that their waits throw TransportError with
   // the same culprit; ends nothing but this communicator, whose calls throw from now on. noexcept: called on failure.

@@ -88,7 +88,7 @@ topomoe_status topomoe_tcp_communicator(const topomoe_tcp_config* config, topomo
 topomoe_status topomoe_nccl_communicator(topomoe_device* device, void* nccl_comm, topomoe_communicator* host,
                                          topomoe_communicator** communicator);
 topomoe_status topomoe_communicator_rank(const topomoe_communicator* communicator, int32_t* rank, int32_t* size);
-/* Tells the others that this rank gave up, as a failed pass does by itself. Over MPI it ends the job. */
+/* Tells the others that this rank gave up, as a failed pass does by itself. It ends no process. */
 topomoe_status topomoe_communicator_abort(topomoe_communicator* communicator, const char* why);
 void topomoe_communicator_free(topomoe_communicator* communicator);
 
@@ -162,7 +162,8 @@ typedef struct topomoe_gradients {
 
 /* Collective. tokens and output are [rows, hidden]; rows may be 0 and differ between ranks (or TP groups). tokens must
  * stay until the backward. handle null: no backward will come. Invalid input is found before anything moves, on this
- * rank: the others wait for it until their deadline, on threads until somebody aborts. */
+ * rank: the others wait for it until their deadline. What the
+ * call writes is complete when it returns, on a GPU too. */
 topomoe_status topomoe_forward(topomoe_layer* layer, const void* tokens, int64_t rows, void* output,
                                const topomoe_weights* weights, topomoe_handle** handle);
 topomoe_status topomoe_backward(topomoe_layer* layer, topomoe_handle* handle, const void* output_gradients,

@@ -49,6 +49,8 @@ std::vector<Infeasible> refuses(const Plan& p) {
     why.push_back({fmt::format("global_batch = {} is not a multiple of micro_batch x DP = {}", p.job.global_batch,
                                p.job.micro_batch * l.dp),
                    "another global batch"});
+  if (const std::string displaced = out_of_order(p); !displaced.empty())
+    why.push_back({displaced + ", AutoEP places experts in order", "plan with consecutive placement"});
   return why;
 }
 

@@ -192,13 +192,8 @@ Expected<Emitted, Refused> emit_megatron(const Plan& p, const EmitOptions&) {
   if (d != nullptr && d->backend == "deepep" && p.layout.ep > kMostDeepEpRanks)
     no.why.push_back({fmt::format("EP = {}: DeepEP takes at most {} ranks", p.layout.ep, kMostDeepEpRanks),
                       "plan with --target megatron, or with the transport flat"});
-  for (std::size_t e = 0; e < p.expert_owners.size(); ++e)
-    if (p.expert_owners[e] != std::vector{static_cast<int>(e) * p.layout.ep / p.model.experts}) {
-      no.why.push_back({fmt::format("expert {} is on EP rank {}, Megatron-LM places experts in order", e,
-                                    fmt::join(p.expert_owners[e], " and ")),
-                        "plan with consecutive placement"});
-      break;
-    }
+  if (const std::string why = out_of_order(p); !why.empty())
+    no.why.push_back({why + ", Megatron-LM places experts in order", "plan with consecutive placement"});
   if (!no.why.empty()) return no;
 
   Arguments a;

@@ -157,6 +157,13 @@ std::string one_line(std::string text) {
   return text;
 }
 
+std::string out_of_order(const Plan& p) {
+  for (std::size_t e = 0; e < p.expert_owners.size(); ++e)
+    if (p.expert_owners[e] != std::vector{static_cast<int>(e) * p.layout.ep / p.model.experts})
+      return fmt::format("expert {} is on EP rank {}", e, fmt::join(p.expert_owners[e], " and "));
+  return {};
+}
+
 std::string comment_header(const Plan& plan, const std::vector<std::string>& notes) {
   std::string text = one_line(fmt::format("# topomoe plan {}: {} on {} ({} GPUs)", plan_hash(plan), plan.model.name,
                                           plan.topology.name, plan.layout.world)) +

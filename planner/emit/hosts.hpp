@@ -26,6 +26,9 @@ struct PlannedHosts {
 // Throws InvalidInput("--hosts", ...) when the number of names is not that of the plan's hosts.
 PlannedHosts hosts_of(const Plan&, const EmitOptions&);
 
+// Why a framework that places experts in order cannot run the plan; empty: it can.
+std::string out_of_order(const Plan&);
+
 // "# topomoe plan <hash>: model on cluster, layout, algorithm" and one "#" line for each of `notes`.
 std::string comment_header(const Plan&, const std::vector<std::string>& notes);
 // Text for one comment line: no control characters.
