@@ -307,6 +307,9 @@ TEST(EmitDeepspeed, WhatNoConfigCanSay_IsRefusedByName) {
   Layout whole = make_layout(16, 2, 1, 1, 1, 8);
   whole.zero = 3;
   EXPECT_HAS(refused(whole), "ZeRO 3 beside tensor parallelism");
+  Plan displaced = plan_for("mixtral-8x7b", make_layout(16, 2, 1, 1, 1, 8));
+  displaced.expert_owners[3] = {3, 5};
+  EXPECT_HAS(reasons(emit_deepspeed(displaced, {})), "expert 3 is on EP rank 3 and 5");
 }
 
 TEST(EmitNcclEnv, Variables_HaveAReasonEach) {

@@ -326,6 +326,19 @@ TEST(CApi, LayerThatHasMore_IsRefusedUnlessAccepted) {
             "plan: tiny has shared experts: they are not executed; config.accept_unlike = 1 runs the layer without");
 }
 
+TEST(CApi, LayerOfOtherWeightsOrPlaces_IsRefusedUnlessAccepted) {
+  Plan scaled = tiny(), replicated = tiny();
+  scaled.model.routed_scaling = 2.5;
+  replicated.expert_owners[0] = {0, 1};
+  for (const auto& [plan, why] :
+       {std::pair{scaled, "scaling factor on the routed experts' weights"}, {replicated, "replicated experts"}}) {
+    Opened o(plan);
+    topomoe_layer* layer = nullptr;
+    EXPECT_EQ(o.layer(nullptr, &layer), TOPOMOE_INVALID_INPUT);
+    EXPECT_NE(last().find(why), std::string::npos) << last();
+  }
+}
+
 // Experts that return what they get, on both ranks of each ETP group, whose outputs are added up; both weights 1/2:
 // y = 2 x. Back: dx = 2 dy, and the gradient of each weight is dy . 2 x.
 TEST(CApi, DispatchAndCombine_WithExpertsThatReturnTheirInput) {

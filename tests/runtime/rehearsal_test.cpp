@@ -116,6 +116,17 @@ TEST(Rehearsal, PlacementOfThePlanWithReplicasAndCapacity_IsExecuted) {
   }
 }
 
+// Both ranks of a TP group inject all 24 tokens of it: 48 choices of 8 experts a group, of which each expert keeps at
+// most ceil(0.5 x 48 / 8) = 3, so that 24 or more are dropped, and fewer than all.
+TEST(Rehearsal, ChoicesDroppedOnEachRankOfATpGroup_CountOnce) {
+  Plan plan = plan_for({"tp=2", "ep=8", "etp=1"}, "replicated", 1);
+  plan.job.capacity_factor = 0.5;
+  const RehearsalReport r = run(plan, small(plan));
+  const int groups = plan.layout.world / plan.layout.tp;
+  EXPECT_GE(r.dropped(), 24 * groups);
+  EXPECT_LT(r.dropped(), 48 * groups);
+}
+
 TEST(Rehearsal, OneWrongNumberOnTheWay_IsFound) {
   const Plan plan = plan_for({"tp=2", "ep=8", "etp=1"}, "sliced", 1);
   const auto corrupt = [](const char* step) {
