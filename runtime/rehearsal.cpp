@@ -19,7 +19,7 @@ constexpr std::chrono::seconds kDeadline = std::chrono::minutes(2);
 std::vector<std::byte> encode(const std::vector<float>& values, DType dtype) {
   std::vector<std::byte> out(values.size() * size_of(dtype));
   if (dtype == DType::f32) {
-    std::memcpy(out.data(), values.data(), out.size());
+    std::copy_n(reinterpret_cast<const std::byte*>(values.data()), out.size(), out.begin());
     return out;
   }
   for (Index i = 0; i < values.size(); ++i) {
