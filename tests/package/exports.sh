@@ -12,7 +12,8 @@ fi
 forbidden='exit|_exit|_Exit|quick_exit|atexit|on_exit|signal|sigaction|printf|__printf_chk|vprintf|puts|putchar|_ZSt4cout'
 used() { nm "$@" --undefined-only | sed 's/@.*//' | grep -wE "U ($forbidden)$"; }
 # Of nvcc's own making is an exit in what registers kernels: there the archives that are not from it are looked at.
-if nm -D --undefined-only "$library" | grep -q __cudaRegisterFunction; then
+undefined=$(nm -D --undefined-only "$library")  # grep -q would end nm early, and pipefail call that a failure
+if grep -q __cudaRegisterFunction <<< "$undefined"; then
   for archive in "$(dirname "$library")"/libtopomoe_*.a; do
     [[ $archive = *_cuda.a ]] && continue
     if used "$archive"; then
