@@ -153,9 +153,7 @@ void as_rank(const Options& o, Context& context) {
   } catch (const InvalidInput&) {
     throw;  // alike on all ranks
   } catch (const std::exception& e) {
-    const topomoe::Failure failure = failure_of(e, mpi->rank());
-    mpi->fail(failure);
-    leave_job(failure);
+    give_up(*mpi, e);
   }
   if (rows) deliver(context, contest, *rows);
 }

@@ -97,9 +97,7 @@ void run(const Options& o, Context& context) {
     } catch (const InvalidInput&) {
       throw;  // alike on all ranks
     } catch (const std::exception& e) {
-      const topomoe::Failure failure = failure_of(e, mpi->rank());
-      mpi->fail(failure);
-      leave_job(failure);
+      give_up(*mpi, e);
     }
   }
   if (calibration) deliver(o, context, *calibration);

@@ -131,13 +131,6 @@ void run_threads(const Plan& plan, const Options& o, const Context& context, Run
   deliver(plan, o, context, info, request, *report);
 }
 
-// Tells the other ranks of `job`, says it, ends the job: they would wait for us.
-[[noreturn]] void give_up(Communicator& job, const std::exception& e) {
-  const topomoe::Failure failure = failure_of(e, job.rank());
-  job.fail(failure);
-  leave_job(failure);
-}
-
 // The rest of a run once this process is a rank of `job`; `c` is what the layer runs on.
 void run_as_rank(const Plan& plan, const Options& o, const Context& context, RunInfo info, Communicator& job,
                  Communicator& c, Device& device) {

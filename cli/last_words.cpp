@@ -169,6 +169,12 @@ void leave_job(const topomoe::Failure& failure) {
   end(1);
 }
 
+void give_up(Communicator& job, const std::exception& e) {
+  const topomoe::Failure failure = failure_of(e, job.rank());
+  job.fail(failure);
+  leave_job(failure);
+}
+
 // Stands before libc's for all that is linked here, Open MPI included. Returning from main does not come by.
 extern "C" [[noreturn]] void _exit(int code) {
   if (code != 0 && armed_process != 0 && armed_process == getpid())

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "topomoe/black_box.hpp"
+#include "topomoe/communicator.hpp"
 #include "topomoe/communicator_mpi.hpp"
 #include "topomoe/error.hpp"
 
@@ -29,5 +30,7 @@ std::unique_ptr<MpiSession> start_mpi(const MpiOptions& options);
 
 // Says it, answers the other ranks until they too had time to speak, ends the job.
 [[noreturn]] void leave_job(const topomoe::Failure& failure);
+// Tells the other ranks of `job` first: they would wait for us.
+[[noreturn]] void give_up(Communicator& job, const std::exception& e);
 
 }  // namespace topomoe::cli
