@@ -174,6 +174,15 @@ class Executor {
   void repack(const Step& s);
   EventPtr exchange(const Step& s, StepTrace& trace);
   void ordered_sum(const Step& s);
+  // Some experts of equal width: routed ones, or the shared one.
+  struct Ffn {
+    std::span<const std::int64_t> offsets;  // first row of each, and the end
+    std::int64_t width;                     // of a shard
+    const void *gate, *up, *down;
+    float *gate_grad = nullptr, *up_grad = nullptr, *down_grad = nullptr;
+    float scale = 1;  // of gradients
+  };
+  void ffn(const Step& s, const Ffn& f);
   void experts(const Step& s);
   void combine(const Step& s);
   void shared(const Step& s);

@@ -1,7 +1,6 @@
 // Steps of the shared expert, and what the router's losses come to.
 #include <algorithm>
 
-#include "kernels/grouped_ffn.hpp"
 #include "kernels/mix.hpp"
 #include "runtime/executor.hpp"
 
@@ -49,56 +48,15 @@ void Executor::report_routing(Lane lane, std::int64_t rows, const std::byte* sum
 }
 
 void Executor::shared(const Step& s) {
-  const Span first = at(s.in[0]);
-  m_.expert_offsets.assign({0, first.rows});
-  auto &in = m_.in, &out = m_.out;
-  in.clear();
-  out.clear();
-  for (const View& v : s.in) in.push_back(at(v).data);
-  for (const View& v : s.out) out.push_back(at(v).data);
-  const std::int64_t hidden = c_.shape.hidden, ffn = c_.shape.shared_ffn / c_.groups.layout().tp;
-  if (s.kind == StepKind::shared_forward) {
-    c_.device.grouped_ffn(s.lane, {.in = in[0],
-                                   .out = out[0],
-                                   .gate = out[1],
-                                   .up = out[2],
-                                   .act = out[3],
-                                   .w_gate = weights_.shared_gate,
-                                   .w_up = weights_.shared_up,
-                                   .w_down = weights_.shared_down,
-                                   .offsets = m_.expert_offsets,
-                                   .hidden = hidden,
-                                   .ffn = ffn,
-                                   .dtype = c_.shape.dtype});
-  } else if (s.kind == StepKind::shared_dgrad) {
-    c_.device.grouped_ffn_dgrad(s.lane, {.out_grad = in[0],
-                                         .in_grad = out[0],
-                                         .gate = in[1],
-                                         .up = in[2],
-                                         .gate_grad = out[2],
-                                         .up_grad = out[3],
-                                         .act = out[1],
-                                         .w_gate = weights_.shared_gate,
-                                         .w_up = weights_.shared_up,
-                                         .w_down = weights_.shared_down,
-                                         .offsets = m_.expert_offsets,
-                                         .hidden = hidden,
-                                         .ffn = ffn,
-                                         .dtype = c_.shape.dtype});
-  } else if (gradients_ != nullptr && gradients_->shared_gate != nullptr) {
-    c_.device.grouped_ffn_wgrad(s.lane, {.in = in[0],
-                                         .out_grad = in[1],
-                                         .act = in[2],
-                                         .gate_grad = in[3],
-                                         .up_grad = in[4],
-                                         .w_gate_grad = gradients_->shared_gate,
-                                         .w_up_grad = gradients_->shared_up,
-                                         .w_down_grad = gradients_->shared_down,
-                                         .offsets = m_.expert_offsets,
-                                         .hidden = hidden,
-                                         .ffn = ffn,
-                                         .dtype = c_.shape.dtype});
-  }
+  m_.expert_offsets.assign({0, at(s.in[0]).rows});
+  Ffn f{.offsets = m_.expert_offsets,
+        .width = c_.shape.shared_ffn / c_.groups.layout().tp,
+        .gate = weights_.shared_gate,
+        .up = weights_.shared_up,
+        .down = weights_.shared_down};
+  if (gradients_ != nullptr)
+    f.gate_grad = gradients_->shared_gate, f.up_grad = gradients_->shared_up, f.down_grad = gradients_->shared_down;
+  ffn(s, f);
 }
 
 void Executor::mix(const Step& s, std::size_t step) {

@@ -212,27 +212,37 @@ std::span<const std::int64_t> Executor::expert_offsets(const View& rows) {
 }
 
 void Executor::experts(const Step& s) {
-  const auto offsets = expert_offsets(s.in[0]);
+  Ffn f{.offsets = expert_offsets(s.in[0]),
+        .width = c_.shape.ffn / c_.groups.layout().etp,
+        .gate = weights_.gate,
+        .up = weights_.up,
+        .down = weights_.down,
+        .scale = s.shared_by_tp ? 1.0F / static_cast<float>(c_.groups.layout().tp) : 1.0F};
+  if (gradients_ != nullptr) f.gate_grad = gradients_->gate, f.up_grad = gradients_->up, f.down_grad = gradients_->down;
+  ffn(s, f);
+}
+
+// Views of a step in the order of its kind, whichever experts it is of.
+void Executor::ffn(const Step& s, const Ffn& f) {
   auto &in = m_.in, &out = m_.out;
   in.clear();
   out.clear();
   for (const View& v : s.in) in.push_back(at(v).data);
   for (const View& v : s.out) out.push_back(at(v).data);
-  const std::int64_t hidden = c_.shape.hidden, ffn = c_.shape.ffn / c_.groups.layout().etp;
-  if (s.kind == StepKind::expert_forward) {
+  if (s.kind == StepKind::expert_forward || s.kind == StepKind::shared_forward) {
     c_.device.grouped_ffn(s.lane, {.in = in[0],
                                    .out = out[0],
                                    .gate = out[1],
                                    .up = out[2],
                                    .act = out[3],
-                                   .w_gate = weights_.gate,
-                                   .w_up = weights_.up,
-                                   .w_down = weights_.down,
-                                   .offsets = offsets,
-                                   .hidden = hidden,
-                                   .ffn = ffn,
+                                   .w_gate = f.gate,
+                                   .w_up = f.up,
+                                   .w_down = f.down,
+                                   .offsets = f.offsets,
+                                   .hidden = c_.shape.hidden,
+                                   .ffn = f.width,
                                    .dtype = c_.shape.dtype});
-  } else if (s.kind == StepKind::expert_dgrad) {
+  } else if (s.kind == StepKind::expert_dgrad || s.kind == StepKind::shared_dgrad) {
     c_.device.grouped_ffn_dgrad(s.lane, {.out_grad = in[0],
                                          .in_grad = out[0],
                                          .gate = in[1],
@@ -240,27 +250,26 @@ void Executor::experts(const Step& s) {
                                          .gate_grad = out[2],
                                          .up_grad = out[3],
                                          .act = out[1],
-                                         .w_gate = weights_.gate,
-                                         .w_up = weights_.up,
-                                         .w_down = weights_.down,
-                                         .offsets = offsets,
-                                         .hidden = hidden,
-                                         .ffn = ffn,
+                                         .w_gate = f.gate,
+                                         .w_up = f.up,
+                                         .w_down = f.down,
+                                         .offsets = f.offsets,
+                                         .hidden = c_.shape.hidden,
+                                         .ffn = f.width,
                                          .dtype = c_.shape.dtype});
-  } else if (gradients_ != nullptr && gradients_->gate != nullptr) {
-    const float scale = s.shared_by_tp ? 1.0F / static_cast<float>(c_.groups.layout().tp) : 1.0F;
+  } else if (f.gate_grad != nullptr) {
     c_.device.grouped_ffn_wgrad(s.lane, {.in = in[0],
                                          .out_grad = in[1],
                                          .act = in[2],
                                          .gate_grad = in[3],
                                          .up_grad = in[4],
-                                         .w_gate_grad = gradients_->gate,
-                                         .w_up_grad = gradients_->up,
-                                         .w_down_grad = gradients_->down,
-                                         .scale = scale,
-                                         .offsets = offsets,
-                                         .hidden = hidden,
-                                         .ffn = ffn,
+                                         .w_gate_grad = f.gate_grad,
+                                         .w_up_grad = f.up_grad,
+                                         .w_down_grad = f.down_grad,
+                                         .scale = f.scale,
+                                         .offsets = f.offsets,
+                                         .hidden = c_.shape.hidden,
+                                         .ffn = f.width,
                                          .dtype = c_.shape.dtype});
   }
 }
