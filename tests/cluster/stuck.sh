@@ -23,7 +23,7 @@ expect() {
   # shellcheck disable=SC2016
   env "$@" timeout --signal=KILL 60 mpirun -n 4 --enable-recovery sh -c 'LD_PRELOAD=$4 exec "$0" run "$1" --backend mpi \
     --deadline "$2" --repeat 1000 --shrink hidden=64,ffn=8,tokens=256 2> "$3/err.$OMPI_COMM_WORLD_RANK"' \
-    "$binary" "$work/plan.json" 1 "$work" "$shim" > "$work/out" 2>&1
+    "$binary" "$work/plan.json" 3 "$work" "$shim" > "$work/out" 2>&1
   [ $? -ne 137 ] || { echo "$*: hangs" && failed=1; }
   for r in 0 1 2 3; do
     grep -aEq "^topomoe: rank $r, peers?( [0-3])+, $what" "$work/err.$r" && continue
