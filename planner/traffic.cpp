@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <set>
 
 #include "topomoe/class_loads.hpp"
 
@@ -81,12 +80,16 @@ const TrafficModel::Crossings& TrafficModel::crossings(const RankGroups& groups,
       if (peer < first || peer >= end) cross(peer, r);
     }
   for (const ClassLoad& c : loads.by_class()) out.classes.push_back(c.klass);
-  std::set<std::pair<std::pair<int, double>, std::vector<std::pair<int, int>>>> alike;
+  std::map<std::pair<std::pair<int, double>, std::vector<std::pair<int, int>>>, std::size_t> alike;
   for (auto& [link, flows] : of_link) {
     const LinkInfo info = router_.link(link);
     const auto klass = std::find(out.classes.begin(), out.classes.end(), info.klass) - out.classes.begin();
     Crossings::Link row{static_cast<int>(klass), link, info.GBps_per_direction, {flows.begin(), flows.end()}};
-    if (alike.insert({{row.klass, row.GBps}, row.flows}).second) out.links.push_back(std::move(row));
+    const auto [same, first_alike] = alike.try_emplace({{row.klass, row.GBps}, row.flows}, out.links.size());
+    if (first_alike)
+      out.links.push_back(std::move(row));
+    else
+      ++out.links[same->second].alike;
   }
   return out;
 }
@@ -105,17 +108,19 @@ GroupLoad TrafficModel::load_of(const Crossings& c, int peers, const PairWeight&
   std::vector<double> of_pair;
   for (const auto& [r, peer] : c.pairs) of_pair.push_back(weight(r, peer));
   std::vector<const Crossings::Link*> worst(c.classes.size());
-  std::vector<double> most(c.classes.size());
+  std::vector<double> most(c.classes.size()), sum(c.classes.size()), carrying(c.classes.size());
   for (const Crossings::Link& link : c.links) {
     double units = 0;
     for (const auto& [pair, count] : link.flows) units += count * of_pair[static_cast<std::size_t>(pair)];
     const auto k = static_cast<std::size_t>(link.klass);
+    if (units > 0) sum[k] += link.alike * units, carrying[k] += link.alike;
     if (units <= 0 || (worst[k] != nullptr && units / link.GBps <= most[k] / worst[k]->GBps)) continue;
     worst[k] = &link, most[k] = units;
   }
   for (std::size_t k = 0; k < worst.size(); ++k)
     if (worst[k] != nullptr)
-      out.classes.push_back({c.classes[k], router_.link(worst[k]->link).name, most[k], worst[k]->GBps});
+      out.classes.push_back(
+          {c.classes[k], router_.link(worst[k]->link).name, most[k], sum[k] / carrying[k], worst[k]->GBps});
   return out;
 }
 
@@ -161,7 +166,7 @@ const GroupLoad& TrafficModel::equal(const RankGroups& groups, Role role, int ra
   GroupLoad out;
   out.peers = static_cast<int>(own.size()) - 1;
   for (const ClassLoad& c : all_to_all_loads(router_, 1, pattern).by_class())
-    out.classes.push_back({c.klass, c.name, c.max_bytes, c.GBps_per_direction});
+    out.classes.push_back({c.klass, c.name, c.max_bytes, c.max_bytes, c.GBps_per_direction});
   return known_.emplace(std::move(key), std::move(out)).first->second;
 }
 

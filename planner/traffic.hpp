@@ -23,6 +23,7 @@ struct GroupLoad {
     std::string name;  // link class
     std::string link;  // the busiest link
     double units = 0;  // on it
+    double mean = 0;   // over the links of the class that carry any
     double raw_GBps = 0;
   };
   std::vector<Class> classes;
@@ -53,6 +54,7 @@ class TrafficModel {
       int klass = 0, link = 0;  // the lowest of those alike
       double GBps = 0;
       std::vector<std::pair<int, int>> flows;  // pair, how often
+      int alike = 1;
     };
     std::vector<std::pair<int, int>> pairs;  // an example of each: a rank and its peer
     std::vector<std::string> classes;
