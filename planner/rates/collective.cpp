@@ -39,9 +39,11 @@ double CollectiveCurve::time_us(double send_bytes) const {
 
 double CollectiveCurve::in_a_row_us(double send_bytes) const {
   if (!in_a_row_ || send_bytes <= 0) return time_us(send_bytes);
-  // Measured where one is short; beyond, one in a row takes what one alone takes.
-  const double bytes = whole(send_bytes);
-  return bytes > in_a_row_most_ ? time_us(send_bytes) : std::max(in_us((*in_a_row_)(bytes)), bound_us(send_bytes));
+  // Beyond what was measured, both grow alike: what one alone waits for its slowest rank is a share of it.
+  const double bytes = whole(send_bytes), known = std::min(bytes, in_a_row_most_);
+  const double row_us = in_us((*in_a_row_)(known));
+  const double us = known < bytes ? time_us(send_bytes) * row_us / time_us(known / whole_per_send_) : row_us;
+  return std::max(us, bound_us(send_bytes));
 }
 
 Estimate CollectiveCurve::estimate(double send_bytes) const {

@@ -47,7 +47,8 @@ class CollectiveCurve {
   // send_bytes: one rank's send buffer (all_gather: its contribution; reduce_scatter, all_reduce: the whole buffer).
   double time_us(double send_bytes) const;
   double bound_us(double send_bytes) const;
-  // A further one of several that are issued in a row: what it adds. As alone where that was not measured.
+  // A further one of several that are issued in a row: what it adds. As alone where that was not measured; beyond the
+  // largest that was, in its ratio to one alone.
   double in_a_row_us(double send_bytes) const;
   // Measured at this very shape.
   bool measured() const { return measured_; }
@@ -72,7 +73,7 @@ class CollectiveCurve {
   bool measured_ = false;
   std::shared_ptr<const SizeCurve> in_a_row_;
   double in_a_row_most_ = 0;  // of whole buffers, measured
-  bool whole_ = true;  // node_ is the time of the whole group
+  bool whole_ = true;         // node_ is the time of the whole group
   std::string node_name_;
   std::vector<Part> network_, bounds_;
   double error_ = 0;
