@@ -15,7 +15,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "planner/schedules/build.hpp"
+#include "cli/bench_contest.hpp"
 #include "runtime/bench.hpp"
 #include "topomoe/communicator_mpi.hpp"
 #include "topomoe/device_cpu.hpp"
@@ -103,11 +103,14 @@ int run(int argc, char** argv) {
   int tp = 8, per_host = 8, repeat = 1;
   std::int64_t bytes = 16 << 20;
   double rate = 0;
+  cli::ContestOptions contest_options;
   app.add_option("--tp", tp);
   app.add_option("--per-host", per_host);
   app.add_option("--bytes", bytes);
   app.add_option("--repeat", repeat);
   app.add_option("--rate-GBps", rate);
+  app.add_option("--cluster", contest_options.cluster);
+  app.add_option("--calibration", contest_options.calibrations);
   CLI11_PARSE(app, argc, argv);
 
   const MpiSession session;
@@ -146,16 +149,16 @@ int run(int argc, char** argv) {
     rivals.push_back(std::move(r));
   }
 
-  std::vector<Schedule> schedules;
-  const auto add = [&](TokenSplit split, const char* transport, int chunks) {
-    schedules.push_back(
-        build_schedule(transport, {.split = split, .tp = tp, .etp = tp, .ep = ep, .chunks = chunks, .pieces = chunks}));
-  };
-  if (tp > 1) add(TokenSplit::replicated, "flat", 1);
-  for (const int chunks : tp > 1 ? std::vector{1, 4, 8, 16} : std::vector{1}) add(TokenSplit::sliced, "flat", chunks);
-  if (others.local > 1 && others.local < ep) add(TokenSplit::sliced, "two_level", 1);
-  const auto out = bench_exchange(schedules, b, *mpi, *make_cpu_device(), rivals);
+  std::vector<std::string>& variants = contest_options.variants;
+  if (tp > 1) variants.emplace_back("replicated:flat:1");
+  for (const int chunks : tp > 1 ? std::vector{1, 4, 8, 16} : std::vector{1})
+    variants.push_back("sliced:flat:" + std::to_string(chunks));
+  if (others.local > 1 && others.local < ep) variants.emplace_back("sliced:two_level:1");
+  const cli::Contest contest = cli::contest_for(contest_options, b, mpi->rank() > 0);
+  auto out = bench_exchange(contest.schedules, b, *mpi, *make_cpu_device(), rivals);
   if (!out) return 0;
+  for (std::size_t i = 0; i < contest.predicted_us.size(); ++i)
+    (*out)[i].predicted_us = contest.predicted_us[i], (*out)[i].picked = i == contest.picked;
   std::fputs(rows_json(*out).c_str(), stdout);
   for (const ExchangeRow& row : *out)
     if (row.bytes_agree == false) throw std::runtime_error(row.algorithm + " moved other bytes than were drawn");

@@ -5,7 +5,7 @@
 # monta: 2 hosts x 8 ranks, TP=8, EP=2: tokens once for each TP rank (replicated), or an eighth each and then gathered
 #   inside the host (sliced), in 1 to 32 chunks. --plan profiles the cluster first, and says which n the planner takes.
 # baselines: ours beside what others do (baselines.cpp), in several shapes and sizes; ratios are of one launch, and then
-#   the median over launches.
+#   the median over launches. --plan profiles the clusters first: ours is then what the planner takes, before it is timed.
 # dedup: 4 hosts x 4 ranks, 64 experts, top-8: bytes between hosts against what such a draw gives, time against bytes.
 # packets: 64 bytes a pair of ranks where every packet costs 1.5 ms: two_level against flat.
 # grid: 67 cases on 6 clusters, each profiled once: what the planner's picks are worth (grid.py, grid_cases.txt).
@@ -27,9 +27,9 @@ if [ "${1:-}" = --launches-of ]; then # inside the cluster: LAUNCHES RANKS progr
   done
   exit
 fi
-if [ "${1:-}" = --profile ]; then # inside the cluster: PREFIX HOSTS RANKS RATE program
+if [ "${1:-}" = --profile ]; then # inside the cluster: PREFIX HOSTS RANKS RATE program [layout]
   "$here/cluster_json.sh" --hosts "$3" --ranks "$4" --rate "$5" >"$2.cluster.json"
-  timeout --kill-after=5 300 "$here/mpirun.sh" "$4" -- "$6" profile --backend mpi --cluster "$2.cluster.json" --tp 8 --ep 2 \
+  timeout --kill-after=5 300 "$here/mpirun.sh" "$4" -- "$6" profile --backend mpi --cluster "$2.cluster.json" "${@:7}" \
     -o "$2.calibration.json" >&2
   exit
 fi
@@ -78,7 +78,7 @@ case $case in
     rate=${rate:-200mbit} variants=replicated:flat:1
     for n in 1 2 4 8 16 32; do variants+=,sliced:flat:$n; done
     if [ -n "$plan" ]; then
-      "$here/up.sh" --hosts 2 --rate "$rate" -- "$self" --profile "$work/plan" 2 8 "$rate" "$topomoe"
+      "$here/up.sh" --hosts 2 --rate "$rate" -- "$self" --profile "$work/plan" 2 8 "$rate" "$topomoe" --tp 8 --ep 2
       alltoall+=(--cluster "$work/plan.cluster.json" --calibration "$work/plan.calibration.json")
     fi
     measure 2 8 monta "${alltoall[@]}" --tp 8 --ep 2 --experts 8 --top-k 2 --bytes "$bytes" --rate-GBps "$(payload "$rate")" \
@@ -100,10 +100,15 @@ case $case in
     [ -x "$baselines" ] || fail "no $baselines: build the target baselines"
     all=$(numfmt --from=iec "$bytes")
     # hosts ranks TP, and the share of --bytes
+    for one in ${plan:+"2 8" "4 4"}; do
+      read -r hosts ranks <<<"$one"
+      "$here/up.sh" --hosts "$hosts" --rate "$rate" -- "$self" --profile "$work/$hosts" "$hosts" "$ranks" "$rate" "$topomoe" --seconds 45
+    done
     for one in "2 8 8 1" "2 8 8 16" "2 8 2 8" "2 8 1 4" "2 8 1 64" "4 4 1 4" "4 4 2 4" "4 4 4 8"; do
       read -r hosts ranks tp share <<<"$one"
       measure "$hosts" "$ranks" "${hosts}x$ranks TP=$tp $((all / share / 1024)) KiB" "$baselines" --tp "$tp" --per-host "$ranks" \
-        --bytes $((all / share)) --rate-GBps "$(payload "$rate")" --repeat "$rounds"
+        --bytes $((all / share)) --rate-GBps "$(payload "$rate")" --repeat "$rounds" \
+        ${plan:+--cluster "$work/$hosts.cluster.json" --calibration "$work/$hosts.calibration.json"}
     done
     ;;
 esac
