@@ -1,9 +1,11 @@
 #include "cli/bench_contest.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 
 #include "cli/calibrations.hpp"
+#include "cli/run_prediction.hpp"
 #include "planner/exchange_price.hpp"
 #include "planner/schedules/build.hpp"
 #include "topology/read_file.hpp"
@@ -36,13 +38,20 @@ std::vector<Variant> variants_of(const ContestOptions& o) {
   return out;
 }
 
-Schedule schedule_for(const Variant& v, const ExchangeBench& b) {
+SharedPart shared_part(const LayerShape& s) {
+  if (s.shared_ffn == 0) return SharedPart::none;
+  return s.shared_gate == SharedGate::none ? SharedPart::added : SharedPart::mixed;
+}
+
+Schedule schedule_for(const Variant& v, const BenchCase& b) {
   const ScheduleRequest request{.split = v.split == "sliced" ? TokenSplit::sliced : TokenSplit::replicated,
                                 .tp = b.layout.tp,
                                 .etp = b.layout.etp,
                                 .ep = b.layout.ep,
+                                .sequence_parallel = b.layout.sequence_parallel,
                                 .chunks = v.chunks,
-                                .pieces = v.chunks};
+                                .pieces = v.chunks,
+                                .shared = shared_part(b.shape)};
   const Transport& row = find_transport(v.transport);
   if ((row.needs_even_nodes && !even_nodes(b.layout, b.ranks_per_host)) ||
       (row.needs_two_nodes && nodes_spanned(b.layout, 0, b.ranks_per_host) < 2))
@@ -57,7 +66,7 @@ constexpr int kFewChunkCounts[] = {1, 2, 4, 8, 16};
 
 }  // namespace
 
-Contest contest_for(const ContestOptions& o, const ExchangeBench& b, bool silent) {
+Contest contest_for(const ContestOptions& o, const BenchCase& b, const std::optional<Schedule>& planned, bool silent) {
   const bool few = o.variants == std::vector<std::string>{"auto"};
   std::vector<Variant> variants;
   if (few || o.variants == std::vector<std::string>{"all"}) {
@@ -66,37 +75,45 @@ Contest contest_for(const ContestOptions& o, const ExchangeBench& b, bool silent
     if (o.chunks.size() > 1) chunks = o.chunks;
     for (const auto& c : exchange_candidates(b.layout, b.ranks_per_host, static_cast<double>(b.tokens), chunks))
       variants.push_back({std::string(name(c.split)), c.transport, c.chunks});
-  } else {
+  } else if (!planned || !o.variants.empty()) {
     variants = variants_of(o);
   }
   Contest out;
+  if (planned) out.schedules.push_back(*planned);
   for (const Variant& v : variants) out.schedules.push_back(schedule_for(v, b));
   if (o.cluster.empty()) return out;
   const Topology topology = read_topology_file(o.cluster);
   ExchangePricer pricer(topology, calibrations_for(o.calibrations, topology, silent),
                         {.layout = b.layout,
                          .gpus_per_node = b.ranks_per_host,
-                         .widths = {static_cast<double>(b.shape.hidden), 1, static_cast<double>(b.shape.experts),
-                                    static_cast<double>(b.shape.top_k), static_cast<double>(size_of(b.shape.dtype)), 3},
+                         .widths = priced_widths(b.shape, b.layout),
                          .popularity = expert_popularity(b.routing, b.shape.experts),
                          .tokens = static_cast<double>(b.tokens),
                          .dtype = b.shape.dtype});
-  std::vector<double> bounds;
+  std::vector<double> bounds, whole;
   for (const Schedule& s : out.schedules) {
-    const PredictedPass pass = pricer.price(s);
-    out.predicted_us.push_back(pass.time_us), bounds.push_back(pass.bound_us);
+    std::vector<PredictedPass> passes;
+    if (!o.layer) passes.push_back(pricer.price(s));
+    if (o.layer) passes.push_back(pricer.price_layer(s, false));
+    if (o.layer && b.backward) passes.push_back(pricer.price_layer(s, true));
+    auto& times = out.predicted_us.emplace_back();
+    bounds.push_back(0);
+    for (const PredictedPass& pass : passes) times.push_back(pass.time_us), bounds.back() += pass.bound_us;
+    whole.push_back(std::accumulate(times.begin(), times.end(), 0.0));
   }
   if (few) {
-    const double most = kHopeless * *std::min_element(out.predicted_us.begin(), out.predicted_us.end());
-    for (std::size_t i = bounds.size(); i-- > 0;)
+    const double most = kHopeless * *std::min_element(whole.begin(), whole.end());
+    for (std::size_t i = bounds.size(); i-- > (planned ? 1U : 0U);)
       if (bounds[i] > most) {
-        out.schedules.erase(out.schedules.begin() + static_cast<long>(i));
-        out.predicted_us.erase(out.predicted_us.begin() + static_cast<long>(i));
+        const auto at = static_cast<long>(i);
+        out.schedules.erase(out.schedules.begin() + at);
+        out.predicted_us.erase(out.predicted_us.begin() + at);
+        whole.erase(whole.begin() + at);
       }
   }
   std::vector<int> chunks;
   for (const Schedule& s : out.schedules) chunks.push_back(s.chunks);
-  out.picked = pick(out.predicted_us, chunks);
+  out.picked = pick(whole, chunks);
   return out;
 }
 

@@ -1,6 +1,7 @@
 // Which schedules a bench times side by side, what a planner says of each, and which it would take.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 namespace topomoe::cli {
 
 struct ContestOptions {
+  bool layer = false;  // the whole layer, not its exchange
   std::vector<std::string> split{"sliced"}, transport{"flat"};
   std::vector<std::string> variants;  // "sliced:flat:4", ...; or one of "auto", "all"
   std::vector<int> chunks{1};
@@ -19,13 +21,16 @@ struct ContestOptions {
 
 struct Contest {
   std::vector<Schedule> schedules;
-  std::vector<double> predicted_us;  // of each, where there is a cluster file
+  // Of each its passes, as the bench has rows of them; where there is a cluster file.
+  std::vector<std::vector<double>> predicted_us;
   std::size_t picked = 0;
 };
 
 // Throws InvalidInput for a variant that does not apply to the layout: left out silently it would look as if it had
 // been beaten.
+// planned: a plan's schedule, which comes first, and alone unless there are variants.
 // silent: another rank says what there is to say.
-Contest contest_for(const ContestOptions& options, const ExchangeBench& bench, bool silent = false);
+Contest contest_for(const ContestOptions& options, const BenchCase& bench, const std::optional<Schedule>& planned,
+                    bool silent = false);
 
 }  // namespace topomoe::cli

@@ -1,21 +1,19 @@
-// topomoe bench alltoall: the exchange of chosen schedules, side by side, on ranks.
+// topomoe bench alltoall, moe-layer: chosen schedules side by side on ranks, their exchange or the whole layer.
 //
 // inproc: ranks are threads of this process. mpi: this process is one rank of mpirun's; ranks of one host name are
 // one host.
 
-#include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <functional>
 #include <memory>
 
-#include "cli/bench_contest.hpp"
+#include "cli/bench_case.hpp"
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
-#include "runtime/bench.hpp"
+#include "cli/run_size.hpp"
 #include "runtime/host_exchange.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/communicator_mpi.hpp"
@@ -25,83 +23,13 @@
 namespace topomoe::cli {
 namespace {
 
-struct Options : ContestOptions {
-  std::string backend = "inproc", bytes = "1M", token_bytes;
-  int ranks = 0, per_host = 0, tp = 1, ep = 0, etp = 0, top_k = 2, experts = 0, warmup = 1, repeat = 5;
-  bool edp_inner = false;
-  double skew = 0, rate_GBps = 0;
-  std::uint64_t seed = 1;
-};
-
-// A row of a usual model; smaller where messages would be of so few tokens that their number is chance.
-constexpr double kTokenBytes = 4096;
-constexpr double kTokensWanted = 1024;
-
-std::int64_t hidden_for(const Options& o, double bytes) {
-  double token = kTokenBytes;
-  if (o.token_bytes.empty())
-    while (token > 4 && bytes / (token * o.top_k) < kTokensWanted) token /= 2;
-  else
-    token = bytes_from(o.token_bytes, "--token-bytes");
-  if (token < 4 || token > 1e8 || token != 4 * static_cast<double>(static_cast<std::int64_t>(token / 4)))
-    throw InvalidInput("--token-bytes", o.token_bytes, "a multiple of 4, an fp32 each");
-  return static_cast<std::int64_t>(token / 4);
-}
-
-ExchangeBench bench_for(const Options& o, int world, int per_host) {
-  ExchangeBench b;
-  const int etp = o.etp > 0 ? o.etp : o.tp;
-  const int ep = o.ep > 0 ? o.ep : std::max(1, world / etp);
-  b.layout = make_layout(world, o.tp, 1, 1, etp, ep, o.edp_inner ? ExpertOrder::edp_inner : ExpertOrder::ep_inner);
-  b.ranks_per_host = per_host;
-  // ffn is no part of an exchange, and only must be divisible.
-  b.shape = {.ffn = etp, .experts = o.experts > 0 ? o.experts : std::max(8, ep), .top_k = o.top_k};
-  check(b.layout, b.shape.experts);
-  if (o.top_k > b.shape.experts)
-    throw InvalidInput("--top-k", std::to_string(o.top_k),
-                       "at most the " + std::to_string(b.shape.experts) + " experts");
-  const double bytes = bytes_from(o.bytes, "--bytes");
-  b.shape.hidden = hidden_for(o, bytes);
-  const double tokens = bytes / (4.0 * static_cast<double>(b.shape.hidden) * o.top_k);
-  if (tokens < o.tp || tokens > 1e8)
-    throw InvalidInput("--bytes", o.bytes,
-                       fmt::format("{} tokens of {} bytes for {} experts each: at least one for each TP rank, at most "
-                                   "1e8; see --token-bytes",
-                                   tokens, 4 * b.shape.hidden, o.top_k));
-  b.tokens = static_cast<std::int64_t>(tokens);
-  if (o.skew > 0) b.routing = zipf_routing(o.skew);
-  b.seed = o.seed, b.warmup = o.warmup, b.repeat = o.repeat, b.nic_payload_GBps = o.rate_GBps;
-  return b;
-}
-
-// As nccl-tests prints: bandwidth is of a rank's whole buffer over the median time.
-std::string text_of(const std::vector<ExchangeRow>& rows) {
-  std::string out = fmt::format("# {} ranks on {} hosts; time of the slowest rank, median of {}\n", rows[0].ranks,
-                                rows[0].hosts, rows[0].times_us.size());
-  out += fmt::format("#{:>11} {:>22} {:>6} {:>12} {:>12} {:>12} {:>8} {:>13} {:>13} {:>12} {:>7} {:>12}\n", "size",
-                     "algorithm", "chunks", "time", "min", "max", "algbw", "inter", "intra", "bound", "/bound",
-                     "predicted");
-  out += fmt::format("#{:>11} {:>22} {:>6} {:>12} {:>12} {:>12} {:>8} {:>13} {:>13} {:>12} {:>7} {:>12}\n", "(B)", "",
-                     "", "(us)", "(us)", "(us)", "(GB/s)", "(B)", "(B)", "(us)", "", "(us)");
-  for (const ExchangeRow& r : rows) {
-    const auto [low, high] = std::minmax_element(r.times_us.begin(), r.times_us.end());
-    const double time = median(r.times_us);
-    out += fmt::format("{:>12.0f} {:>22} {:>6} {:>12.1f} {:>12.1f} {:>12.1f} {:>8.3f} {:>13.0f} {:>13.0f}",
-                       r.bytes_per_rank, r.algorithm, r.chunks, time, *low, *high, r.bytes_per_rank / time * 1e-3,
-                       r.inter_bytes, r.intra_bytes);
-    out += r.bound_us && *r.bound_us > 0 ? fmt::format(" {:>12.1f} {:>7.3f}", *r.bound_us, time / *r.bound_us)
-                                         : fmt::format(" {:>12} {:>7}", "-", "-");
-    out += r.predicted_us ? fmt::format(" {:>12.1f}{}\n", *r.predicted_us, r.picked == true ? " picked" : "")
-                          : fmt::format(" {:>12}\n", "-");
-  }
-  return out;
-}
-
-void deliver(const Context& context, const Contest& contest, std::vector<ExchangeRow>& rows) {
+void deliver(const Context& context, const Contest& contest, std::vector<BenchRow>& rows) {
+  std::size_t row = 0;
   for (std::size_t i = 0; i < contest.predicted_us.size(); ++i)
-    rows[i].predicted_us = contest.predicted_us[i], rows[i].picked = i == contest.picked;
-  print(context.format == Format::json ? rows_json(rows) : text_of(rows));
-  for (const ExchangeRow& r : rows)
+    for (const double us : contest.predicted_us[i])
+      rows[row].predicted_us = us, rows[row].picked = i == contest.picked, ++row;
+  print(context.format == Format::json ? rows_json(rows) : rows_table(rows));
+  for (const BenchRow& r : rows)
     if (r.bytes_agree == false)
       throw Failure("bytes: " + r.algorithm + " handed other bytes to the transport than were drawn; please report it");
 }
@@ -125,31 +53,43 @@ int ranks_of_a_host(Communicator& c) {
   return per_host;
 }
 
-void over_threads(const Options& o, const Context& context) {
-  const int etp = o.etp > 0 ? o.etp : o.tp;
-  const int world = o.ranks > 0 ? o.ranks : std::max(etp * std::max(1, o.ep), o.tp);
+std::optional<std::vector<BenchRow>> bench(const BenchOptions& o, const Contest& contest, const BenchCase& bench,
+                                           Communicator& c) {
+  const auto device = make_cpu_device();
+  return o.layer ? bench_layer(contest.schedules, bench, c, *device)
+                 : bench_exchange(contest.schedules, bench, c, *device);
+}
+
+void over_threads(const BenchOptions& o, const Context& context) {
+  const std::optional<Plan> plan = o.plan.empty() ? std::nullopt : std::optional(plan_of(o));
+  const int world = plan ? plan->layout.world : ranks_of(o);
   if (world > kMostThreads)
-    throw InvalidInput("--ranks", std::to_string(world),
+    throw InvalidInput(plan ? "--plan" : "--ranks", std::to_string(world),
                        "inproc runs at most " + std::to_string(kMostThreads) + "; use --backend mpi");
-  const ExchangeBench bench = bench_for(o, world, o.per_host > 0 ? o.per_host : world);
-  const Contest contest = contest_for(o, bench, context.silent);
-  std::optional<std::vector<ExchangeRow>> rows;
+  const BenchCase of =
+      plan ? case_of(o, *plan, budget_for(free_bytes_here())) : case_of(o, world, o.per_host > 0 ? o.per_host : world);
+  const Contest contest = contest_for(o, of, plan ? std::optional(plan->schedule) : std::nullopt, context.silent);
+  std::optional<std::vector<BenchRow>> rows;
   run_inproc(world, [&](Communicator& c) {
-    if (auto mine = bench_exchange(contest.schedules, bench, c, *make_cpu_device())) rows = std::move(mine);
+    if (auto mine = bench(o, contest, of, c)) rows = std::move(mine);
   });
   deliver(context, contest, *rows);
 }
 
-void as_rank(const Options& o, Context& context) {
+void as_rank(const BenchOptions& o, Context& context) {
   const auto mpi = make_mpi_communicator(nullptr, {.black_box = &black_box()});
   context.silent = mpi->rank() != 0;
-  if (o.ranks > 0 && o.ranks != mpi->size())
-    throw InvalidInput("--ranks", std::to_string(o.ranks), "mpirun started " + std::to_string(mpi->size()));
-  const ExchangeBench bench = bench_for(o, mpi->size(), o.per_host > 0 ? o.per_host : ranks_of_a_host(*mpi));
-  const Contest contest = contest_for(o, bench, context.silent);
-  std::optional<std::vector<ExchangeRow>> rows;
+  const std::optional<Plan> plan = o.plan.empty() ? std::nullopt : std::optional(plan_of(o));
+  const int world = plan ? plan->layout.world : o.ranks;
+  if (world > 0 && world != mpi->size())
+    throw InvalidInput(plan ? "--plan" : "--ranks", std::to_string(world),
+                       "mpirun started " + std::to_string(mpi->size()));
+  const BenchCase of = plan ? case_of(o, *plan, budget_for(least_free_bytes(*mpi, std::chrono::minutes(1))))
+                            : case_of(o, mpi->size(), o.per_host > 0 ? o.per_host : ranks_of_a_host(*mpi));
+  const Contest contest = contest_for(o, of, plan ? std::optional(plan->schedule) : std::nullopt, context.silent);
+  std::optional<std::vector<BenchRow>> rows;
   try {
-    rows = bench_exchange(contest.schedules, bench, *mpi, *make_cpu_device());
+    rows = bench(o, contest, of, *mpi);
   } catch (const InvalidInput&) {
     throw;  // alike on all ranks
   } catch (const std::exception& e) {
@@ -158,30 +98,61 @@ void as_rank(const Options& o, Context& context) {
   if (rows) deliver(context, contest, *rows);
 }
 
-}  // namespace
+void add_layer_options(CLI::App& command, BenchOptions& o, std::vector<CLI::Option*>& of_plan) {
+  of_plan.push_back(command.add_option("--ffn", o.ffn, "Width of an expert, default that of a token")
+                        ->check(whole_number("--ffn", 1, 1'000'000))
+                        ->option_text("N"));
+  of_plan.push_back(command.add_option("--dtype", o.dtype, "Default f32")
+                        ->check(CLI::IsMember({"f32", "bf16"}))
+                        ->option_text("f32|bf16"));
+  command.add_flag("--forward-only", o.forward_only, "As in inference");
+  command.add_option("--rate-TFLOPps", o.rate_TFLOPps, "Peak of a rank in --dtype, for the bound")
+      ->check(positive_number("--rate-TFLOPps", 1e6))
+      ->option_text("X");
+  CLI::Option* const plan = command
+                                .add_option("--plan", o.plan,
+                                            "Layout, sizes, routing and schedule of a plan.json; "
+                                            "--variants beside it")
+                                ->option_text("FILE");
+  for (CLI::Option* option : of_plan) plan->excludes(option);
+  command.add_option("--kind", o.kind, "Which kind of MoE layer of the plan, where they differ; default 0")
+      ->check(whole_number("--kind", 0, kMaxMoeKinds - 1))
+      ->option_text("K")
+      ->needs(plan);
+  command.add_option("--shrink", o.shrink, "Scale the plan's tensors down (default auto: until they fit)")
+      ->option_text("auto|none|hidden=N,ffn=N,tokens=N")
+      ->needs(plan);
+}
 
-void add_bench_command(CLI::App& app, Context& context) {
-  CLI::App* bench = app.add_subcommand("bench", "Time schedules on ranks, side by side");
-  bench->require_subcommand(1);
-  CLI::App* command = bench->add_subcommand("alltoall", "The way from packed rows to the experts' ranks");
-  auto o = std::make_shared<Options>();
+void add_operation(CLI::App& parent, Context& context, bool layer) {
+  CLI::App* command =
+      layer ? parent.add_subcommand("moe-layer", "Router, dispatch, experts and combine, forward and backward")
+            : parent.add_subcommand("alltoall", "The way from packed rows to the experts' ranks");
+  auto o = std::make_shared<BenchOptions>();
+  o->layer = layer;
   command->add_option("--backend", o->backend, "Ranks are threads (default) or mpirun's processes")
       ->check(CLI::IsMember({"inproc", "mpi"}))
       ->option_text("inproc|mpi");
   const auto count = [&](const char* flag, int& value, const char* text, std::int64_t low = 1) {
-    command->add_option(flag, value, text)->check(whole_number(flag, low, 1'000'000))->option_text("N");
+    return command->add_option(flag, value, text)->check(whole_number(flag, low, 1'000'000))->option_text("N");
   };
-  count("--ranks", o->ranks, "Of inproc; default as few as the layout needs");
-  count("--per-host", o->per_host, "Ranks of a host; default by its name, inproc: all are one host");
-  count("--tp", o->tp, "Tensor parallel size, default 1");
-  count("--ep", o->ep, "Expert parallel size, default all that --etp leaves");
-  count("--etp", o->etp, "Shards of an expert, default --tp");
-  command->add_flag("--edp-inner", o->edp_inner, "Stride EP groups over hosts instead of packing them");
-  command->add_option("--split", o->split, "Default sliced")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"replicated", "sliced"}))
-      ->option_text("replicated,sliced");
-  command->add_option("--transport", o->transport, "Default flat")->delimiter(',')->option_text("flat,two_level,...");
+  std::vector<CLI::Option*> of_plan;  // what a plan says instead
+  of_plan.push_back(count("--ranks", o->ranks, "Of inproc; default as few as the layout needs"));
+  of_plan.push_back(count("--per-host", o->per_host, "Ranks of a host; default by its name, inproc: all are one host"));
+  of_plan.push_back(count("--tp", o->tp, "Tensor parallel size, default 1"));
+  of_plan.push_back(count("--ep", o->ep, "Expert parallel size, default all that --etp leaves"));
+  of_plan.push_back(count("--etp", o->etp, "Shards of an expert, default --tp"));
+  of_plan.push_back(
+      command->add_flag("--edp-inner", o->edp_inner, "Stride EP groups over hosts instead of packing them")
+          ->option_text(" "));
+  CLI::Option* const split = command->add_option("--split", o->split, "Default sliced")
+                                 ->delimiter(',')
+                                 ->check(CLI::IsMember({"replicated", "sliced"}))
+                                 ->option_text("replicated,sliced");
+  CLI::Option* const transport = command->add_option("--transport", o->transport, "Default flat")
+                                     ->delimiter(',')
+                                     ->option_text("flat,two_level,...");
+  of_plan.insert(of_plan.end(), {split, transport});
   command->add_option("--chunks", o->chunks, "Default 1")
       ->delimiter(',')
       ->check(whole_number("--chunks", 1, 4096))
@@ -197,15 +168,18 @@ void add_bench_command(CLI::App& app, Context& context) {
   command->add_option("--calibration", o->calibrations, "topomoe.calibration/1, beside the built-in ones (repeatable)")
       ->option_text("FILE")
       ->needs("--cluster");
-  command->add_option("--bytes", o->bytes, "Of a rank before slicing: tokens x top-k x token, default 1M")
-      ->option_text("SIZE");
-  command->add_option("--token-bytes", o->token_bytes, "Default 4096, less where few tokens would be left")
-      ->option_text("SIZE");
-  count("--top-k", o->top_k, "Experts of a token, default 2");
-  count("--experts", o->experts, "Default 8, or one a rank of --ep");
-  command->add_option("--skew", o->skew, "Zipf exponent of the routing, default 0: uniform")
-      ->check(CLI::Range(0.0, kMostZipf))
-      ->option_text("S");
+  of_plan.push_back(
+      command->add_option("--bytes", o->bytes, "Of a rank before slicing: tokens x top-k x token, default 1M")
+          ->option_text("SIZE"));
+  of_plan.push_back(
+      command->add_option("--token-bytes", o->token_bytes, "Default 4096, less where few tokens would be left")
+          ->option_text("SIZE"));
+  of_plan.push_back(count("--top-k", o->top_k, "Experts of a token, default 2"));
+  of_plan.push_back(count("--experts", o->experts, "Default 8, or one a rank of --ep"));
+  of_plan.push_back(command->add_option("--skew", o->skew, "Zipf exponent of the routing, default 0: uniform")
+                        ->check(CLI::Range(0.0, kMostZipf))
+                        ->option_text("S"));
+  if (layer) add_layer_options(*command, *o, of_plan);
   count("--repeat", o->repeat, "Timed rounds, default 5");
   count("--warmup", o->warmup, "Rounds before them, default 1", 0);
   command->add_option("--seed", o->seed, "Of the routing, default 1")
@@ -223,6 +197,14 @@ void add_bench_command(CLI::App& app, Context& context) {
     const auto session = start_mpi({.black_box = &black_box()});
     as_rank(*o, context);
   });
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, Context& context) {
+  CLI::App* bench = app.add_subcommand("bench", "Time schedules on ranks, side by side");
+  bench->require_subcommand(1);
+  for (const bool layer : {false, true}) add_operation(*bench, context, layer);
 }
 
 }  // namespace topomoe::cli

@@ -1,6 +1,7 @@
 // topomoe profile: what this cluster does, measured by its ranks, as topomoe.calibration/1.
 #include <fmt/format.h>
 
+#include <charconv>
 #include <memory>
 #include <optional>
 
@@ -24,7 +25,32 @@ struct Options {
   int tp = 0, ep = 0, etp = 0;
   bool edp_inner = false;
   double seconds = 30;
+  std::vector<std::string> experts{"512x512"}, dtypes{"f32", "bf16"};
 };
+
+// On top of the time of collectives.
+constexpr double kExpertsShare = 0.2;
+
+// "4096x1536": hidden and the width of a shard.
+std::vector<ExpertShape> experts_for(const Options& o) {
+  std::vector<ExpertShape> out;
+  if (o.experts == std::vector<std::string>{"none"}) return out;
+  for (const std::string& text : o.experts)
+    for (const std::string& dtype : o.dtypes) {
+      ExpertShape& s = out.emplace_back();
+      s.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
+      const char* const end = text.data() + text.size();
+      const auto [x, no_hidden] = std::from_chars(text.data(), end, s.hidden);
+      const bool has_x = x != end && *x == 'x';
+      const char* const width = has_x ? x + 1 : end;
+      const auto [stop, no_ffn] = std::from_chars(width, end, s.ffn);
+      constexpr std::int64_t kMost = 1 << 20;
+      if (no_hidden != std::errc() || no_ffn != std::errc() || !has_x || stop != end || s.hidden < 1 || s.ffn < 1 ||
+          s.hidden > kMost || s.ffn > kMost)
+        throw InvalidInput("--expert", text, "hidden x width of a shard, as 4096x1536, or none");
+    }
+  return out;
+}
 
 std::vector<ProfileShape> shapes_for(const Options& o, const Topology& topology) {
   const int world = topology.gpu_count(), per_node = topology.gpus_per_node();
@@ -37,13 +63,17 @@ std::vector<ProfileShape> shapes_for(const Options& o, const Topology& topology)
 
 std::optional<Calibration> profile(const Options& o, const Topology& topology, Communicator& communicator) {
   const auto device = make_cpu_device();
-  const ProfileBudget budget{.seconds = o.seconds,
-                             .most_bytes = static_cast<std::size_t>(bytes_from(o.most, "--most")),
-                             .ranks_per_host = topology.gpus_per_node()};
+  const auto experts = experts_for(o);
+  ProfileBudget budget{.seconds = o.seconds,
+                       .most_bytes = static_cast<std::size_t>(bytes_from(o.most, "--most")),
+                       .ranks_per_host = topology.gpus_per_node()};
   auto curves = profile_collectives(shapes_for(o, topology), budget, communicator, *device);
   auto copies = profile_copies(budget, communicator, *device);
+  budget.seconds = o.seconds * kExpertsShare;
+  auto products = profile_experts(experts, budget, communicator, *device);
   if (!curves) return std::nullopt;
   curves->push_back(std::move(*copies));
+  curves->insert(curves->end(), products->begin(), products->end());
   // A cluster file need not say its name.
   const std::string known = topology.name.empty() ? o.cluster : topology.name;
   return Calibration{.name = o.name.empty() ? known : o.name,
@@ -53,15 +83,28 @@ std::optional<Calibration> profile(const Options& o, const Topology& topology, C
                      .curves = std::move(*curves)};
 }
 
-// Time of the smallest, and what the largest makes of its bytes.
+// Of the experts: flops, 2 a multiply-add and 3 matrices, of the largest.
+std::string rate_of(const CalibrationCurve& c) {
+  const CalibrationKnot& last = c.knots.back();
+  if (c.size_unit != "rows") return fmt::format("{:>12.1f}", last.size / last.time_us);
+  return fmt::format("{:>5.2f} GFLOPps",
+                     6e-3 * last.size * c.parameters.at("hidden") * c.parameters.at("ffn") / last.time_us);
+}
+
+std::string note_of(const CalibrationCurve& c) {
+  if (c.size_unit == "rows") return fmt::format("{}x{} {}", c.parameters.at("hidden"), c.parameters.at("ffn"), c.dtype);
+  return c.parameters.contains("in_a_row") ? "in a row" : "";
+}
+
+// Time of the smallest, and what the largest makes of its bytes or rows.
 std::string summary(const Calibration& c) {
-  std::string text = fmt::format("# {}: {}\n#{:>15} {:>6} {:>6} {:>9} {:>12} {:>12} {:>12} {:>8}\n", c.name, c.source,
-                                 "operation", "ranks", "hosts", "", "least (us)", "most (B)", "(MB/s)", "spread");
+  std::string text = fmt::format("# {}: {}\n#{:>15} {:>6} {:>6} {:>14} {:>12} {:>14} {:>14} {:>8}\n", c.name, c.source,
+                                 "operation", "ranks", "hosts", "", "least (us)", "most (B, rows)", "(MB/s)", "spread");
   for (const CalibrationCurve& curve : c.curves) {
     const CalibrationKnot& last = curve.knots.back();
-    text += fmt::format("{:>16} {:>6} {:>6} {:>9} {:>12.1f} {:>12.0f} {:>12.1f} {:>7.1f}%\n", curve.operation,
-                        curve.gpus, curve.nodes, curve.parameters.contains("in_a_row") ? "in a row" : "",
-                        curve.knots[0].time_us, last.size, last.size / last.time_us, 100 * curve.spread);
+    text +=
+        fmt::format("{:>16} {:>6} {:>6} {:>14} {:>12.1f} {:>14.0f} {:>14} {:>7.1f}%\n", curve.operation, curve.gpus,
+                    curve.nodes, note_of(curve), curve.knots[0].time_us, last.size, rate_of(curve), 100 * curve.spread);
   }
   return text;
 }
@@ -107,7 +150,7 @@ void run(const Options& o, Context& context) {
 
 void add_profile_command(CLI::App& app, Context& context) {
   CLI::App* command =
-      app.add_subcommand("profile", "Measure collectives and copies among ranks, as topomoe.calibration/1");
+      app.add_subcommand("profile", "Measure collectives, copies and experts on ranks, as topomoe.calibration/1");
   auto o = std::make_shared<Options>();
   command->add_option("--backend", o->backend, "Ranks are threads (default) or mpirun's processes")
       ->check(CLI::IsMember({"inproc", "mpi"}))
@@ -122,10 +165,17 @@ void add_profile_command(CLI::App& app, Context& context) {
   count("--ep", o->ep, "Expert parallel size, default all that --etp leaves");
   count("--etp", o->etp, "Shards of an expert, default --tp");
   command->add_flag("--edp-inner", o->edp_inner, "Stride EP groups over hosts instead of packing them");
-  command->add_option("--seconds", o->seconds, "About so long, default 30")
+  command->add_option("--seconds", o->seconds, "About so long for collectives, a fifth of it for experts; default 30")
       ->check(positive_number("--seconds", 86400))
       ->option_text("S");
   command->add_option("--most", o->most, "Largest buffer of a rank, default 16M")->option_text("SIZE");
+  command->add_option("--expert", o->experts, "Hidden x width of a shard of experts to time, default 512x512; or none")
+      ->delimiter(',')
+      ->option_text("4096x1536,...|none");
+  command->add_option("--dtype", o->dtypes, "Of these experts, default both")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->option_text("f32,bf16");
   command->add_option("--name", o->name, "Of the calibration, default the cluster's")->option_text("NAME");
   command->add_option("-o,--output", o->output, "Where it goes; default stdout")->option_text("FILE");
   add_format_option(*command, context);

@@ -3,8 +3,6 @@
 // inproc: ranks are threads of this process. mpi: this process is one rank of mpirun's. nccl: a GPU a rank, as
 // threads on one host, or as mpirun's processes on several.
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <memory>
 #include <mutex>
@@ -15,6 +13,7 @@
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
 #include "cli/run_report.hpp"
+#include "cli/run_size.hpp"
 #include "planner/rates/machine_figures.hpp"
 #include "runtime/drift.hpp"
 #include "runtime/host_exchange.hpp"
@@ -27,6 +26,7 @@
 #include "topomoe/device_cuda.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/launcher_env.hpp"
+#include "topomoe/rank_check.hpp"
 #include "topomoe/topology.hpp"
 
 namespace topomoe::cli {
@@ -35,7 +35,8 @@ namespace {
 struct Options {
   std::string plan, backend = "inproc", cluster, shrink = "auto", trace, profile;
   std::vector<std::string> calibrations;
-  bool verify = false;
+  std::string host;  // what this rank's machine is called
+  bool verify = false, remap = false;
   int repeat = 1, deadline_s = 0, kind = 0;
   std::uint64_t seed = 1;
 };
@@ -49,26 +50,6 @@ Topology check_fingerprint(const Plan& plan, const Topology& topology, const std
     throw Failure("fingerprint of " + where + ": " + here + ", but the plan was made for " + plan.topology.fingerprint +
                   " (" + plan.topology.name + "): plan again for this cluster, or leave --cluster out to rehearse");
   return sized;
-}
-
-void check_executable(const Plan& plan) {
-  if (!plan.model.gated_ffn)
-    throw Failure("model: " + plan.model.name +
-                  " has experts without a gate: only SwiGLU experts are executed; the plan itself is usable");
-}
-
-// Chosen sizes take a quarter of what is free, and at most the default: the same run on every machine that is large
-// enough. Sizes that a user insists on may take most of it.
-Budget budget_for(double free_bytes) {
-  Budget budget;
-  budget.memory_bytes = std::min(budget.memory_bytes, 0.25 * free_bytes);
-  budget.memory_limit_bytes = 0.8 * free_bytes;
-  return budget;
-}
-
-double free_bytes_here() {
-  const long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  return pages > 0 && page > 0 ? static_cast<double>(pages) * static_cast<double>(page) : 4.0 * (1 << 30);
 }
 
 std::optional<std::chrono::seconds> deadline_of(const Options& o) {
@@ -137,11 +118,7 @@ void run_as_rank(const Plan& plan, const Options& o, const Context& context, Run
   std::optional<RehearsalReport> report;
   RehearsalRequest request;
   try {
-    double least = free_bytes_here();
-    for (const auto& one :
-         HostExchange(c, deadline_of(o).value_or(std::chrono::minutes(10))).gather_on_all("agree on memory", {least}))
-      least = std::min(least, one[0]);
-    request = request_for(plan, o, budget_for(least));
+    request = request_for(plan, o, budget_for(least_free_bytes(c, deadline_of(o).value_or(std::chrono::minutes(10)))));
     info.device = device.name();
     if (c.rank() == 0) announce(info);
     report = rehearse(plan, request, c, device);
@@ -156,9 +133,16 @@ void run_as_rank(const Plan& plan, const Options& o, const Context& context, Run
 struct Loaded {
   Plan plan;
   RunInfo info;
+  std::string bus_id;  // of this rank's device, where it is one of several
 };
 
-Loaded load(const Options& o) {
+// As the launcher numbers this host's ranks, so do devices lie on its bus.
+std::string bus_id_of(const LauncherRank& launched, const Topology& live) {
+  const int gpu = launched.local_rank;
+  return gpu >= 0 && gpu < live.gpu_count() ? live.bus_id(gpu) : "";
+}
+
+Loaded load(const Options& o, const LauncherRank& launched) {
   Loaded out;
   const Plan whole = read_plan(read_text_file(o.plan), o.plan);
   out.plan = plan_of_kind(whole, o.kind);
@@ -169,7 +153,11 @@ Loaded load(const Options& o) {
     if (kind != o.kind)
       out.info.skipped.push_back(kind_name(whole.model, kind) + ": --kind " + std::to_string(kind) + " runs it");
   if (!o.cluster.empty()) out.info.cluster = check_fingerprint(out.plan, read_topology_file(o.cluster), o.cluster);
-  if (o.cluster.empty() && o.backend == "nccl") check_fingerprint(out.plan, discover_live(), "this machine");
+  if (o.backend == "nccl") {
+    const Topology live = discover_live();
+    if (o.cluster.empty()) check_fingerprint(out.plan, live, "this machine");
+    out.bus_id = bus_id_of(launched, live);
+  }
   return out;
 }
 
@@ -183,12 +171,12 @@ void require_ranks(const Plan& plan, const Options& o, int ranks) {
 
 // Reads the inputs as one of several ranks. Where some rank cannot, all say so and none waits for it; only the
 // first of those that fail speaks.
-Loaded load_together(const Options& o, Context& context, Communicator& c) {
+Loaded load_together(const Options& o, const LauncherRank& launched, Context& context, Communicator& c) {
   HostExchange host(c, deadline_of(o).value_or(std::chrono::minutes(10)));
   std::optional<Loaded> mine;
   std::exception_ptr failure;
   try {
-    mine = load(o);
+    mine = load(o, launched);
     require_ranks(mine->plan, o, c.size());
   } catch (...) {
     failure = std::current_exception();
@@ -201,8 +189,51 @@ Loaded load_together(const Options& o, Context& context, Communicator& c) {
   throw InvalidInput("plan", "unreadable on another rank", "give all ranks the same files");
 }
 
-void run_gpu_threads(const Options& o, const Context& context) {
-  const Loaded loaded = load(o);
+// Beyond so many, the rest is counted.
+constexpr std::size_t kMismatchesSaid = 8;
+
+void say_mismatches(const RankCheck& check, const std::string& how) {
+  for (std::size_t i = 0; i < std::min(check.mismatches.size(), kMismatchesSaid); ++i)
+    say(how + ": " + check.mismatches[i]);
+  if (check.mismatches.size() > kMismatchesSaid)
+    say(how + ": and " + std::to_string(check.mismatches.size() - kMismatchesSaid) + " more");
+}
+
+// Compares where the ranks are with where the plan has them; rank 0 says what differs. Returns what this rank is to be
+// called, below 0 where it stays as it is. A rehearsal on other hosts than the plan's has no right places.
+int place(Loaded& loaded, const Options& o, Communicator& c) {
+  const RankCheck check = check_ranks(loaded.plan, c, loaded.bus_id, o.host);
+  const bool speaks = c.rank() == 0, fits = !check.order.empty();
+  if (check.plans_differ) {
+    if (speaks) say_mismatches(check, "warning");
+    throw InvalidInput("plan", "not the same on all ranks", "give all ranks the same file");
+  }
+  for (const RankPlace& rank : check.ranks) loaded.info.hosts.push_back(rank.host);
+  loaded.info.mismatches = check.mismatches;
+  if (check.mismatches.empty()) return -1;
+  if (o.remap && !fits) throw Failure("--remap: " + check.mismatches.back());
+  if (o.remap) {
+    if (speaks) say_mismatches(check, "note");
+    if (speaks) say("note: ranks are re-ordered to where the plan has them");
+    loaded.info.remapped = true;
+    return check.planned_rank(c.rank());
+  }
+  if (speaks && !loaded.info.rehearsal) say_mismatches(check, "warning");
+  if (speaks && loaded.info.rehearsal && fits)
+    say("note: ranks are not where the plan has them: " + check.mismatches[0]);
+  if (speaks && fits) say("note: --remap re-orders the ranks so that they are");
+  return -1;
+}
+
+void require_in_place(Loaded& loaded, const Options& o, Communicator& c) {
+  const RankCheck check = check_ranks(loaded.plan, c, loaded.bus_id, o.host);
+  loaded.info.hosts.clear();
+  for (const RankPlace& rank : check.ranks) loaded.info.hosts.push_back(rank.host);
+  if (!check.mismatches.empty()) throw Failure("--remap: " + check.mismatches[0] + ", in the order that was to fit");
+}
+
+void run_gpu_threads(const Options& o, const LauncherRank& launched, const Context& context) {
+  const Loaded loaded = load(o, launched);
   const Plan& plan = loaded.plan;
   const RehearsalRequest request = request_for(plan, o, budget_for(free_bytes_here()));
   RunInfo info = loaded.info;
@@ -236,22 +267,35 @@ MpiOptions mpi_options(const Options& o) {
 
 void run(const Options& o, Context& context, const LauncherRank& launched) {
   if (o.backend == "inproc") {
-    const Loaded loaded = load(o);
+    const Loaded loaded = load(o, launched);
     run_threads(loaded.plan, o, context, loaded.info);
     return;
   }
   if (o.backend == "nccl" && launched.size == 1) {
-    run_gpu_threads(o, context);
+    run_gpu_threads(o, launched, context);
     return;
   }
-  const auto mpi = make_mpi_communicator(nullptr, mpi_options(o));
+  MpiOptions options = mpi_options(o);
+  auto mpi = make_mpi_communicator(nullptr, options);
   context.silent = mpi->rank() != 0;
+  std::optional<Loaded> loaded;
   try {
-    const Loaded loaded = load_together(o, context, *mpi);
+    loaded = load_together(o, launched, context, *mpi);
+    options.rank = place(*loaded, o, *mpi);
+  } catch (const TransportError& e) {
+    give_up(*mpi, e);
+  }
+  if (loaded->info.remapped) {
+    mpi.reset();
+    mpi = make_mpi_communicator(nullptr, options);
+    context.silent = mpi->rank() != 0;
+  }
+  try {
+    if (loaded->info.remapped) require_in_place(*loaded, o, *mpi);
     if (o.backend == "mpi")
-      run_as_rank(loaded.plan, o, context, loaded.info, *mpi, *mpi, *make_cpu_device());
+      run_as_rank(loaded->plan, o, context, loaded->info, *mpi, *mpi, *make_cpu_device());
     else
-      run_gpu_rank(loaded, o, context, launched, *mpi);
+      run_gpu_rank(*loaded, o, context, launched, *mpi);
   } catch (const TransportError& e) {
     give_up(*mpi, e);
   }
@@ -299,11 +343,15 @@ void add_run_command(CLI::App& app, Context& context) {
   command->add_option("--seed", o->seed, "Of weights and tokens, default 1")
       ->check(whole_number("--seed", 0, std::numeric_limits<std::int64_t>::max()))
       ->option_text("N");
+  command->add_flag("--remap", o->remap, "Re-order mpirun's ranks so that they are where the plan has them");
+  command->add_option("--host", o->host, "What this rank's host is called, default its host name")->option_text("NAME");
   command->add_option("--deadline", o->deadline_s, "Give up on another rank after so long, default 120")
       ->check(whole_number("--deadline", 1, 86400))
       ->option_text("SECONDS");
   add_format_option(*command, context);
   command->callback([o, &context] {
+    if (o->remap && o->backend == "inproc")
+      throw InvalidInput("--remap", "inproc", "ranks of one process are nowhere else: use --backend mpi or nccl");
     // Read before MPI starts, which sets variables of its own.
     const LauncherRank launched = launched_as(*o);
     std::unique_ptr<MpiSession> session;

@@ -1,17 +1,23 @@
 // What the planner says of a plan's schedule at the size that is run, on the cluster that is run on.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
+#include "planner/price.hpp"
 #include "runtime/rehearsal.hpp"
 #include "topomoe/calibration.hpp"
 #include "topomoe/topology.hpp"
 
 namespace topomoe::cli {
 
+// What a pricer looks at of a layer that is executed: its experts are gated.
+LayerWidths priced_widths(const LayerShape& shape, const Layout& layout);
+
 struct RunPrediction {
-  PredictedPass forward, backward;  // backward empty where the plan does not train
+  PredictedPass forward, backward;         // backward empty where the plan does not train
+  std::array<bool, kLaneCount> carried{};  // lanes with a collective that was not measured on this cluster
 };
 
 // Experts equally popular: a rehearsal's router decides, whatever profile the plan was made for.

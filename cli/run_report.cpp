@@ -21,7 +21,7 @@ struct KindRow {
 };
 
 std::vector<KindRow> rows_by_kind(const Plan& plan, const RunInfo& info, const RehearsalReport& report) {
-  const RunPrediction of_plan{plan.forward, plan.backward}, &prediction = info.here ? *info.here : of_plan;
+  const RunPrediction of_plan{plan.forward, plan.backward, {}}, &prediction = info.here ? *info.here : of_plan;
   std::vector<KindRow> rows;
   const auto row = [&](bool backward, StepKind kind) -> KindRow& {
     for (KindRow& r : rows)
@@ -56,7 +56,11 @@ double predicted_us(const Plan& plan, const RunInfo& info) {
 
 Drift drift_here(const Plan& plan, const RunInfo& info, const RehearsalReport& report) {
   const RankGroups groups(plan.layout, info.cluster->gpus_per_node());
-  return drift_of(plan.schedule, groups, info.here->forward, info.here->backward, report.ranks);
+  Drift drift = drift_of(plan.schedule, groups, info.here->forward, info.here->backward, report.ranks);
+  // A last round's steps are of a part of the tokens, predictions of all of them.
+  for (LaneDrift& lane : drift.lanes)
+    lane.judged = report.overflow_rounds == 0 && !info.here->carried[static_cast<std::size_t>(lane.lane)];
+  return drift;
 }
 
 // A line a step and a lane, and what follows from them.
@@ -92,14 +96,23 @@ std::string report_text(const Plan& plan, const RunInfo& info, const RehearsalRe
                      size.shape.ffn, size.shape.experts, size.shape.top_k, size.tokens, size_name(size.shape));
   out += fmt::format("  scaled    {}\n",
                      size.note.empty() ? "nothing" : size.note + " (ranks, groups, chunks and steps are the plan's)");
+  if (info.remapped) out += "  ranks     re-ordered to where the plan has them\n";
   if (size.shape.capacity_factor > 0)
     out += fmt::format("  dropped   {} choices (token, expert): capacity factor {}\n", report.dropped(),
                        size.shape.capacity_factor);
 
+  if (report.overflow_rounds > 0)
+    out += fmt::format(
+        "  overflow  {} further rounds: tokens did not fit the plan's buffers; bytes are not judged, "
+        "steps are the last round's\n",
+        report.overflow_rounds);
+
   out += fmt::format("\nbytes sent, all ranks{:>14}{:>16}{:>16}\n", "", "predicted", "measured");
   const auto line = [&](const char* what, double predicted, double measured) {
     out += fmt::format("  {:<33}{:>16.0f}{:>16.0f}  {}\n", what, predicted, measured,
-                       predicted == measured ? "equal" : "DIFFERENT");
+                       predicted == measured         ? "equal"
+                       : report.overflow_rounds == 0 ? "DIFFERENT"
+                                                     : "cut anew each round");
   };
   line("payload inside nodes", report.predicted_payload.inside, report.counted_payload.inside);
   line("payload between nodes", report.predicted_payload.between, report.counted_payload.between);
@@ -144,7 +157,11 @@ std::string report_json(const Plan& plan, const RunInfo& info, const RehearsalRe
                  {"top_k", size.shape.top_k},   {"tokens", size.tokens}, {"dtype", size_name(size.shape)},
                  {"scaled", size.note}};
   out["not_executed"] = info.skipped;
+  out["mismatches"] = info.mismatches;
+  out["remapped"] = info.remapped;
+  if (!info.hosts.empty()) out["hosts"] = info.hosts;
   out["dropped"] = report.dropped();
+  out["overflow_rounds"] = report.overflow_rounds;
   out["payload"] = {{"predicted", classes(report.predicted_payload)}, {"measured", classes(report.counted_payload)}};
   out["metadata"] = {{"predicted", classes(report.predicted_metadata)}, {"measured", classes(report.counted_metadata)}};
   out["bytes_agree"] = report.bytes_agree();

@@ -35,17 +35,28 @@ PredictedPass ExchangePricer::price(const Schedule& schedule) {
   return pricer_.price(schedule, false, steps_of(schedule, Part::exchange));
 }
 
+const CollectiveCurve* ExchangePricer::curve(const Step& step) const {
+  if (step.kind != StepKind::exchange && step.kind != StepKind::all_gather) return nullptr;
+  const auto members = groups_.members(step.group, 0);
+  if (members.size() < 2) return nullptr;
+  return &machine_.curve(step.kind == StepKind::all_gather ? Collective::all_gather : Collective::alltoall,
+                         group_on_nodes(members, groups_.gpus_per_node()));
+}
+
+bool ExchangePricer::measured(const Step& step) const {
+  const CollectiveCurve* of = curve(step);
+  return of == nullptr || of->measured();
+}
+
 std::vector<std::string> ExchangePricer::sources(const Schedule& schedule) const {
   std::vector<std::string> out;
   const auto chosen = steps_of(schedule, Part::exchange);
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const Step& step = schedule.forward[i];
-    if (chosen[i] == 0 || (step.kind != StepKind::exchange && step.kind != StepKind::all_gather)) continue;
-    const auto members = groups_.members(step.group, 0);
-    if (members.size() < 2) continue;
+    const CollectiveCurve* of = chosen[i] == 0 ? nullptr : curve(step);
+    if (of == nullptr) continue;
     const Collective op = step.kind == StepKind::all_gather ? Collective::all_gather : Collective::alltoall;
-    const std::string line = fmt::format("{} over {}: {}", to_string(op), to_string(step.group),
-                                         machine_.curve(op, group_on_nodes(members, groups_.gpus_per_node())).source());
+    const std::string line = fmt::format("{} over {}: {}", to_string(op), to_string(step.group), of->source());
     if (std::find(out.begin(), out.end(), line) == out.end()) out.push_back(line);
   }
   return out;

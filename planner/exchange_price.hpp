@@ -1,8 +1,8 @@
 // The exchange alone, out of a whole forward: what payload takes on its way from packed rows to the ranks of its
 // experts (Part::exchange), and which way of travelling a planner would take for it.
 //
-// Model: price.hpp's, of those steps only. What `topomoe bench alltoall` times beside it. Ignored: whatever price.hpp
-// ignores; counts are expectations, so that the rows of one drawing differ by chance.
+// Model: price.hpp's, of those steps only. What `topomoe bench alltoall` times beside it; and whole passes, at any
+// size. Ignored: whatever price.hpp ignores; counts are expectations, so that the rows of one drawing differ by chance.
 #pragma once
 
 #include <optional>
@@ -31,11 +31,18 @@ class ExchangePricer {
   ExchangePricer(const Topology& topology, std::span<const Calibration> calibrations, const ExchangeOffer& offer);
   ExchangePricer(const ExchangePricer&) = delete;
   PredictedPass price(const Schedule& schedule);
+  // Of the whole layer: what `topomoe run` and `bench moe-layer` compare with.
+  PredictedPass price_layer(const Schedule& schedule, bool backward) { return pricer_.price(schedule, backward); }
   const Machine& machine() const { return machine_; }
+  // Whether what it takes was measured on such a group here, and not carried over from elsewhere. Of a step that
+  // moves nothing between ranks: true.
+  bool measured(const Step& step) const;
   // "inter_node exchange of ep: measured: ..." a line for each collective that a schedule's exchange asks for.
   std::vector<std::string> sources(const Schedule& schedule) const;
 
  private:
+  const CollectiveCurve* curve(const Step& step) const;  // null: nothing travels
+
   RankGroups groups_;
   Router router_;
   TrafficModel traffic_;

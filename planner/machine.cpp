@@ -63,6 +63,11 @@ Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibr
   const Estimate gemm = m.compute->gemm(4096, 4096, 4096);
   m.efficiency.compute_error = error_of(gemm);
   m.sources.push_back({Machine::kCompute, gemm.source, m.efficiency.compute_error});
+  if (m.compute->experts_measured()) {
+    const double rows = 1024;
+    const Estimate experts = m.compute->expert_ffn({&rows, 1}, 1024, 1024, 3, m.expert_kernel);
+    m.sources.push_back({"experts' products", experts.source, error_of(experts)});
+  }
   add_collectives(m, topology);
   return m;
 }

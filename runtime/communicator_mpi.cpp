@@ -32,9 +32,12 @@ class MpiCommunicator final : public Communicator {
   MpiCommunicator(MPI_Comm callers, const MpiOptions& options) : options_(options) {
     MPI_Comm_rank(callers, &rank_);
     MPI_Comm_size(callers, &size_);
+    if (options.rank >= 0 && options.rank < size_) rank_ = options.rank;
     watch_.emplace(rank_, size_, options.black_box, options.barrier_deadline);
     try {
       split_from(callers);
+    } catch (const InvalidInput&) {
+      throw;  // alike on all ranks, and nothing is under way
     } catch (...) {
       mpi::leave_behind();  // what was started cannot be taken back
       throw;
@@ -132,8 +135,21 @@ class MpiCommunicator final : public Communicator {
       // Not MPI_Comm_dup, which would carry over the caller's attributes.
       try_mpi(MPI_Comm_split(callers, 0, rank_, &world_), rank_, kStep);
       MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
+      if (options_.rank >= 0) require_permutation();
     }
     watch_->connect(world_);
+  }
+
+  // All refuse together, as none would be whom the others call so.
+  void require_permutation() {
+    int is = 0;
+    MPI_Comm_rank(world_, &is);
+    int fits = is == options_.rank ? 1 : 0;
+    try_mpi(MPI_Allreduce(MPI_IN_PLACE, &fits, 1, MPI_INT, MPI_LAND, world_), rank_, "order the ranks");
+    if (fits == 1) return;
+    MPI_Comm_free(&world_);
+    throw InvalidInput("rank", std::to_string(options_.rank),
+                       "0 to " + std::to_string(size_ - 1) + ", each on one of the ranks");
   }
 
   int world_rank(const Channel& c, int peer) const { return c.members.at(static_cast<std::size_t>(peer)); }

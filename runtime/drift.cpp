@@ -105,12 +105,12 @@ std::string verdict(const Drift& drift) {
   const LaneDrift* worst = nullptr;
   bool judged = false;
   for (const LaneDrift& l : drift.lanes) {
-    if (!between_ranks(l.lane) || l.predicted_us <= 0) continue;
+    if (!between_ranks(l.lane) || !l.judged || l.predicted_us <= 0) continue;
     judged = true;
     if (std::abs(l.relative()) > kNoDrift && (!worst || std::abs(l.relative()) > std::abs(worst->relative())))
       worst = &l;
   }
-  if (!judged) return "no lane between ranks was predicted: nothing to compare";
+  if (!judged) return "no lane between ranks was predicted from a curve of its own: nothing to compare";
   if (!worst)
     return fmt::format("lanes between ranks are within {:.0f}% of their curves: the plan stands", 100 * kNoDrift);
   return fmt::format("the {} lane is {:.0f}% {} than its curve: re-plan", words(worst->lane),

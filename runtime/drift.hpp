@@ -27,6 +27,7 @@ struct StepDrift {
 struct LaneDrift {
   Lane lane = Lane::compute;
   double predicted_us = 0, measured_us = 0;
+  bool judged = true;  // false: whoever predicted knows that the two do not compare
   // Measured over predicted, minus 1; 0 where nothing was predicted.
   double relative() const { return predicted_us > 0 ? measured_us / predicted_us - 1 : 0; }
 };
@@ -40,7 +41,8 @@ struct Drift {
 Drift drift_of(const Schedule& schedule, const RankGroups& groups, const PredictedPass& forward,
                const PredictedPass& backward, const std::vector<RankTrace>& ranks);
 
-// A sentence: "the inter-node lane is 31% slower than its curve: re-plan". Within kNoDrift a lane is as predicted.
+// A sentence of the lanes that compare: "the inter-node lane is 31% slower than its curve: re-plan". Within kNoDrift a
+// lane is as predicted.
 inline constexpr double kNoDrift = 0.15;  // predictions of measured clusters come out within 8% in the median
 std::string verdict(const Drift& drift);
 

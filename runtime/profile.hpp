@@ -8,7 +8,9 @@
 // between them: chunks of a schedule run so. Messages are of nearly equal size. Ignored: what else runs meanwhile.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,5 +45,17 @@ std::optional<std::vector<CalibrationCurve>> profile_collectives(const std::vect
                                                                  Communicator& communicator, Device& device);
 // Rows of `row_bytes` moved through memory by all ranks at once: "copy", by bytes read and written.
 std::optional<CalibrationCurve> profile_copies(const ProfileBudget& budget, Communicator& communicator, Device& device);
+
+// Experts of one rank: so many of these matrices.
+struct ExpertShape {
+  std::int64_t hidden = 0, ffn = 0;  // ffn: of a shard
+  int experts = 1;
+  DType dtype = DType::f32;
+};
+// The experts' steps, forward, dgrad and wgrad, by rows, on the devices of all ranks at once: three curves a shape.
+// budget.most_bytes bounds a tensor of rows. Collective; rank 0 gets the curves. Throws InvalidInput.
+std::optional<std::vector<CalibrationCurve>> profile_experts(std::span<const ExpertShape> shapes,
+                                                             const ProfileBudget& budget, Communicator& communicator,
+                                                             Device& device);
 
 }  // namespace topomoe

@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
-#include "kernels/bf16.hpp"
+#include "runtime/caller_tensor.hpp"
 #include "runtime/drawn_traffic.hpp"
 #include "runtime/rehearsal_rank.hpp"
 #include "topomoe/error.hpp"
@@ -15,52 +14,6 @@ namespace {
 using Index = std::size_t;
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kDeadline = std::chrono::minutes(2);
-
-std::vector<std::byte> encode(const std::vector<float>& values, DType dtype) {
-  std::vector<std::byte> out(values.size() * size_of(dtype));
-  if (dtype == DType::f32) {
-    std::copy_n(reinterpret_cast<const std::byte*>(values.data()), out.size(), out.begin());
-    return out;
-  }
-  for (Index i = 0; i < values.size(); ++i) {
-    const kernels::Bf16 h = kernels::to_bf16(values[i]);
-    std::memcpy(&out[2 * i], &h, 2);
-  }
-  return out;
-}
-
-std::vector<double> decode(const std::vector<std::byte>& bytes, DType dtype) {
-  std::vector<double> out(bytes.size() / size_of(dtype));
-  for (Index i = 0; i < out.size(); ++i) {
-    float f = 0;
-    kernels::Bf16 h{};
-    if (dtype == DType::f32)
-      std::memcpy(&f, &bytes[4 * i], 4);
-    else
-      std::memcpy(&h, &bytes[2 * i], 2), f = kernels::to_float(h);
-    out[i] = static_cast<double>(f);
-  }
-  return out;
-}
-
-// A tensor of the caller's, on the device.
-struct Tensor {
-  Tensor(Device& d, Index size) : device(d), bytes(size), memory(d.allocate(std::max<Index>(1, size))) {}
-  Tensor(Device& d, const std::vector<std::byte>& values) : Tensor(d, values.size()) {
-    device.to_device(Lane::compute, memory.get(), values.data(), bytes);
-  }
-  std::vector<std::byte> read() const {
-    std::vector<std::byte> out(bytes);
-    device.to_host(Lane::compute, out.data(), memory.get(), bytes);
-    return out;
-  }
-  float* floats() const { return reinterpret_cast<float*>(memory.get()); }
-  Device& device;
-  Index bytes;
-  DeviceMemory memory;
-};
-
-std::vector<std::byte> as_bytes(const std::vector<float>& values) { return encode(values, DType::f32); }
 
 }  // namespace
 
@@ -132,14 +85,14 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
     const auto row = shared.down.begin() + m * shape_.shared_ffn;
     s_down.insert(s_down.end(), row + its.begin, row + its.end);
   }
-  const Tensor ws_gate(device_, encode(s_gate, shape_.dtype)), ws_up(device_, encode(s_up, shape_.dtype)),
+  const CallerTensor ws_gate(device_, encode(s_gate, shape_.dtype)), ws_up(device_, encode(s_up, shape_.dtype)),
       ws_down(device_, encode(s_down, shape_.dtype)), mix(device_, as_bytes(data_.mix())),
       bias(device_, as_bytes(data_.selection_bias())), ds_gate(device_, s_gate.size() * 4),
       ds_up(device_, s_up.size() * 4), ds_down(device_, s_down.size() * 4), d_mix(device_, mix.bytes);
-  const Tensor router(device_, as_bytes(data_.router())), w_gate(device_, encode(gate, shape_.dtype)),
+  const CallerTensor router(device_, as_bytes(data_.router())), w_gate(device_, encode(gate, shape_.dtype)),
       w_up(device_, encode(up, shape_.dtype)), w_down(device_, encode(down, shape_.dtype)),
       tokens(device_, encode(x, shape_.dtype)), dout(device_, encode(dy, shape_.dtype));
-  const Tensor y(device_, tokens.bytes), dx(device_, tokens.bytes), d_router(device_, router.bytes),
+  const CallerTensor y(device_, tokens.bytes), dx(device_, tokens.bytes), d_router(device_, router.bytes),
       d_gate(device_, gate.size() * 4), d_up(device_, up.size() * 4), d_down(device_, down.size() * 4);
   const LayerWeights weights{router.floats(),
                              w_gate.memory.get(),
@@ -153,13 +106,15 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
   const LayerGradients gradients{d_router.floats(), d_gate.floats(), d_up.floats(),    d_down.floats(),
                                  ds_gate.floats(),  ds_up.floats(),  ds_down.floats(), d_mix.floats()};
   MoeLayer layer(plan_.schedule, layout_, plan_.topology.gpus_per_node, shape_, counting_, device_,
-                 request_.deadline.value_or(kDeadline));
+                 request_.deadline.value_or(kDeadline),
+                 request_.memory ? *request_.memory : memory_of_plan(plan_, request_.size));
   for (int i = 0; i < request_.repeat; ++i) {
-    for (const Tensor* t : {&d_router, &d_gate, &d_up, &d_down, &ds_gate, &ds_up, &ds_down, &d_mix})
+    for (const CallerTensor* t : {&d_router, &d_gate, &d_up, &d_down, &ds_gate, &ds_up, &ds_down, &d_mix})
       device_.zero(Lane::compute, t->memory.get(), t->bytes);
     device_.synchronize();
     counting_.reset();
     counting_.barrier();
+    overflow_rounds_ = -layer.counters().overflow_rounds;
     const auto begin = Clock::now();
     const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
     trace.forward_begin_s = now();
@@ -171,9 +126,10 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
       trace.backward = layer.last_trace();
     }
     seconds.push_back(now());
+    overflow_rounds_ += layer.counters().overflow_rounds;
   }
   output_ = decode(y.read(), shape_.dtype), token_grads_ = decode(dx.read(), shape_.dtype);
-  const auto gradient = [](const Tensor& t) { return decode(t.read(), DType::f32); };
+  const auto gradient = [](const CallerTensor& t) { return decode(t.read(), DType::f32); };
   router_grad_ = gradient(d_router), gate_grad_ = gradient(d_gate), up_grad_ = gradient(d_up),
   down_grad_ = gradient(d_down);
   shared_grads_ = {gradient(ds_gate), gradient(ds_up), gradient(ds_down)};
@@ -190,7 +146,8 @@ void RehearsalRank::gather_runs(RehearsalReport& report, const RankTrace& mine, 
     (inside ? payload.inside : payload.between) += sent.payload_bytes;
     (inside ? metadata.inside : metadata.between) += sent.metadata_bytes;
   }
-  numbers.insert(numbers.end(), {payload.inside, payload.between, metadata.inside, metadata.between});
+  numbers.insert(numbers.end(), {payload.inside, payload.between, metadata.inside, metadata.between,
+                                 static_cast<double>(overflow_rounds_)});
   numbers.insert(numbers.end(), seconds.begin(), seconds.end());
   for (const auto* pass : {&mine.forward, &mine.backward})
     for (const StepTrace& s : *pass)
@@ -203,7 +160,9 @@ void RehearsalRank::gather_runs(RehearsalReport& report, const RankTrace& mine, 
     RankTrace trace{all[0], all[1], mine.forward, mine.backward};
     report.counted_payload.inside += all[2], report.counted_payload.between += all[3];
     report.counted_metadata.inside += all[4], report.counted_metadata.between += all[5];
-    Index at = 6;
+    // EP groups that share no rank agree apart.
+    report.overflow_rounds = std::max(report.overflow_rounds, static_cast<std::int64_t>(all[6]));
+    Index at = 7;
     for (double& s : report.seconds) s = std::max(s, all[at++]);
     for (auto* pass : {&trace.forward, &trace.backward})
       for (StepTrace& s : *pass) {

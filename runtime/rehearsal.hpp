@@ -58,7 +58,12 @@ struct RehearsalRequest {
   int repeat = 1;  // times and trace are the last one's
   bool verify = false;
   std::optional<std::chrono::seconds> deadline;  // of every wait; default: 2 minutes in the layer, 10 between runs
+  std::optional<LayerOptions> memory;            // default memory_of_plan()
 };
+
+// Buffers as the plan has them: of the tokens that are run, with the plan's skew. Of a layer that drops tokens: 0, as
+// which are dropped must not depend on rounds.
+LayerOptions memory_of_plan(const Plan& plan, const RehearsalSize& size);
 
 // By link class, as far as ranks know: inside a node (NVLink) and between nodes (NICs). Of all ranks, one run.
 struct ClassBytes {
@@ -84,11 +89,15 @@ struct RankTrace {
 
 struct RehearsalReport {
   ClassBytes predicted_payload, counted_payload, predicted_metadata, counted_metadata;
-  std::vector<RankTrace> ranks;
+  std::vector<RankTrace> ranks;          // of the last repetition, of its last round
   std::vector<double> seconds;           // of each repetition, slowest rank
+  std::int64_t overflow_rounds = 0;      // of the last repetition: forwards beyond the one that was asked for
   std::vector<VerifiedTensor> verified;  // empty without `verify`
   double bound = 0;                      // on each Deviation::relative()
-  bool bytes_agree() const { return predicted_payload == counted_payload && predicted_metadata == counted_metadata; }
+  // Not judged where there were further rounds: each cuts its own tokens over the TP group, and tells its own counts.
+  bool bytes_agree() const {
+    return overflow_rounds > 0 || (predicted_payload == counted_payload && predicted_metadata == counted_metadata);
+  }
   bool values_agree() const;
   int token_copies = 1;          // ranks that inject each token: TP where all of a TP group inject the same
   std::int64_t dropped() const;  // choices (token, expert) beyond capacity, each once

@@ -73,6 +73,7 @@ class RehearsalRank {
   CountingCommunicator counting_;
   Device& device_;
   int rank_;
+  std::int64_t overflow_rounds_ = 0;  // of the last repetition
   // Results of the last repetition.
   std::vector<double> output_, token_grads_, router_grad_, gate_grad_, up_grad_, down_grad_;
   std::array<std::vector<double>, 3> shared_grads_;  // gate, up, down

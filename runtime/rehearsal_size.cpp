@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "planner/plan/capacity.hpp"
 #include "runtime/rehearsal.hpp"
 #include "topomoe/error.hpp"
 
@@ -148,6 +149,12 @@ RehearsalSize choose_size(const Plan& plan, const SizeRequest& request, const Bu
   note("hidden", m.hidden, s.hidden), note("ffn", m.expert_ffn, s.ffn),
       note("tokens of a TP group", planned_tokens, out.tokens);
   return out;
+}
+
+LayerOptions memory_of_plan(const Plan& plan, const RehearsalSize& size) {
+  if (size.shape.capacity_factor > 0) return {};
+  // Rounded, an even share may come out a little below 1.
+  return {static_cast<double>(size.tokens), std::max(1.0, capacity_of(plan).skew)};
 }
 
 std::vector<std::string> unexecuted(const Plan& plan) {

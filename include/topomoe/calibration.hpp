@@ -23,7 +23,9 @@ struct CalibrationKnot {
 
 struct CalibrationCurve {
   // Collectives: "alltoall", "all_gather", "reduce_scatter", "all_reduce", "send_recv". Compute: "gemm",
-  // "moe_ffn", "copy". DeepEP's kernels: "dispatch", "combine", "dispatch_low_latency", "combine_low_latency".
+  // "moe_ffn", "copy". Steps of a schedule as the runtime's kernels take them: "expert_forward", "expert_dgrad",
+  // "expert_wgrad" (parameters "hidden", "ffn" of a shard, "experts" that share the rows evenly). DeepEP's kernels:
+  // "dispatch", "combine", "dispatch_low_latency", "combine_low_latency".
   std::string operation;
   int gpus = 1;   // ranks that take part, all nodes together
   int nodes = 1;  // scale-up domains that they are spread over, evenly

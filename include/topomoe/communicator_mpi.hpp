@@ -27,6 +27,9 @@ struct MpiOptions {
   std::chrono::milliseconds barrier_deadline = std::chrono::seconds(30);
   // Told of every wait; for whoever speaks a process's last words. Must outlive the communicator.
   BlackBox* black_box = nullptr;
+  // What this rank is to be called, where ranks are to have another order (topomoe/rank_check.hpp): all ranks give one,
+  // each another. Below 0: as in the communicator given.
+  int rank = -1;
 };
 
 // MPI_Init at the start unless the caller did that already, and MPI_Finalize at the end if it was us.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "planner/rates/compute_tables.hpp"
 #include "topomoe/error.hpp"
@@ -35,6 +36,8 @@ constexpr double kStreaming = 0.85;
 constexpr double kMeasuredGemmError = 0.05;
 // Grouped GEMMs over single ones: DeepGEMM's published pairs lie within 7%; balanced rows. Assumed.
 constexpr double kGroupedError = 0.10;
+// A curve of the same kernels for experts of another shape, or for more or fewer rows than it has. Assumed.
+constexpr double kOtherShapeError = 0.25;
 // Converting weights inside the kernel is taken as free. Assumed.
 constexpr double kConvertedError = 0.20;
 // Bands where no measurement of this GPU stands behind them. Assumed, wide: the only check of scaled figures so far
@@ -57,6 +60,15 @@ GpuRates rates_of(const GpuSpec& gpu, DType dtype) {
 bool same_gpu(const GpuSpec& a, const GpuSpec& b) {
   return a.bf16_TFLOPps == b.bf16_TFLOPps && a.hbm_GBps == b.hbm_GBps && a.sms == b.sms;
 }
+
+// Experts' steps are measured where the cluster is, by its own name for its device; SMs may be unknown there.
+bool same_device(const GpuSpec& a, const GpuSpec& b) {
+  return a.name == b.name && a.bf16_TFLOPps == b.bf16_TFLOPps && a.fp32_TFLOPps == b.fp32_TFLOPps &&
+         a.hbm_GBps == b.hbm_GBps;
+}
+
+constexpr std::pair<std::string_view, FfnPass> kExpertSteps[] = {
+    {"expert_forward", FfnPass::forward}, {"expert_dgrad", FfnPass::dgrad}, {"expert_wgrad", FfnPass::wgrad}};
 
 // How far apart two GPUs are: what a scaled figure has to bridge.
 double distance(const GpuSpec& a, const GpuSpec& b) {
@@ -118,6 +130,9 @@ ComputeModel::ComputeModel(const GpuSpec& gpu, DType dtype, std::span<const Cali
       gemm_curves_.push_back({n->second, k->second, curve.knots, {from, std::max(kMeasuredGemmError, curve.spread)}});
     }
   }
+  for (const Calibration& c : calibrations)
+    if (same_device(gpu, c.machine.gpu))
+      for (const CalibrationCurve& curve : c.curves) add_expert_curve(curve, c, dtype);
   gemm_origin_ = origin_of(gpu, dtype, gemms, gemm_spread);
   ffn_origin_ = origin_of(gpu, dtype, ffns, ffn_spread);
   roofline_origin_ = {fmt::format("datasheet: {}, roofline with stated efficiency", gpu.name), kDatasheetError};
@@ -127,7 +142,7 @@ ComputeModel ComputeModel::with_weight_bytes(double bytes) const {
   ComputeModel m = *this;
   if (bytes == rates_.weight_bytes) return m;
   m.rates_.weight_bytes = bytes;
-  m.gemm_curves_.clear();
+  m.gemm_curves_.clear(), m.expert_curves_.clear();
   for (Origin* origin : {&m.gemm_origin_, &m.ffn_origin_}) {
     origin->source += fmt::format("; weights of {} bytes converted as they are read, not measured", bytes);
     origin->error = std::hypot(origin->error, kConvertedError);
@@ -213,10 +228,63 @@ Estimate ComputeModel::grouped_gemms(std::span<const double> rows, double hidden
       std::string(limit(a.compute_us + b.compute_us, a.memory_us + b.memory_us + stream, launch)));
 }
 
+void ComputeModel::add_expert_curve(const CalibrationCurve& curve, const Calibration& from, DType dtype) {
+  const auto step = std::find_if(std::begin(kExpertSteps), std::end(kExpertSteps),
+                                 [&](const auto& s) { return s.first == curve.operation; });
+  const auto figure = [&](const char* key) {
+    const auto found = curve.parameters.find(key);
+    return found == curve.parameters.end() ? 0 : found->second;
+  };
+  const double experts = figure("experts"), hidden = figure("hidden"), ffn = figure("ffn");
+  if (step == std::end(kExpertSteps) || curve.size_unit != "rows" ||
+      curve.dtype != (dtype == DType::bf16 ? "bf16" : "fp32") || !(experts >= 1) || !(hidden > 0) || !(ffn > 0))
+    return;
+  const std::string source = fmt::format("measured: {}, {} of hidden {} ffn {} ({})", from.name, curve.operation,
+                                         hidden, ffn, curve.source.empty() ? from.source : curve.source);
+  ExpertCurve e{step->second, hidden, ffn, {}, {source, std::max(kMeasuredGemmError, curve.spread)}};
+  for (const CalibrationKnot& knot : curve.knots) {
+    const std::vector<double> each(static_cast<std::size_t>(experts), knot.size / experts);
+    e.knots.push_back(
+        {knot.size / experts, std::log(knot.time_us / grouped_gemms(each, hidden, ffn, 3, e.pass).time_us)});
+  }
+  expert_curves_.push_back(std::move(e));
+}
+
+// The last given of equals.
+const ComputeModel::ExpertCurve* ComputeModel::nearest(FfnPass pass, double hidden, double ffn) const {
+  const ExpertCurve* best = nullptr;
+  const auto apart = [&](const ExpertCurve& c) {
+    return std::abs(std::log(c.hidden / hidden)) + std::abs(std::log(c.ffn / ffn));
+  };
+  for (const ExpertCurve& c : expert_curves_)
+    if (c.pass == pass && (!best || apart(c) <= apart(*best))) best = &c;
+  return best;
+}
+
+// Between knots in the logarithms of rows, beyond them as at the last.
+double ComputeModel::over_model(const ExpertCurve& c, double rows) {
+  const auto above = std::lower_bound(c.knots.begin(), c.knots.end(), rows,
+                                      [](const ExpertCurve::Knot& knot, double r) { return knot.rows < r; });
+  if (above == c.knots.begin() || above == c.knots.end())
+    return std::exp(above == c.knots.end() ? c.knots.back().log_over_model : c.knots.front().log_over_model);
+  const ExpertCurve::Knot &a = *(above - 1), &b = *above;
+  const double f = std::log(rows / a.rows) / std::log(b.rows / a.rows);
+  return std::exp(a.log_over_model * (1 - f) + b.log_over_model * f);
+}
+
 Estimate ComputeModel::expert_ffn(std::span<const double> rows_per_expert, double hidden, double ffn, int matrices,
                                   FfnKernel kernel, FfnPass pass) const {
   const ExpertLoad load = expert_load(rows_per_expert);
   if (!(load.rows > 0) || !(hidden > 0) || !(ffn > 0)) return {};
+  if (const ExpertCurve* measured = nearest(pass, hidden, ffn); measured && matrices == 3) {
+    const Estimate model = grouped_gemms(rows_per_expert, hidden, ffn, matrices, pass);
+    const double rows = std::max(1.0, load.rows / load.active);
+    const bool here = measured->hidden == hidden && measured->ffn == ffn && rows >= measured->knots.front().rows &&
+                      rows <= measured->knots.back().rows;
+    return estimate_of(model.time_us * over_model(*measured, rows),
+                       here ? measured->origin.error : std::max(kOtherShapeError, measured->origin.error),
+                       model.bound_us, (here ? "" : "scaled from ") + measured->origin.source, model.bottleneck);
+  }
   Estimate e;
   if (kernel == FfnKernel::grouped_gemm) {
     e = grouped_gemms(rows_per_expert, hidden, ffn, matrices, pass);

@@ -2,8 +2,10 @@
 //
 // In falling order of trust: a curve measured on this GPU for this n and k; figures fitted on this GPU; those of
 // another, its compute part scaled by peak rates, its memory part by HBM, its caches and tiles by SMs; the datasheet
-// times stated efficiencies. Expert rows decide the grouped FFN; attention and elementwise are rooflines with stated
-// efficiencies, attention's falling with short sequences as published. GEMMs in fp32 run at the datasheet's fp32 rate
+// times stated efficiencies. Expert rows decide the grouped FFN; where this very device was measured at its experts'
+// steps ("expert_forward", ...), that is the model's time times what the curve of the nearest shape says beyond the
+// model, at the rows an expert gets. Attention and elementwise are rooflines with stated efficiencies, attention's
+// falling with short sequences as published. GEMMs in fp32 run at the datasheet's fp32 rate
 // with BF16's efficiencies: give the TF32 rate there where TF32 is on. Ignored: clocks and power of the moment, kernels
 // that run side by side (the timeline shares resources).
 #pragma once
@@ -61,6 +63,7 @@ class ComputeModel {
   Estimate copy(double bytes) const { return memory_bound(2 * bytes); }  // inside the GPU: read once, written once
 
   const GpuRates& rates() const { return rates_; }
+  bool experts_measured() const { return !expert_curves_.empty(); }
 
  private:
   struct Origin {
@@ -72,12 +75,25 @@ class ComputeModel {
     std::vector<CalibrationKnot> knots;  // m, us
     Origin origin;
   };
+  struct ExpertCurve {  // of the runtime's own kernels
+    struct Knot {
+      double rows = 0, log_over_model = 0;  // rows of one expert
+    };
+    FfnPass pass = FfnPass::forward;
+    double hidden = 0, ffn = 0;
+    std::vector<Knot> knots;
+    Origin origin;
+  };
   double along(const GemmCurve&, double m) const;
+  void add_expert_curve(const CalibrationCurve&, const Calibration&, DType);
+  static double over_model(const ExpertCurve&, double rows);
+  const ExpertCurve* nearest(FfnPass, double hidden, double ffn) const;
   Estimate grouped_gemms(std::span<const double> rows, double hidden, double ffn, int matrices, FfnPass) const;
   Origin origin_of(const GpuSpec&, DType, const Calibration*, double spread) const;
 
   GpuRates rates_;
   std::vector<GemmCurve> gemm_curves_;
+  std::vector<ExpertCurve> expert_curves_;
   GemmFigures gemm_;
   MoeFfnFigures ffn_;
   Origin gemm_origin_, ffn_origin_, roofline_origin_;

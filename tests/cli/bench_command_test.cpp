@@ -10,10 +10,17 @@ namespace {
 using nlohmann::ordered_json;
 
 struct BenchCommand : Command {
-  ordered_json bench(const std::string& arguments) {
-    const Said said = topomoe("bench alltoall --format json --bytes 64K --repeat 2 " + arguments);
+  ordered_json rows_of(const std::string& arguments) {
+    const Said said = topomoe("bench " + arguments + " --format json --repeat 2");
     EXPECT_EQ(said.code, 0) << said.err << said.out;
     return said.code == 0 ? ordered_json::parse(said.out) : ordered_json();
+  }
+  ordered_json bench(const std::string& arguments) { return rows_of("alltoall --bytes 64K " + arguments); }
+  ordered_json layer(const std::string& arguments) { return rows_of("moe-layer " + arguments); }
+  static std::string keys_of(const ordered_json& row) {
+    std::string keys;
+    for (const auto& [key, value] : row.items()) keys += key + " ";
+    return keys;
   }
 };
 
@@ -21,9 +28,7 @@ TEST_F(BenchCommand, Json_HasTheKeysInOrder) {
   const ordered_json rows = bench("--tp 2 --ep 2 --per-host 2 --split replicated,sliced --chunks 1,4");
   ASSERT_EQ(rows.size(), 4U);
   for (const ordered_json& row : rows) {
-    std::string keys;
-    for (const auto& [key, value] : row.items()) keys += key + " ";
-    EXPECT_EQ(keys,
+    EXPECT_EQ(keys_of(row),
               "algorithm chunks ranks hosts bytes_per_rank time_us_median time_us_min time_us_max inter_bytes "
               "intra_bytes bound_us predicted_us picked inter_messages ");
     EXPECT_EQ(row.at("ranks"), 4);
@@ -40,6 +45,42 @@ TEST_F(BenchCommand, Json_HasTheKeysInOrder) {
   EXPECT_EQ(rows[3].at("chunks"), 4);
   // TP 2: each of two ranks injects half of what both hold.
   EXPECT_EQ(rows[0].at("inter_bytes").get<double>(), 2 * rows[2].at("inter_bytes").get<double>());
+}
+
+TEST_F(BenchCommand, Layer_HasARowAPass) {
+  const ordered_json rows =
+      layer("--bytes 64K --tp 2 --ep 2 --per-host 2 --split replicated,sliced --rate-GBps 1 --dtype bf16");
+  ASSERT_EQ(rows.size(), 4U);
+  EXPECT_EQ(keys_of(rows[0]),
+            "algorithm chunks ranks hosts bytes_per_rank time_us_median time_us_min time_us_max inter_bytes "
+            "intra_bytes bound_us predicted_us picked inter_messages pass ");
+  for (const int i : {0, 1, 2, 3}) {
+    const ordered_json& row = rows[static_cast<std::size_t>(i)];
+    EXPECT_EQ(row.at("algorithm"), i < 2 ? "replicated flat" : "sliced flat");
+    EXPECT_EQ(row.at("pass"), i % 2 == 0 ? "forward" : "backward");
+    EXPECT_GT(row.at("bound_us"), 0);
+    EXPECT_TRUE(row.at("predicted_us").is_null());
+  }
+  EXPECT_EQ(rows[0].at("inter_bytes").get<double>(), 2 * rows[2].at("inter_bytes").get<double>());
+  const Said text = topomoe("bench moe-layer --bytes 64K --ep 2 --forward-only --repeat 1");
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_NE(text.out.find(" forward "), std::string::npos) << text.out;
+  EXPECT_EQ(text.out.find(" backward "), std::string::npos) << text.out;
+}
+
+// The plan's own schedule, and one beside it; both passes of either are predicted, and one of the two is picked.
+TEST_F(BenchCommand, Plan_IsBenchedAsItIs) {
+  plan_small("plan.json", "--routing zipf:1.0 --fix tp=8,ep=2,etp=8 --transport flat --chunks 2");
+  const std::string plan = "--plan plan.json --shrink hidden=32,ffn=32,tokens=64 ";
+  ASSERT_EQ(layer(plan).size(), 2U);
+  const ordered_json rows = layer(plan + "--variants sliced:flat:3 --cluster $clusters/quickstart-2xh100.json");
+  ASSERT_EQ(rows.size(), 4U);
+  EXPECT_EQ(rows[0].at("ranks"), 16);
+  EXPECT_EQ(rows[2].at("algorithm"), "sliced flat");
+  EXPECT_EQ(rows[2].at("chunks"), 3);
+  EXPECT_EQ(rows[0].at("picked"), rows[1].at("picked"));
+  EXPECT_NE(rows[0].at("picked"), rows[2].at("picked"));
+  for (const ordered_json& row : rows) EXPECT_GT(row.at("predicted_us"), 0);
 }
 
 TEST_F(BenchCommand, Variants_AreTakenAsGiven) {
@@ -81,12 +122,33 @@ TEST_F(BenchCommand, Text_HasARowAVariant) {
   EXPECT_EQ(std::count(said.out.begin(), said.out.end(), '\n'), 5) << said.out;
 }
 
+#ifdef TOPOMOE_MPIEXEC
+TEST_F(BenchCommand, Layer_OverProcesses_MovesTheSameBytes) {
+  const std::string arguments =
+      "bench moe-layer --tp 2 --ep 2 --per-host 2 --bytes 64K --chunks 1,2 --repeat 2 --format json";
+  const Said said = mpirun(4, arguments + " --backend mpi");
+  ASSERT_EQ(said.code, 0) << said.err;
+  const ordered_json rows = ordered_json::parse(said.out), threads = ordered_json::parse(topomoe(arguments).out);
+  ASSERT_EQ(rows.size(), 4U);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    for (const char* key : {"algorithm", "chunks", "pass", "inter_bytes", "intra_bytes", "inter_messages"})
+      EXPECT_EQ(rows[i].at(key), threads[i].at(key)) << key;
+}
+#endif
+
 TEST_F(BenchCommand, BadInput_IsNamed) {
-  const auto refused = [&](const std::string& arguments, const std::vector<std::string>& words) {
-    const Said said = topomoe("bench alltoall " + arguments);
+  const auto all_refused = [&](const std::string& arguments, const std::vector<std::string>& words) {
+    const Said said = topomoe("bench " + arguments);
     EXPECT_EQ(said.code, 2) << arguments << said.out;
     expect_one_line(said.err, words);
   };
+  const auto refused = [&](const std::string& arguments, const std::vector<std::string>& words) {
+    all_refused("alltoall " + arguments, words);
+  };
+  all_refused("moe-layer --tp 2 --ffn 3", {"--ffn", "ETP = 2"});
+  all_refused("moe-layer --ep 2 --token-bytes 16", {"hidden", "experts, 8"});
+  all_refused("moe-layer --plan plan.json --tp 2", {"--plan", "--tp"});
+  all_refused("moe-layer --kind 1", {"--kind", "--plan"});
   refused("--ep 2 --variants sliced:flat", {"--variants", "sliced:flat:4"});
   refused("--ep 2 --variants sliced:flat:0", {"--variants"});
   refused("--ep 2 --variants sliced:nonsense:1", {"nonsense", "flat"});

@@ -58,6 +58,33 @@ std::vector<std::string> Command::files() const {
   return names;
 }
 
+#ifdef TOPOMOE_MPIEXEC
+// More ranks than cores, as root, on this machine alone. Open MPI's own leaks are not ours to report.
+Said Command::mpirun(const std::vector<std::pair<int, std::string>>& ranks) {
+  std::string line =
+      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 "
+      "OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl=self,vader,tcp OMPI_MCA_btl_vader_single_copy_mechanism=none "
+      "ASAN_OPTIONS=detect_leaks=0 " TOPOMOE_MPIEXEC;
+  for (const auto& [count, arguments] : ranks)
+    line += (&count == &ranks[0].first ? " -n " : " : -n ") + std::to_string(count) + " \"" TOPOMOE_BINARY "\" " +
+            arguments;
+  return shell(line);
+}
+#endif
+
+void Command::write_cluster(const std::string& file, const std::string& nic_GBps) {
+  write(file, R"({"schema": "topomoe.cluster/1", "hosts": [{"template": "host", "count": 2}],
+      "fabric": {"hosts_per_leaf": 2},
+      "templates": [{"name": "host",
+        "gpu": {"name": "thread", "memory_GiB": 8, "hbm_GBps": 20, "bf16_TFLOPps": 0.2, "fp8_TFLOPps": 0,
+                "fp32_TFLOPps": 0.2, "sms": 0, "source": "assumed: test"},
+        "shape": {"kind": "nvswitch", "gpus": 2, "numa_nodes": 1, "gpus_per_pci_switch": 0, "nics": 1,
+          "nvlink": {"GBps_per_direction": 10000, "source": "assumed: test"},
+          "pcie": {"GBps_per_direction": 10000, "source": "assumed: test"},
+          "nic": {"GBps_per_direction": )" +
+                  nic_GBps + R"(, "source": "assumed: test"}}}]})");
+}
+
 void Command::plan_small(const std::string& output, const std::string& more) {
   const Said said = topomoe("plan --cluster $clusters/quickstart-2xh100.json --model $models/mixtral-8x7b.json -o " +
                             output + " " + more);

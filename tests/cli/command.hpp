@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace topomoe::testing {
@@ -22,10 +23,18 @@ class Command : public ::testing::Test {
   // Arguments as a shell reads them. `$clusters` and `$models` are the folders of configs/.
   Said topomoe(const std::string& arguments) { return shell("\"" TOPOMOE_BINARY "\" " + arguments); }
   Said shell(const std::string& line);
+#ifdef TOPOMOE_MPIEXEC
+  Said mpirun(int ranks, const std::string& arguments) { return mpirun({{ranks, arguments}}); }
+  // So many ranks with these arguments each, in order of ranks.
+  Said mpirun(const std::vector<std::pair<int, std::string>>& ranks);
+#endif
   std::string read(const std::string& file) const;
   void write(const std::string& file, const std::string& text) const;
   std::vector<std::string> files() const;  // in the folder, sorted
 
+  // Two hosts of two "GPUs", whose NICs have this rate; all rates are far above what threads do, so that no measured
+  // time lies below its bound.
+  void write_cluster(const std::string& file, const std::string& nic_GBps = "10000");
   // A small plan of Mixtral for one host, as plan.json; `more` are further arguments.
   void plan_small(const std::string& output = "plan.json", const std::string& more = "");
 

@@ -9,33 +9,22 @@ namespace {
 
 using nlohmann::ordered_json;
 
-struct ProfileCommand : Command {
-  // Two hosts of two ranks. Rates far above what threads do, so that no measured time lies below its bound.
-  void write_cluster(const std::string& file, const std::string& nic_GBps) {
-    write(file, R"({"schema": "topomoe.cluster/1", "hosts": [{"template": "host", "count": 2}],
-      "fabric": {"hosts_per_leaf": 2},
-      "templates": [{"name": "host",
-        "gpu": {"name": "thread", "memory_GiB": 8, "hbm_GBps": 20, "bf16_TFLOPps": 0.2, "fp8_TFLOPps": 0,
-                "fp32_TFLOPps": 0.2, "sms": 0, "source": "assumed: test"},
-        "shape": {"kind": "nvswitch", "gpus": 2, "numa_nodes": 1, "gpus_per_pci_switch": 0, "nics": 1,
-          "nvlink": {"GBps_per_direction": 10000, "source": "assumed: test"},
-          "pcie": {"GBps_per_direction": 10000, "source": "assumed: test"},
-          "nic": {"GBps_per_direction": )" +
-                    nic_GBps + R"(, "source": "assumed: test"}}}]})");
-  }
-};
+using ProfileCommand = Command;
 
 TEST_F(ProfileCommand, Loop_ProfilesBenchesAndComparesOnThreads) {
   write_cluster("cluster.json", "10000");
-  const Said said = topomoe("profile --cluster cluster.json --seconds 0.2 --most 64K -o calibration.json");
+  const Said said =
+      topomoe("profile --cluster cluster.json --seconds 0.2 --most 64K --expert 32x16 -o calibration.json");
   ASSERT_EQ(said.code, 0) << said.err;
   EXPECT_EQ(said.err, "");
   const ordered_json calibration = ordered_json::parse(read("calibration.json"));
   EXPECT_EQ(calibration.at("machine").at("nic_GBps"), 5000);  // two ranks share it
-  int alone = 0, in_a_row = 0, copies = 0;
+  int alone = 0, in_a_row = 0, copies = 0, experts = 0;
   for (const ordered_json& curve : calibration.at("curves")) {
     if (curve.at("operation") == "copy")
       ++copies;
+    else if (curve.at("size_unit") == "rows")
+      ++experts;
     else
       ++(curve.at("parameters").contains("in_a_row") ? in_a_row : alone);
     EXPECT_GE(curve.at("knots_size_us").size(), 2U);
@@ -43,6 +32,7 @@ TEST_F(ProfileCommand, Loop_ProfilesBenchesAndComparesOnThreads) {
   EXPECT_EQ(alone, 6);  // an all-to-all and an all-gather of pairs inside, pairs across, all four
   EXPECT_GT(in_a_row, 0);
   EXPECT_EQ(copies, 1);
+  EXPECT_EQ(experts, 6);  // forward, dgrad and wgrad in fp32 and bf16
 
   const std::string bench =
       "bench alltoall --ep 4 --per-host 2 --bytes 64K --variants auto --chunks 1,2 --format json ";
@@ -61,7 +51,8 @@ TEST_F(ProfileCommand, Loop_ProfilesBenchesAndComparesOnThreads) {
 
 TEST_F(ProfileCommand, Run_ComparesWithTheCalibrationAndWritesItsOwn) {
   write_cluster("cluster.json", "10000");
-  ASSERT_EQ(topomoe("profile --cluster cluster.json --seconds 0.2 --most 64K -o calibration.json").code, 0);
+  ASSERT_EQ(topomoe("profile --cluster cluster.json --seconds 0.2 --most 64K --expert 32x16 -o calibration.json").code,
+            0);
   const Said planned = topomoe(
       "plan --cluster cluster.json --calibration calibration.json --model $models/mixtral-8x7b.json --fix tp=1,ep=4 "
       "--micro-batch 1 --global-batch 16 --memory-GiB 2000 -o plan.json");
@@ -84,6 +75,46 @@ TEST_F(ProfileCommand, Run_ComparesWithTheCalibrationAndWritesItsOwn) {
   EXPECT_NE(again.out.find("measured"), std::string::npos) << again.out;
 }
 
+#ifdef TOPOMOE_MPIEXEC
+// Four processes, all exchanges between "hosts" (flat, EP 4). Curves a thousand times too fast or too slow: no noise of
+// the machine is that loud. What was measured on another machine, or not at all, is no reason to plan again.
+TEST_F(ProfileCommand, DriftOverProcesses_NamesTheLaneAndWhichWay) {
+  write_cluster("cluster.json");
+  const Said profiled = mpirun(
+      4, "profile --backend mpi --cluster cluster.json --tp 1 --ep 4 --seconds 0.2 --most 64K --expert none -o c.json");
+  ASSERT_EQ(profiled.code, 0) << profiled.err;
+  const Said planned = topomoe(
+      "plan --cluster cluster.json --model $models/mixtral-8x7b.json --fix tp=1,ep=4 --transport flat --micro-batch 1 "
+      "--global-batch 16 --memory-GiB 2000 -o plan.json");
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  const auto run = [&](const std::string& arguments) {
+    const Said said = mpirun(4,
+                             "run plan.json --backend mpi --cluster cluster.json --format json --shrink "
+                             "hidden=16,ffn=16,tokens=64 " +
+                                 arguments);
+    EXPECT_EQ(said.code, 0) << said.err;
+    return said.code == 0 ? ordered_json::parse(said.out) : ordered_json();
+  };
+  const ordered_json calibration = ordered_json::parse(read("c.json"));
+  const auto verdict = [&](double times, double nic) {
+    ordered_json edited = calibration;
+    for (ordered_json& curve : edited.at("curves"))
+      if (curve.at("operation") == "alltoall" && curve.at("nodes") == 2)
+        for (ordered_json& knot : curve.at("knots_size_us")) knot[1] = times * knot[1].get<double>();
+    edited["machine"]["nic_GBps"] = nic * edited["machine"]["nic_GBps"].get<double>();
+    write("edited.json", edited.dump());
+    return run("--calibration edited.json").at("drift").at("verdict").get<std::string>();
+  };
+  const std::string slower = verdict(1e-3, 1), faster = verdict(1e3, 1);
+  EXPECT_TRUE(slower.starts_with("the inter-node lane is ") && slower.ends_with("% slower than its curve: re-plan"))
+      << slower;
+  EXPECT_TRUE(faster.starts_with("the inter-node lane is ") && faster.ends_with("% faster than its curve: re-plan"))
+      << faster;
+  EXPECT_EQ(verdict(1e-3, 2), "no lane between ranks was predicted from a curve of its own: nothing to compare");
+  EXPECT_FALSE(run("").contains("drift"));
+}
+#endif
+
 TEST_F(ProfileCommand, BadInput_IsNamed) {
   write_cluster("cluster.json", "10000");
   const auto refused = [&](const std::string& arguments, const std::vector<std::string>& words) {
@@ -93,6 +124,8 @@ TEST_F(ProfileCommand, BadInput_IsNamed) {
   };
   refused("--cluster $clusters/h100-16x8.json", {"--cluster", "128 ranks", "mpi"});
   refused("--cluster cluster.json --tp 3", {"tp"});
+  refused("--cluster cluster.json --expert 512", {"--expert", "4096x1536"});
+  refused("--cluster cluster.json --expert 0x8", {"--expert"});
   refused("--cluster cluster.json --seconds 0", {"--seconds"});
 }
 

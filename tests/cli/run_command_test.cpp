@@ -147,16 +147,7 @@ TEST_F(RunCommand, DeadlineOfNoTime_IsRefused) {
 }
 
 #ifdef TOPOMOE_MPIEXEC
-struct MpiRun : RunCommand {
-  // More ranks than cores, as root, on this machine alone. Open MPI's own leaks are not ours to report.
-  Said mpirun(int ranks, const std::string& arguments) {
-    return shell(
-        "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 "
-        "OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl=self,vader,tcp OMPI_MCA_btl_vader_single_copy_mechanism=none "
-        "ASAN_OPTIONS=detect_leaks=0 " TOPOMOE_MPIEXEC " -n " +
-        std::to_string(ranks) + " \"" TOPOMOE_BINARY "\" " + arguments);
-  }
-};
+using MpiRun = RunCommand;
 
 TEST_F(MpiRun, Plan_On16Processes_IsVerified) {
   plan_small();
@@ -168,6 +159,74 @@ TEST_F(MpiRun, Plan_On16Processes_IsVerified) {
   EXPECT_FALSE(json::parse(read("trace.json")).at("traceEvents").empty());
   // Threads and processes draw the same tokens and send the same bytes.
   EXPECT_EQ(run("plan.json").at("payload"), r.at("payload"));
+}
+
+// Four ranks on two hosts that are named here: the plan has ranks 0 and 1 on one, 2 and 3 on the other.
+struct PlacedRun : RunCommand {
+  void SetUp() override {
+    RunCommand::SetUp();
+    write_cluster("cluster.json");
+    const Said planned = topomoe(kPlan + "-o plan.json");
+    ASSERT_EQ(planned.code, 0) << planned.err;
+  }
+  Said on_hosts(const std::vector<std::string>& hosts, const std::string& arguments) {
+    std::vector<std::pair<int, std::string>> ranks;
+    for (const std::string& host : hosts)
+      ranks.emplace_back(1, "run plan.json --backend mpi --cluster cluster.json --verify --format json --host " + host +
+                                kSmall + arguments);
+    return mpirun(ranks);
+  }
+  const std::string kPlan =
+      "plan --cluster cluster.json --model $models/mixtral-8x7b.json --fix tp=1,ep=4 --micro-batch 1 --global-batch 16 "
+      "--memory-GiB 2000 ";
+};
+using Hosts = std::vector<std::string>;
+
+TEST_F(PlacedRun, RanksInPlace_NeedNoWord) {
+  const Said said = on_hosts({"x", "x", "y", "y"}, "--remap");
+  ASSERT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(said.err.find("topomoe"), std::string::npos) << said.err;
+  EXPECT_FALSE(json::parse(said.out).at("remapped").get<bool>());
+}
+
+// Dealt round robin.
+TEST_F(PlacedRun, RanksElsewhere_AreToldAndRemapped) {
+  const Hosts dealt{"x", "y", "x", "y"};
+  const std::string wrong = "rank 1 is on y, planned on host0, which is x";
+  const Said told = on_hosts(dealt, "");
+  ASSERT_EQ(told.code, 0) << told.err;
+  EXPECT_NE(told.err.find("topomoe: warning: " + wrong), std::string::npos) << told.err;
+  EXPECT_NE(told.err.find("--remap"), std::string::npos) << told.err;
+  const json as_is = json::parse(told.out);
+  EXPECT_EQ(as_is.at("hosts").get<Hosts>(), dealt);
+  EXPECT_EQ(as_is.at("mismatches").size(), 2U);
+  EXPECT_EQ(as_is.at("mismatches")[0], wrong);
+
+  const Said said = on_hosts(dealt, "--remap");
+  ASSERT_EQ(said.code, 0) << said.err;
+  const json r = json::parse(said.out);
+  EXPECT_TRUE(r.at("remapped").get<bool>());
+  EXPECT_EQ(r.at("hosts").get<Hosts>(), (Hosts{"x", "x", "y", "y"}));
+  EXPECT_TRUE(r.at("bytes_agree").get<bool>());
+  EXPECT_EQ(r.at("payload"), as_is.at("payload"));
+}
+
+TEST_F(PlacedRun, NoOrderFits_IsRefusedOnce) {
+  const Said said = on_hosts({"x", "x", "x", "y"}, "--remap");
+  EXPECT_EQ(said.code, 1);
+  const std::string line = "topomoe: --remap: no order of the ranks fits: hosts hold 3, 1 of them, planned 2, 2";
+  const auto first = said.err.find(line);
+  EXPECT_NE(first, std::string::npos) << said.err;
+  EXPECT_EQ(said.err.find("topomoe: ", first + 1), std::string::npos) << said.err;
+  EXPECT_EQ(topomoe("run plan.json --remap").code, 2);
+}
+
+TEST_F(PlacedRun, AnotherPlan_IsNamedByRank) {
+  ASSERT_EQ(topomoe(kPlan + "--chunks 2 -o other.json").code, 0);
+  const Said said = mpirun({{3, "run plan.json --backend mpi" + kSmall}, {1, "run other.json --backend mpi" + kSmall}});
+  EXPECT_EQ(said.code, 2);
+  EXPECT_NE(said.err.find("topomoe: warning: rank 3 has plan "), std::string::npos) << said.err;
+  EXPECT_NE(said.err.find("topomoe: plan: not the same on all ranks"), std::string::npos) << said.err;
 }
 
 TEST_F(MpiRun, OtherRankCount_IsRefusedOnce) {

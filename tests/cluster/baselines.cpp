@@ -119,7 +119,7 @@ int run(int argc, char** argv) {
   // A token is 4 KiB where that leaves enough of them for 16 chunks and all TP ranks.
   std::int64_t hidden = 1024;
   while (hidden > 1 && bytes / (4 * hidden * ep) < std::int64_t{16} * tp * 4) hidden /= 2;
-  ExchangeBench b{.layout = make_layout(world, tp, 1, 1, tp, ep), .ranks_per_host = per_host};
+  BenchCase b{.layout = make_layout(world, tp, 1, 1, tp, ep), .ranks_per_host = per_host};
   b.shape = {.hidden = hidden, .ffn = tp, .experts = ep, .top_k = ep};
   b.tokens = bytes / (4 * hidden * ep);
   b.repeat = repeat, b.nic_payload_GBps = rate;
@@ -160,7 +160,7 @@ int run(int argc, char** argv) {
   for (std::size_t i = 0; i < contest.predicted_us.size(); ++i)
     (*out)[i].predicted_us = contest.predicted_us[i], (*out)[i].picked = i == contest.picked;
   std::fputs(rows_json(*out).c_str(), stdout);
-  for (const ExchangeRow& row : *out)
+  for (const BenchRow& row : *out)
     if (row.bytes_agree == false) throw std::runtime_error(row.algorithm + " moved other bytes than were drawn");
   return 0;
 }

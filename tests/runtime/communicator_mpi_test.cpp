@@ -147,6 +147,28 @@ TEST(MpiFailure, RanksDisagreeOnMembers_IsRefused) {
   EXPECT_THROW(c->open_channel(members), InvalidInput);
 }
 
+// Backwards: who is first in the job is last here, and what is sent to rank 0 arrives at the last process.
+TEST(MpiFactory, RanksInAnotherOrder_AreWhomTheyAreCalled) {
+  const auto job = world();
+  const int called = job->size() - 1 - job->rank();
+  const auto c = make_mpi_communicator(nullptr, {.rank = called});
+  EXPECT_EQ(c->rank(), called);
+  std::vector<int> all(static_cast<std::size_t>(c->size()));
+  for (int i = 0; i < c->size(); ++i) all[static_cast<std::size_t>(i)] = i;
+  const ChannelId channel = c->open_channel(all);
+  int from_first = -1;
+  std::vector<Outgoing> sends;
+  const int in_job = job->rank();
+  if (called == 0)
+    for (const int peer : all) sends.push_back({peer, &in_job, sizeof in_job});
+  const Incoming receive{0, &from_first, sizeof from_first};
+  c->exchange(channel, sends, {&receive, 1}, {.step = "s"})->wait(Clock::now() + std::chrono::seconds(20));
+  EXPECT_EQ(from_first, c->size() - 1);
+  if (c->size() > 1) {
+    EXPECT_THROW(make_mpi_communicator(nullptr, {.rank = 0}), InvalidInput);
+  }
+}
+
 TEST(MpiFactory, PieceTooLargeForInt_IsRefused) { EXPECT_THROW(world((std::size_t{1} << 30) + 1), InvalidInput); }
 
 // Instead of tests: the last rank gives up while the others wait for an hour, one of them for a rank that only waits

@@ -65,7 +65,17 @@ TEST_F(DriftTest, AsPredicted_ThePlanStands) {
 
 TEST_F(DriftTest, NothingPredicted_SaysSo) {
   EXPECT_EQ(verdict(drift_of(schedule, groups, {}, {}, all(10, 1))),
-            "no lane between ranks was predicted: nothing to compare");
+            "no lane between ranks was predicted from a curve of its own: nothing to compare");
+}
+
+// The inter-node lane is twice as slow as predicted, but from figures of another machine; the other one stands.
+TEST_F(DriftTest, LaneWithoutACurve_IsNotJudged) {
+  Drift d = drift(all(20, 1));
+  ASSERT_EQ(d.lanes[1].lane, Lane::inter_node);
+  d.lanes[1].judged = false;
+  EXPECT_EQ(verdict(d), "lanes between ranks are within 15% of their curves: the plan stands");
+  d.lanes[0].judged = false;
+  EXPECT_EQ(verdict(d), "no lane between ranks was predicted from a curve of its own: nothing to compare");
 }
 
 // Rank 3 sets off 50 ms late. Its partners wait for it, which is no time of the network: dispatch takes 10 ms from its

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "planner/rates/collective.hpp"
+#include "planner/rates/compute.hpp"
 #include "planner/rates/machine_figures.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/device_cpu.hpp"
@@ -97,6 +98,39 @@ TEST(Profile, OnThreads_WritesCurvesThatAreReadAndTaken) {
   }
   EXPECT_EQ(alone, 6);
   EXPECT_EQ(curves.back().operation, "copy");
+}
+
+// What a plan for this cluster then says of the experts' steps is what they took.
+TEST(Profile, Experts_ArePricedAsTheyWere) {
+  const ExpertShape experts{.hidden = 64, .ffn = 32, .experts = 2, .dtype = DType::f32};
+  std::optional<std::vector<CalibrationCurve>> curves;
+  run_inproc(2, [&](Communicator& c) {
+    if (auto mine = profile_experts({&experts, 1}, {.seconds = 0.2, .most_bytes = 1 << 14}, c, *make_cpu_device()))
+      curves = std::move(mine);
+  });
+  ASSERT_EQ(curves.value().size(), 3U);
+  const Calibration c{.name = "threads",
+                      .source = "test",
+                      .machine = {.gpu = {"thread", 8, 2000, 100, 0, 100, 10, Source::assumed, "test"}},
+                      .curves = *curves};
+  const Calibration read = read_calibration(write_calibration(c), "test");
+  const ComputeModel model(c.machine.gpu, DType::f32, {&read, 1});
+  const std::pair<const char*, FfnPass> steps[] = {
+      {"expert_forward", FfnPass::forward}, {"expert_dgrad", FfnPass::dgrad}, {"expert_wgrad", FfnPass::wgrad}};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const CalibrationCurve& curve = (*curves)[i];
+    EXPECT_EQ(curve.operation, steps[i].first);
+    EXPECT_EQ(curve.dtype, "fp32");
+    // 16 KiB are 64 rows of 64: 32 an expert, of which powers of four up to 16.
+    EXPECT_EQ(curve.knots.front().size, 2);
+    EXPECT_LE(curve.knots.back().size, 32);
+    for (const CalibrationKnot& k : curve.knots) {
+      const double each = k.size / 2;
+      const std::vector<double> rows{each, each};
+      EXPECT_NEAR(model.expert_ffn(rows, 64, 32, 3, FfnKernel::grouped_gemm, steps[i].second).time_us, k.time_us,
+                  1e-6 * k.time_us);
+    }
+  }
 }
 
 TEST(Profile, NoGroups_IsRefused) {

@@ -116,6 +116,18 @@ TEST(Rehearsal, PlacementOfThePlanWithReplicasAndCapacity_IsExecuted) {
   }
 }
 
+// Room for a quarter of the tokens: all that was asked for is done, in further rounds, and said.
+TEST(Rehearsal, MoreTokensThanThePlanHasRoomFor_TakeFurtherRounds) {
+  const Plan plan = plan_for({"tp=2", "ep=8", "etp=1"}, "sliced", 2);
+  RehearsalRequest request = small(plan);
+  EXPECT_EQ(memory_of_plan(plan, request.size).tokens, 24);
+  EXPECT_EQ(run(plan, request).overflow_rounds, 0);
+  request.memory = LayerOptions{6, 1};
+  const RehearsalReport r = run(plan, request);
+  EXPECT_GT(r.overflow_rounds, 0);
+  EXPECT_EQ(wrong(r), std::vector<std::string>());
+}
+
 // Both ranks of a TP group inject all 24 tokens of it: 48 choices of 8 experts a group, of which each expert keeps at
 // most ceil(0.5 x 48 / 8) = 3, so that 24 or more are dropped, and fewer than all.
 TEST(Rehearsal, ChoicesDroppedOnEachRankOfATpGroup_CountOnce) {

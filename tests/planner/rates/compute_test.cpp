@@ -447,5 +447,56 @@ TEST(ComputeModel, NothingToDoTakesNoTime) {
   EXPECT_EQ(model.attention({}).time_us, 0);
 }
 
+// Two experts share the rows: knots at 64 and 1024 rows each.
+Calibration expert_calibration() {
+  Calibration c;
+  c.name = "here", c.source = "made up", c.machine.gpu = round_gpu();
+  c.curves.push_back({.operation = "expert_forward",
+                      .size_unit = "rows",
+                      .parameters = {{"hidden", 1024}, {"ffn", 512}, {"experts", 2}},
+                      .knots = {{128, 500}, {2048, 4000}},
+                      .spread = 0.2});
+  return c;
+}
+Estimate forward(const ComputeModel& m, std::vector<double> rows, double hidden = 1024,
+                 FfnPass pass = FfnPass::forward) {
+  return m.expert_ffn(rows, hidden, 512, 3, FfnKernel::grouped_gemm, pass);
+}
+
+TEST(ExpertCurve, AtItsKnots_IsTheTime) {
+  const std::vector<Calibration> all{expert_calibration()};
+  const ComputeModel m(round_gpu(), DType::bf16, all);
+  EXPECT_TRUE(m.experts_measured());
+  EXPECT_NEAR(forward(m, {64, 64}).time_us, 500, 1e-6);
+  EXPECT_NEAR(forward(m, {1024, 1024}).time_us, 4000, 1e-6);
+  EXPECT_NE(forward(m, {64, 64}).source.find("measured: here, expert_forward"), std::string::npos);
+  EXPECT_NEAR(forward(m, {64, 64}).high_us, 600, 1e-6);  // the curve's own spread
+  const double between = forward(m, {256, 256}).time_us;
+  EXPECT_GT(between, 500);
+  EXPECT_LT(between, 4000);
+  // The fused kernel of serving stacks is not what was measured, but nearer to it than another GPU's.
+  EXPECT_NEAR(m.expert_ffn(std::vector<double>{64, 64}, 1024, 512, 3, FfnKernel::fused).time_us, 500, 1e-6);
+}
+
+// As far above the model as the nearest shape is, at as many rows; beyond the last knot as there.
+TEST(ExpertCurve, OfAnotherShape_IsScaled) {
+  const std::vector<Calibration> all{expert_calibration()};
+  const ComputeModel m(round_gpu(), DType::bf16, all), plain(round_gpu(), DType::bf16, {});
+  const double over = 4000 / forward(plain, {1024, 1024}).time_us;
+  EXPECT_NEAR(forward(m, {1024, 1024}, 2048).time_us, over * forward(plain, {1024, 1024}, 2048).time_us, 1e-6);
+  EXPECT_NEAR(forward(m, {4096, 4096}).time_us, over * forward(plain, {4096, 4096}).time_us, 1e-6);
+  EXPECT_NE(forward(m, {1024}, 2048).source.find("scaled from measured: here"), std::string::npos);
+}
+
+TEST(ExpertCurve, OfAnotherPassDTypeOrDevice_IsNotTaken) {
+  std::vector<Calibration> all{expert_calibration()};
+  const ComputeModel m(round_gpu(), DType::bf16, all), plain(round_gpu(), DType::bf16, {});
+  EXPECT_EQ(forward(m, {64, 64}, 1024, FfnPass::wgrad).time_us, forward(plain, {64, 64}, 1024, FfnPass::wgrad).time_us);
+  EXPECT_FALSE(ComputeModel(round_gpu(), DType::f32, all).experts_measured());
+  EXPECT_FALSE(m.with_weight_bytes(1).experts_measured());
+  all[0].machine.gpu.name = "other";
+  EXPECT_FALSE(ComputeModel(round_gpu(), DType::bf16, all).experts_measured());
+}
+
 }  // namespace
 }  // namespace topomoe

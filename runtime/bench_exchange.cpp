@@ -1,37 +1,23 @@
-#include "runtime/bench.hpp"
-
+// The exchange of schedules, alone: what stands in for the steps that are left out.
 #include <algorithm>
 #include <memory>
 
 #include "planner/plan/schedule_part.hpp"
-#include "runtime/communicator_counting.hpp"
-#include "runtime/drawn_traffic.hpp"
+#include "runtime/bench_rounds.hpp"
 #include "runtime/executor.hpp"
-#include "runtime/host_exchange.hpp"
 #include "runtime/settle.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using namespace benching;
 using Index = std::size_t;
 
 // Of one wait. The slowest single exchange of our cases takes 3 s.
 constexpr auto kDeadline = std::chrono::minutes(1);
 
 constexpr Index kAlignment = 64;  // as Device::allocate
-
-// Experts of the tokens that a rank injects. Members of a TP group hold the same tokens.
-std::vector<std::int32_t> injected_ids(const ExchangeBench& b, const Schedule& schedule, const RankGroups& groups,
-                                       int rank) {
-  const auto group = static_cast<std::uint64_t>(groups.members(Role::tp, rank).front());
-  auto ids = draw_routing(b.routing, b.shape.experts, b.shape.top_k, static_cast<int>(b.tokens), b.seed + group);
-  if (schedule.intake != Intake::tp_slice) return ids;
-  const int t = groups.size(Role::tp), index = groups.index_in(Role::tp, rank);
-  const auto at = [&](int i) { return ids.begin() + part_begin(b.tokens, t, i) * b.shape.top_k; };
-  return {at(index), at(index + 1)};
-}
 
 bool holds_tokens(const Schedule& s, int buffer) {
   return s.buffers[static_cast<Index>(buffer)].columns == Columns::hidden;
@@ -53,7 +39,7 @@ std::vector<std::uint8_t> preparation(const Schedule& s) {
 // One schedule on one rank, ready to be timed.
 class Contestant {
  public:
-  Contestant(const Schedule& schedule, const ExchangeBench& b, const RankGroups& groups, const GroupChannels& channels,
+  Contestant(const Schedule& schedule, const BenchCase& b, const RankGroups& groups, const GroupChannels& channels,
              Communicator& communicator, Device& device)
       : placement_(b.shape.experts, groups.layout().ep, b.shape.expert_owners),
         context_{schedule, groups, b.shape, placement_, channels, communicator, device, kDeadline, communicator.rank()},
@@ -68,8 +54,8 @@ class Contestant {
     if (schedule.intake == Intake::tp_slice)
       for (const int member : groups.members(Role::tp, rank)) pass_.counts.set_held(member, b.tokens);
     else
-      pass_.counts.set_held(rank, b.tokens);
-    auto ids = injected_ids(b, schedule, groups, rank);
+      pass_.counts.set_held(rank, held_by(b, groups, rank).size());
+    auto ids = drawn_ids(b, groups, rank, injected_by(b, schedule, groups, rank));
     std::vector<std::int64_t> used;
     settle(ids, b.shape, placement_, groups.index_in(Role::ep, rank), used);
     pass_.counts.set_routing(ids, b.shape.top_k);
@@ -145,38 +131,12 @@ class Contestant {
   std::vector<DeviceMemory> own_;
 };
 
-// What the schedule's own sizes say of the rows that were drawn, all ranks.
-void predict(ExchangeRow& row, const Schedule& schedule, const ExchangeBench& b, const RankGroups& groups) {
-  const DrawnCounts counts(
-      schedule, groups, b.shape, [&](int) { return b.tokens; },
-      [&](int rank) { return injected_ids(b, schedule, groups, rank); });
-  const auto part = steps_of(schedule, Part::exchange);
-  std::vector<Step> steps;
-  for (Index i = 0; i < part.size(); ++i)
-    if (part[i] != 0) steps.push_back(schedule.forward[i]);
-  std::vector<double> out(static_cast<Index>(row.hosts)), in(out);
-  each_transfer(schedule, steps, groups, b.shape, counts, [&](const Step& step, int rank, int peer, double bytes) {
-    if (step.metadata) return;
-    const int from = rank / b.ranks_per_host, to = peer / b.ranks_per_host;
-    (from == to ? row.intra_bytes : row.inter_bytes) += bytes;
-    if (from != to) out[static_cast<Index>(from)] += bytes, in[static_cast<Index>(to)] += bytes;
-  });
-  for (const auto* way : {&out, &in})
-    row.nic_bytes = std::max(row.nic_bytes, *std::max_element(way->begin(), way->end()));
-}
-
 }  // namespace
 
-std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule> schedules, const ExchangeBench& b,
-                                                       Communicator& communicator, Device& device,
-                                                       std::span<const Rival> rivals) {
-  const int world = b.layout.world, me = communicator.rank();
-  if (communicator.size() != world)
-    throw InvalidInput("communicator", std::to_string(communicator.size()) + " ranks",
-                       "the layout has " + std::to_string(world));
-  if (b.tokens < b.layout.tp)
-    throw InvalidInput("tokens", std::to_string(b.tokens),
-                       "at least one for each of " + std::to_string(b.layout.tp) + " TP ranks");
+std::optional<std::vector<BenchRow>> bench_exchange(std::span<const Schedule> schedules, const BenchCase& b,
+                                                    Communicator& communicator, Device& device,
+                                                    std::span<const Rival> rivals) {
+  check(b, communicator);
   HostExchange host(communicator);
   CountingCommunicator counting(communicator);
   const RankGroups groups(b.layout, b.ranks_per_host);
@@ -191,65 +151,29 @@ std::optional<std::vector<ExchangeRow>> bench_exchange(std::span<const Schedule>
   // One at a time is timed: all use the same memory.
   const DeviceMemory memory = device.allocate(most);
   device.zero(Lane::compute, memory.get(), most);
-  for (auto& c : contestants) c->use(memory.get());
-
-  const Index count = schedules.size() + rivals.size();
-  std::vector<double> mine(count * static_cast<Index>(b.repeat)), sent;
-  for (int round = -b.warmup; round < b.repeat; ++round)
-    for (Index i = 0; i < count; ++i) {
-      if (round == 0) counting.reset();
-      device.synchronize();
-      host.line_up(b.ranks_per_host);
-      const auto begin = Clock::now();
-      if (i < contestants.size())
-        contestants[i]->exchange();
-      else
-        rivals[i - contestants.size()].exchange();
-      const double us = std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
-      if (round < 0) continue;
-      mine[i * static_cast<Index>(b.repeat) + static_cast<Index>(round)] = us;
-      if (round > 0) continue;
-      double inter = 0, intra = 0, messages = 0;
-      for (int peer = 0; peer < world; ++peer) {
-        const Traffic& t = counting.sent()[static_cast<Index>(peer)];
-        const bool inside = peer / b.ranks_per_host == me / b.ranks_per_host;
-        (inside ? intra : inter) += t.payload_bytes;
-        if (!inside) messages += static_cast<double>(t.messages);
-      }
-      sent.insert(sent.end(), {inter, intra, messages});
-    }
-  counting.barrier();
-
-  mine.insert(mine.end(), sent.begin(), sent.end());
-  const auto all = host.gather("gather the times", mine);
-  if (me != 0) return std::nullopt;
-  std::vector<ExchangeRow> rows;
-  for (Index i = 0; i < count; ++i) {
-    ExchangeRow& row = rows.emplace_back();
-    row.ranks = world;
-    row.hosts = (world + b.ranks_per_host - 1) / b.ranks_per_host;
-    row.bytes_per_rank =
-        static_cast<double>(b.tokens * b.shape.top_k * b.shape.hidden) * static_cast<double>(size_of(b.shape.dtype));
-    row.times_us.assign(static_cast<Index>(b.repeat), 0.0);
-    double inter = 0, intra = 0, messages = 0;
-    for (const auto& one : all) {
-      for (Index r = 0; r < row.times_us.size(); ++r)
-        row.times_us[r] = std::max(row.times_us[r], one[i * row.times_us.size() + r]);
-      const Index at = count * row.times_us.size() + 3 * i;
-      inter += one[at], intra += one[at + 1], messages += one[at + 2];
-    }
-    if (i < schedules.size()) {
-      const Schedule& s = schedules[i];
-      row.algorithm = s.split + " " + s.transport, row.chunks = s.chunks;
-      predict(row, s, b, groups);
-      row.bytes_agree = inter == row.inter_bytes && intra == row.intra_bytes;
-      row.inter_messages = messages;
-    } else {
-      const Rival& rival = rivals[i - schedules.size()];
-      row.algorithm = rival.algorithm, row.chunks = rival.chunks;
-      row.inter_bytes = rival.inter_bytes, row.intra_bytes = rival.intra_bytes, row.nic_bytes = rival.nic_bytes;
-    }
-    if (b.nic_payload_GBps > 0) row.bound_us = row.nic_bytes / (b.nic_payload_GBps * 1e3);
+  std::vector<Timed> timed;
+  for (auto& c : contestants) {
+    c->use(memory.get());
+    timed.emplace_back([&c] { c->exchange(); });
+  }
+  for (const Rival& r : rivals) timed.push_back(r.exchange);
+  const auto measured = time_in_rounds(timed, b, host, counting, device);
+  if (communicator.rank() != 0) return std::nullopt;
+  std::vector<BenchRow> rows;
+  for (Index i = 0; i < schedules.size(); ++i) {
+    const Schedule& s = schedules[i];
+    const auto part = steps_of(s, Part::exchange);
+    std::vector<Step> steps;
+    for (Index step = 0; step < part.size(); ++step)
+      if (part[step] != 0) steps.push_back(s.forward[step]);
+    rows.push_back(row_of(s, steps, b, groups, drawn_counts(b, s, groups), measured[i]));
+  }
+  for (Index i = 0; i < rivals.size(); ++i) {
+    const Rival& rival = rivals[i];
+    BenchRow& row = rows.emplace_back(row_of(b, measured[schedules.size() + i]));
+    row.algorithm = rival.algorithm, row.chunks = rival.chunks;
+    row.inter_bytes = rival.inter_bytes, row.intra_bytes = rival.intra_bytes, row.nic_bytes = rival.nic_bytes;
+    set_bound(row, b);
   }
   return rows;
 }
