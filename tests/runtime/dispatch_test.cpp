@@ -345,6 +345,45 @@ TEST(Dispatch, TwoHandlesOutstanding_DoNotMix) {
   });
 }
 
+// Slot by slot, laid out, and steady; each time another handle stops after dispatch, while its work may be under way.
+TEST(Dispatch, HandlesThatStopHalfway_LeaveOthersTheirBits) {
+  const LayerCase c{.layout = layout(4, 2, 2, 2), .gpus_per_node = 2, .shape = {16, 24, 8, 2, true}, .tokens = {9, 6}};
+  const ReferenceWeights weights = make_weights(c);
+  const Schedule schedule = build_schedule("node_dedup", request(c.layout, TokenSplit::sliced, 2));
+  run_inproc(4, [&](Communicator& ranks) {
+    RankTensors t(c, weights, ranks.rank());
+    run_layer_itself(c, schedule, t, ranks);
+    DeferredDevice device(11);
+    DeferredCommunicator communicator(ranks, device);
+    Dispatcher dispatcher(schedule, c.layout, 2, shape_of(c), communicator, device);
+    const Routing routing = route(c, t, device);
+    device.synchronize();
+    for (int i = 0; i < 4; ++i) {
+      dispatcher.dispatch(t.x.data(), t.rows, routing.ids.data(), routing.weights.data());
+      const OneStep step = run_step(c, t, routing, dispatcher, device);
+      EXPECT_TRUE(step.y == t.y) << "step " << i;
+      EXPECT_TRUE(step.dx == t.dx) << "step " << i;
+    }
+    ranks.barrier();
+  });
+}
+
+TEST(Dispatch, HandleOutlivesItsDispatcher_IsHarmless) {
+  const Layout l = layout(1, 1, 1, 1);
+  run_inproc(1, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    const std::vector<float> x{1, 2}, weights{1, 1};
+    const std::vector<std::int32_t> ids{0, 1};
+    const auto made = [&] {
+      Dispatcher dispatcher(build_schedule("flat", request(l, TokenSplit::sliced, 1)), l, 1, {1, 2, 1, DType::f32},
+                            ranks, *device);
+      return dispatcher.dispatch(x.data(), 2, ids.data(), weights.data());
+    };
+    const auto handle = made();
+    EXPECT_EQ(static_cast<const float*>(handle.batches()[0].inputs)[1], 2);
+  });
+}
+
 TEST(Dispatch, IdOfNoExpert_IsNamedBeforeAnythingMoves) {
   const Layout l = layout(1, 1, 1, 1);
   run_inproc(1, [&](Communicator& ranks) {
