@@ -1,22 +1,72 @@
 #include "topomoe/dispatch.hpp"
 
 #include <algorithm>
+#include <mutex>
 #include <string>
 #include <utility>
 
 #include "planner/plan/schedule_part.hpp"
+#include "runtime/held_routing.hpp"
 #include "runtime/layer_parts.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 
+namespace {
+
+// Some of the caller's tokens, from that row on, in memory of their own: parts of other passes may run between theirs.
+struct Round {
+  std::unique_ptr<PassState> pass;
+  PassState::Kept weight_gradients;  // read when the pass is over
+  std::int64_t first = 0;
+};
+
+// Those that handles gave back, from any thread, also when the dispatcher is gone.
+class Rounds {
+ public:
+  explicit Rounds(const Capacity& capacity) : capacity_(capacity) {}
+
+  Round take(const ExecutorContext& context) {
+    Round round;
+    {
+      const std::lock_guard lock(mutex_);
+      if (free_.empty()) {
+        free_.reserve(++made_);  // so that giving back needs no memory
+      } else {
+        round = std::move(free_.back());
+        free_.pop_back();
+      }
+    }
+    if (round.pass)
+      round.pass->renew();
+    else
+      round.pass = std::make_unique<PassState>(context, std::make_shared<LayerMemory>(context, capacity_));
+    return round;
+  }
+  void give(Round round) noexcept {
+    round.pass->memory.forget();
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(round));
+  }
+
+ private:
+  const Capacity capacity_;
+  std::mutex mutex_;
+  std::vector<Round> free_;
+  std::size_t made_ = 0;
+};
+
+}  // namespace
+
 struct Dispatcher::Handle::State {
-  explicit State(const ExecutorContext& context) : pass(context) {}
-  PassState pass;  // with memory of its own: parts of other passes may run between its own
+  explicit State(std::shared_ptr<Rounds> from) : pool(std::move(from)) {}
+  std::shared_ptr<Rounds> pool;
+  std::vector<Round> rounds;
   std::vector<ExpertBatch> batches, gradients;
-  DeviceMemory weight_gradients;
   EventPtr done;
-  ~State() { pass.layer->drain(); }
+  ~State() {
+    for (Round& round : rounds) pool->give(std::move(round));
+  }
   enum class Next { combine, combine_backward, dispatch_backward, nothing } next = Next::combine;
 
   void advance(Next from, Next to, const char* call) {
@@ -58,11 +108,61 @@ std::vector<std::uint8_t> backward_steps(const Schedule& schedule, bool after_ex
 }  // namespace
 
 struct Dispatcher::Impl : LayerParts {
-  using LayerParts::LayerParts;
+  Impl(Schedule its_schedule, const Layout& layout, int gpus_per_node, const LayerShape& its_shape,
+       Communicator& communicator, Device& device, std::chrono::milliseconds deadline, const Capacity& capacity)
+      : LayerParts(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator, device, deadline),
+        rounds(std::make_shared<Rounds>(capacity)) {}
   const std::vector<std::uint8_t> out = steps_of(schedule, Part::dispatch), back = steps_of(schedule, Part::combine),
                                   gradients_out = backward_steps(schedule, false),
                                   gradients_back = backward_steps(schedule, true);
   const LayerWeights no_weights;
+  const HeldRouting routing{*this};
+  std::shared_ptr<Rounds> rounds;
+  LayerCounters counters;
+
+  struct Call {
+    const void* tokens;
+    const std::int32_t* ids;
+    const float* weights;
+  };
+  // Rows [first, first + rows), in as many rounds as it takes: all ranks cut theirs alike.
+  void dispatch(const Call& c, std::int64_t first, std::int64_t rows, const EventPtr& ready, Handle::State& to) {
+    Round round = rounds->take(context);
+    round.first = first;
+    PassState& pass = *round.pass;
+    hold(pass, rows);
+    bind(pass, "x", c.tokens, first);
+    pass.router = [&](Lane lane, std::int32_t* ids, float* weights, std::int64_t) {
+      routing.inject(lane, ids, c.ids + first * shape.top_k, pass.counts);
+      routing.inject(lane, weights, c.weights + first * shape.top_k, pass.counts);
+    };
+    Executor executor(context, pass, no_weights, nullptr);
+    to.done = executor.run(false, out, ready);
+    pass.router = nullptr;
+    const int parts = executor.rounds();
+    if (parts == 1) {
+      append_batches(executor, schedule.forward, StepKind::expert_forward, to.batches);
+      to.rounds.push_back(std::move(round));
+      return;
+    }
+    counters.overflow_rounds += parts - 1;
+    rounds->give(std::move(round));  // the first of them takes it
+    for (int i = 0; i < parts; ++i) {
+      const std::int64_t begin = part_begin(rows, parts, i);
+      dispatch(c, first + begin, part_begin(rows, parts, i + 1) - begin, ready, to);
+    }
+  }
+
+  // Gradients of the weights are read when the pass is over: they lie apart from its memory.
+  void bind_weight_gradients(Round& round) const {
+    View all;
+    all.buffer = root_of(schedule, weight_gradients().buffer);
+    const auto rows =
+        static_cast<std::size_t>(resolve(schedule, all, groups, round.pass->counts, context.rank, context.rank).rows);
+    const std::size_t bytes = std::max<std::size_t>(1, rows * static_cast<std::size_t>(shape.top_k) * sizeof(float));
+    if (bytes > round.weight_gradients.capacity) round.pass->layer->settle();  // before anything is given back
+    round.pass->bound[all.buffer] = round.weight_gradients.room(context.device, bytes);
+  }
 
   // What the router's backward would read.
   const View& weight_gradients() const {
@@ -73,18 +173,40 @@ struct Dispatcher::Impl : LayerParts {
     return router->in[1];
   }
 
+  EventPtr dispatch_backward(Round& round, float* to, const EventPtr& ready) const {
+    PassState& pass = *round.pass;
+    Executor executor(context, pass, no_weights, nullptr);
+    const auto begin = PassEnd::Clock::now();
+    const EventPtr over = executor.run(true, gradients_back, ready);
+    try {
+      // On the lane that runs after the pass.
+      const EventPtr gathered = routing.eject(to, executor.at(weight_gradients()).data, pass.counts);
+      EventPtr ejected = context.device.record(Lane::compute);
+      if (!ejected) return over;
+      std::vector<PassEnd::Part> parts;
+      for (const EventPtr& part : {over, gathered})
+        if (part) parts.push_back({part});
+      const auto end = std::make_shared<PassEnd>(std::move(parts), std::move(ejected), context.communicator, begin,
+                                                 context.deadline);
+      pass.layer->last = end;
+      return end;
+    } catch (const std::exception& e) {
+      context.communicator.fail(failure_of(e, context.rank));
+      throw;
+    }
+  }
+
   // What the experts' steps of this kind read and write.
-  std::vector<ExpertBatch> batches(Executor& executor, const std::vector<Step>& steps, StepKind kind) const {
-    std::vector<ExpertBatch> all;
+  static void append_batches(Executor& executor, const std::vector<Step>& steps, StepKind kind,
+                             std::vector<ExpertBatch>& to) {
     for (const Step& s : steps) {
       if (s.kind != kind) continue;
       const auto offsets = executor.expert_offsets(s.in[0]);
       ExpertBatch batch{executor.at(s.in[0]).data, executor.at(s.out[0]).data, {offsets.begin(), offsets.end()}};
       for (std::size_t e = 0; e + 1 < batch.rows.size(); ++e) batch.rows[e] = batch.rows[e + 1] - batch.rows[e];
       batch.rows.pop_back();
-      all.push_back(std::move(batch));
+      to.push_back(std::move(batch));
     }
-    return all;
   }
 
   void check_ids(const std::int32_t* ids, std::int64_t rows) const {
@@ -96,80 +218,11 @@ struct Dispatcher::Impl : LayerParts {
                                std::to_string(i % static_cast<std::size_t>(shape.top_k)) + "]",
                            std::to_string(host[i]), "an expert, 0 to " + std::to_string(shape.experts - 1));
   }
-
-  // [rows held, top_k] of four bytes each to those of the tokens that this rank injects, wherever they are held.
-  void inject(Lane lane, void* to, const void* held, const RankCounts& counts) const {
-    const auto row = static_cast<std::size_t>(shape.top_k) * 4;
-    const auto held_by = [&](int rank) { return static_cast<std::int64_t>(counts.count(Symbol::held, 0, rank, 0)); };
-    const auto* const from = static_cast<const std::byte*>(held);
-    auto* const into = static_cast<std::byte*>(to);
-    const std::int64_t mine = held_by(context.rank);
-    if (schedule.intake == Intake::as_held) {
-      context.device.copy(lane, into, from, static_cast<std::size_t>(mine) * row);
-      return;
-    }
-    if (schedule.intake == Intake::tp_slice) {
-      const int parts = groups.size(Role::tp), index = groups.index_in(Role::tp, context.rank);
-      const std::int64_t first = part_begin(mine, parts, index), end = part_begin(mine, parts, index + 1);
-      context.device.copy(lane, into, from + static_cast<std::size_t>(first) * row,
-                          static_cast<std::size_t>(end - first) * row);
-      return;
-    }
-    std::vector<std::int64_t> rows;
-    for (const int member : groups.members(Role::tp, context.rank)) rows.push_back(held_by(member));
-    gather(lane, into, from, rows, row);
-  }
-
-  // The way back: of the tokens that this rank injects to those that it holds. Returns what must end before.
-  EventPtr eject(void* to, const void* injected, const RankCounts& counts) const {
-    const auto row = static_cast<std::size_t>(shape.top_k) * 4;
-    const auto held_by = [&](int rank) { return static_cast<std::int64_t>(counts.count(Symbol::held, 0, rank, 0)); };
-    const auto* from = static_cast<const std::byte*>(injected);
-    const std::int64_t mine = held_by(context.rank);
-    const auto members = groups.members(Role::tp, context.rank);
-    if (schedule.intake == Intake::tp_slice) {
-      std::vector<std::int64_t> rows;
-      const int parts = static_cast<int>(members.size());
-      for (int i = 0; i < parts; ++i) rows.push_back(part_begin(mine, parts, i + 1) - part_begin(mine, parts, i));
-      return gather(Lane::compute, static_cast<std::byte*>(to), from, rows, row);
-    } else {
-      if (schedule.intake == Intake::tp_gather)
-        for (const int member : members) {
-          if (member == context.rank) break;
-          from += static_cast<std::size_t>(held_by(member)) * row;
-        }
-      context.device.copy(Lane::compute, to, from, static_cast<std::size_t>(mine) * row);
-    }
-    return nullptr;
-  }
-
-  // Rows of all members of the TP group, one after another.
-  EventPtr gather(Lane lane, std::byte* to, const std::byte* mine, const std::vector<std::int64_t>& rows,
-                  std::size_t row_bytes) const {
-    std::vector<Outgoing> sends;
-    std::vector<Incoming> receives;
-    const int index = groups.index_in(Role::tp, context.rank);
-    const std::size_t my_bytes = static_cast<std::size_t>(rows[static_cast<std::size_t>(index)]) * row_bytes;
-    for (int i = 0; i < static_cast<int>(rows.size()); ++i) {
-      const std::size_t bytes = static_cast<std::size_t>(rows[static_cast<std::size_t>(i)]) * row_bytes;
-      if (i == index) {
-        context.device.copy(lane, to, mine, bytes);
-      } else {
-        sends.push_back({i, mine, my_bytes});
-        receives.push_back({i, to, bytes});
-      }
-      to += bytes;
-    }
-    const EventPtr event = context.communicator.exchange(
-        channels.of(Role::tp), sends, receives,
-        {.step = "gather routing", .lane = lane, .metadata = true, .memory = context.device.memory_space()});
-    context.device.wait(lane, event, std::chrono::steady_clock::now() + context.deadline);
-    return event;
-  }
 };
 
 Dispatcher::Dispatcher(Schedule schedule, Layout layout, int gpus_per_node, DispatchShape shape,
-                       Communicator& communicator, Device& device, std::chrono::milliseconds deadline) {
+                       Communicator& communicator, Device& device, std::chrono::milliseconds deadline,
+                       const LayerOptions& options) {
   // The experts' own width is theirs: no step that is run here has a row of it.
   const LayerShape layer{.hidden = shape.hidden,
                          .ffn = layout.etp,
@@ -179,28 +232,19 @@ Dispatcher::Dispatcher(Schedule schedule, Layout layout, int gpus_per_node, Disp
                          .expert_owners = std::move(shape.expert_owners)};
   // A shared expert is the caller's, as routed ones are.
   impl_ = std::make_unique<Impl>(without_shared(std::move(schedule)), layout, gpus_per_node, layer, communicator,
-                                 device, deadline);
+                                 device, deadline, capacity_of(options));
 }
 Dispatcher::~Dispatcher() = default;
 Dispatcher::Dispatcher(Dispatcher&&) noexcept = default;
+const LayerCounters& Dispatcher::counters() const { return impl_->counters; }
 
 Dispatcher::Handle Dispatcher::dispatch(const void* tokens, std::int64_t rows, const std::int32_t* ids,
                                         const float* weights, const EventPtr& ready) {
-  const Impl& impl = *impl_;
-  Handle handle(std::make_unique<Handle::State>(impl.context));
-  impl.hold(handle.state_->pass, rows);
-  impl.context.device.wait(Lane::compute, ready, std::chrono::steady_clock::now() + impl.context.deadline);
-  impl.check_ids(ids, rows);
-  PassState& pass = handle.state_->pass;
-  pass.bound[impl.boundary("x")] = static_cast<std::byte*>(const_cast<void*>(tokens));  // read only
-  pass.router = [&](Lane lane, std::int32_t* its_ids, float* its_weights, std::int64_t) {
-    impl.inject(lane, its_ids, ids, pass.counts);
-    impl.inject(lane, its_weights, weights, pass.counts);
-  };
-  Executor executor(impl.context, pass, impl.no_weights, nullptr);
-  handle.state_->done = executor.run(false, impl.out, ready);
-  pass.router = nullptr;
-  handle.state_->batches = impl.batches(executor, impl.schedule.forward, StepKind::expert_forward);
+  if (rows < 0) throw InvalidInput("rows", std::to_string(rows), "0 or more");
+  impl_->context.device.wait(Lane::compute, ready, std::chrono::steady_clock::now() + impl_->context.deadline);
+  impl_->check_ids(ids, rows);
+  Handle handle(std::make_unique<Handle::State>(impl_->rounds));
+  impl_->dispatch({tokens, ids, weights}, 0, rows, ready, *handle.state_);
   return handle;
 }
 
@@ -208,9 +252,11 @@ void Dispatcher::combine(Handle& handle, void* output, const EventPtr& ready) {
   using Next = Handle::State::Next;
   Handle::State& state = *handle.state_;
   state.advance(Next::combine, Next::combine_backward, "combine");
-  state.pass.bound[impl_->boundary("y")] = static_cast<std::byte*>(output);
-  Executor executor(impl_->context, state.pass, impl_->no_weights, nullptr);
-  state.done = executor.run(false, impl_->back, ready);
+  for (Round& round : state.rounds) {
+    impl_->bind(*round.pass, "y", output, round.first);
+    Executor executor(impl_->context, *round.pass, impl_->no_weights, nullptr);
+    state.done = executor.run(false, impl_->back, ready);
+  }
   for (ExpertBatch& batch : state.batches) batch.outputs = nullptr;
 }
 
@@ -222,20 +268,14 @@ std::span<const ExpertBatch> Dispatcher::combine_backward(Handle& handle, const 
     throw InvalidInput("schedule", schedule.name, "its backward has other pieces: what the experts kept does not fit");
   Handle::State& state = *handle.state_;
   state.advance(Next::combine_backward, Next::dispatch_backward, "combine_backward");
-  state.pass.bound[impl_->boundary("dy")] = static_cast<std::byte*>(const_cast<void*>(output_gradients));  // read only
-  // Gradients of the weights are read when the pass is over: they lie apart from its memory.
-  const View& of_weights = impl_->weight_gradients();
-  View all;
-  all.buffer = root_of(schedule, of_weights.buffer);
-  const double rows =
-      resolve(schedule, all, impl_->groups, state.pass.counts, impl_->context.rank, impl_->context.rank).rows;
-  const std::size_t row_bytes = static_cast<std::size_t>(impl_->shape.top_k) * sizeof(float);
-  state.weight_gradients =
-      impl_->context.device.allocate(std::max<std::size_t>(1, static_cast<std::size_t>(rows) * row_bytes));
-  state.pass.bound[all.buffer] = state.weight_gradients.get();
-  Executor executor(impl_->context, state.pass, impl_->no_weights, nullptr);
-  state.done = executor.run(true, impl_->gradients_out, ready);
-  return state.gradients = impl_->batches(executor, schedule.backward, StepKind::expert_dgrad);
+  for (Round& round : state.rounds) {
+    impl_->bind(*round.pass, "dy", output_gradients, round.first);
+    impl_->bind_weight_gradients(round);
+    Executor executor(impl_->context, *round.pass, impl_->no_weights, nullptr);
+    state.done = executor.run(true, impl_->gradients_out, ready);
+    Impl::append_batches(executor, schedule.backward, StepKind::expert_dgrad, state.gradients);
+  }
+  return state.gradients;
 }
 
 void Dispatcher::dispatch_backward(Handle& handle, void* token_gradients, float* weight_gradients,
@@ -243,26 +283,9 @@ void Dispatcher::dispatch_backward(Handle& handle, void* token_gradients, float*
   using Next = Handle::State::Next;
   Handle::State& state = *handle.state_;
   state.advance(Next::dispatch_backward, Next::nothing, "dispatch_backward");
-  state.pass.bound[impl_->boundary("dx")] = static_cast<std::byte*>(token_gradients);
-  Executor executor(impl_->context, state.pass, impl_->no_weights, nullptr);
-  const auto begin = PassEnd::Clock::now();
-  state.done = executor.run(true, impl_->gradients_back, ready);
-  try {
-    // On the lane that runs after the pass.
-    const EventPtr gathered =
-        impl_->eject(weight_gradients, executor.at(impl_->weight_gradients()).data, state.pass.counts);
-    if (EventPtr ejected = impl_->context.device.record(Lane::compute)) {
-      std::vector<PassEnd::Part> parts;
-      for (const EventPtr& part : {state.done, gathered})
-        if (part) parts.push_back({part});
-      const auto end = std::make_shared<PassEnd>(std::move(parts), std::move(ejected), impl_->context.communicator,
-                                                 begin, impl_->context.deadline);
-      state.pass.layer->last = end;
-      state.done = end;
-    }
-  } catch (const std::exception& e) {
-    impl_->context.communicator.fail(failure_of(e, impl_->context.rank));
-    throw;
+  for (Round& round : state.rounds) {
+    impl_->bind(*round.pass, "dx", token_gradients, round.first);
+    state.done = impl_->dispatch_backward(round, weight_gradients + round.first * impl_->shape.top_k, ready);
   }
   state.gradients.clear();
 }

@@ -127,10 +127,7 @@ std::unique_ptr<PassState> LayerMemory::take(const std::shared_ptr<LayerMemory>&
   }
   if (!state) return std::make_unique<PassState>(context, layer);
   state->layer = layer;
-  state->counts.reset();
-  state->offsets.clear();
-  state->keeps_routing = false;
-  for (auto& [buffer, data] : state->bound) data = nullptr;
+  state->renew();
   return state;
 }
 
@@ -141,13 +138,21 @@ void LayerMemory::give(std::unique_ptr<PassState> state) noexcept {
   layer->given_back_.push_back(std::move(state));
 }
 
+void PassState::renew() {
+  counts.reset();
+  offsets.clear();
+  keeps_routing = false;
+  for (auto& [buffer, data] : bound) data = nullptr;
+}
+
 std::byte* PassState::Kept::room(Device& device, std::size_t size) {
   bytes = size;
-  if (size > capacity) {
+  const std::size_t least = std::max<std::size_t>(1, size);  // null would mean that a pass has to find its own
+  if (least > capacity) {
     memory.reset();
     capacity = 0;
-    memory = device.allocate(size);
-    capacity = size;
+    memory = device.allocate(least);
+    capacity = least;
   }
   return memory.get();
 }
@@ -265,11 +270,11 @@ EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const 
   } unhook{c_.device};
   const auto begin = Clock::now();
   const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
-  // From here on a forward knows all counts.
+  // From here on a forward that routes knows all counts.
   std::size_t counted = steps.size();
-  if (!backward && part.empty() && m_.arenas.bounded())
+  if (!backward && m_.arenas.bounded())
     for (std::size_t i = 0; i < steps.size(); ++i)
-      if (steps[i].kind == StepKind::route || steps[i].kind == StepKind::counts_exchange) counted = i;
+      if (!left_out(i) && (steps[i].kind == StepKind::route || steps[i].kind == StepKind::counts_exchange)) counted = i;
   rounds_ = 1;
   // A transfer's end is when somebody first sees that it is over.
   std::size_t first_open = 0;

@@ -105,6 +105,8 @@ struct PassState {
   ~PassState() {
     if (layer) layer->drain();  // what dies here may be in use
   }
+  // For another forward.
+  void renew();
   std::shared_ptr<LayerMemory> layer;
   RankCounts counts;
   RowOffsets offsets;
@@ -140,8 +142,8 @@ class Executor {
   // `alone`: the part is all that is run of this pass.
   EventPtr run(bool backward, std::span<const std::uint8_t> part = {}, const EventPtr& ready = nullptr,
                bool alone = false);
-  // Of a whole forward in bounded arenas: 1; or what the tokens must be cut into, as they would not fit. Then nothing
-  // but routing has been done, and the pass state is of no more use.
+  // Of a forward in bounded arenas, or a part that routes: 1; or what the tokens must be cut into, as they would not
+  // fit. Then nothing but routing has been done, and the pass state is of no more use.
   int rounds() const { return rounds_; }
 
   struct Span {  // a resolved view

@@ -15,8 +15,19 @@ std::size_t rounded(std::size_t bytes) {
 
 }  // namespace
 
+void SlotMemory::go_on(const SlotMemory& round) {
+  blocks = round.blocks;
+  for (const auto& block : blocks) used_before.push_back(block->used);
+}
+
+void SlotMemory::undo() {
+  for (std::size_t i = 0; i < used_before.size(); ++i) blocks[i]->used = used_before[i];
+}
+
 void SlotMemory::forget() {
   std::fill(saved.begin(), saved.end(), Place{});
+  blocks.clear();
+  used_before.clear();
   in_use = false;
 }
 
@@ -42,13 +53,14 @@ bool LayerArenas::lay_out(bool backward, const SlotMemory& memory) {
     grown_ = false;
     ++plans_;
   }
-  if (arena_ && plan_.pass_bytes[backward] > arena_bytes_) return true;
+  if (pass_apart_ || (arena_ && plan_.pass_bytes[backward] > arena_bytes_)) return true;
   return !backward && !memory.in_use && (memory.has_apart || (memory.arena && plan_.saved_bytes > memory.arena_bytes));
 }
 
 void LayerArenas::begin(bool backward, SlotMemory& memory) {
   memory.saved.resize(slots_.size());
   memory.apart.resize(slots_.size());
+  end(backward, memory);  // a pass that went no further
   if (plan_.pass_bytes[backward] > arena_bytes_) {
     arena_.reset();  // before the larger one is asked for
     arena_bytes_ = 0;
@@ -60,12 +72,30 @@ void LayerArenas::begin(bool backward, SlotMemory& memory) {
   if (memory.has_apart) std::fill(memory.apart.begin(), memory.apart.end(), nullptr);
   memory.has_apart = false;
   memory.laid_out = plans_;
-  if (plan_.saved_bytes > memory.arena_bytes) {
+  if (!bounded_ && plan_.saved_bytes > memory.arena_bytes) {
     memory.arena.reset();
     memory.arena_bytes = 0;
     memory.arena = device_.allocate(plan_.saved_bytes);
     memory.arena_bytes = plan_.saved_bytes;
   }
+}
+
+// In the first block with room for it.
+std::byte* LayerArenas::save(std::size_t bytes, SlotMemory& memory) {
+  const std::size_t room = (bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+  auto block = std::find_if(memory.blocks.begin(), memory.blocks.end(),
+                            [&](const auto& b) { return b->bytes - b->used >= room; });
+  if (block == memory.blocks.end()) {
+    auto free = std::find_if(blocks_.begin(), blocks_.end(), [](const auto& b) { return b.use_count() == 1; });
+    if (free == blocks_.end())
+      free = blocks_.insert(
+          free, std::make_shared<SavedBlock>(SavedBlock{device_.allocate(plan_.saved_bytes), plan_.saved_bytes, 0}));
+    (*free)->used = 0;
+    block = memory.blocks.insert(block, *free);
+  }
+  std::byte* const data = (*block)->memory.get() + (*block)->used;
+  (*block)->used += room;
+  return data;
 }
 
 std::byte* LayerArenas::get(bool backward, std::size_t slot, std::size_t bytes, SlotMemory& memory) {
@@ -80,7 +110,9 @@ std::byte* LayerArenas::get(bool backward, std::size_t slot, std::size_t bytes, 
   }
   const PlacedSlot& planned = plan_.of[backward][slot];
   std::byte* data = nullptr;
-  if (planned.bytes >= bytes && (!saved || (!backward && memory.laid_out == plans_))) {
+  if (bounded_ && saved && !backward && planned.bytes >= bytes) {
+    data = save(bytes, memory);
+  } else if (planned.bytes >= bytes && (!saved || (!backward && memory.laid_out == plans_))) {
     data = (saved ? memory.arena : arena_).get() + planned.offset;
   } else {
     memory.apart[slot] = device_.allocate(bytes);

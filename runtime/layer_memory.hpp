@@ -3,8 +3,9 @@
 // Rows are known only while a pass runs. Each slot has the capacity that any pass asked for so far, rounded up; what
 // asks for more gets memory of its own for this once, and the next pass finds larger arenas. So the first pass
 // allocates slot by slot, the second once, and after that nothing does unless counts grow. Nothing shrinks.
-// With a capacity that is given, arenas are laid out by it once; what asks for more still gets memory of its own, but
-// nothing grows: whoever can runs in rounds that fit.
+// With a capacity that is given, the arena is laid out by it once; what asks for more still gets memory of its own, but
+// nothing grows: whoever can runs in rounds that fit. What forwards save lies one slot after another in blocks, each of
+// what the capacity says of one forward: the rounds of a handle fill them together, and take what their rows need.
 #pragma once
 
 #include <array>
@@ -16,6 +17,12 @@
 #include "topomoe/device.hpp"
 
 namespace topomoe {
+
+// Of what forwards of bounded memory save.
+struct SavedBlock {
+  DeviceMemory memory;
+  std::size_t bytes = 0, used = 0;
+};
 
 // What one forward keeps for its backward, and what did not fit.
 struct SlotMemory {
@@ -30,7 +37,14 @@ struct SlotMemory {
   int laid_out = -1;       // by which of the plans that came one after another
   bool in_use = false;     // something lies in the arena: it cannot be laid out anew
   bool has_apart = false;  // of what is saved
-  void forget();           // what is saved is no longer needed; gives nothing back, as lanes may still use it
+  // Where memory is bounded, in place of the arena. Of blocks that rounds before this one had, how much of each.
+  std::vector<std::shared_ptr<SavedBlock>> blocks;
+  std::vector<std::size_t> used_before;
+  // Goes on where a round of the same handle stopped.
+  void go_on(const SlotMemory& round);
+  // Nothing is saved after all: blocks are as those rounds left them.
+  void undo();
+  void forget();  // what is saved is no longer needed; gives nothing back, as lanes may still use it
 };
 
 class LayerArenas {
@@ -52,6 +66,8 @@ class LayerArenas {
   void end(bool backward, SlotMemory& memory);
 
  private:
+  std::byte* save(std::size_t bytes, SlotMemory& memory);
+
   const Schedule& schedule_;
   Device& device_;
   const Slots slots_;
@@ -62,6 +78,7 @@ class LayerArenas {
   bool bounded_ = false, grown_ = false, pass_apart_ = false;
   DeviceMemory arena_;  // of whichever pass runs
   std::size_t arena_bytes_ = 0;
+  std::vector<std::shared_ptr<SavedBlock>> blocks_;  // all; those of nobody else are free
 };
 
 }  // namespace topomoe

@@ -53,6 +53,12 @@ Schedule checked(Schedule schedule, const Layout& layout, int gpus_per_node, con
 
 }  // namespace
 
+Capacity capacity_of(const LayerOptions& options) {
+  if (!(options.tokens >= 0)) throw InvalidInput("options.tokens", std::to_string(options.tokens), "0 or more");
+  if (!(options.skew >= 1)) throw InvalidInput("options.skew", std::to_string(options.skew), "1 or more");
+  return {options.tokens, options.skew};
+}
+
 LayerParts::LayerParts(Schedule its_schedule, const Layout& layout, int gpus_per_node, const LayerShape& its_shape,
                        Communicator& communicator, Device& device, std::chrono::milliseconds deadline)
     : schedule(checked(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator)),
@@ -72,6 +78,12 @@ int LayerParts::boundary(const std::string& name) const {
         schedule.buffers[i].alias < 0)
       return static_cast<int>(i);
   throw InvalidInput("schedule", schedule.name, "has no buffer " + name + " of the caller's");
+}
+
+void LayerParts::bind(PassState& pass, const std::string& buffer, const void* tensor, std::int64_t first) const {
+  // No schedule writes what the caller hands in as const.
+  pass.bound[boundary(buffer)] = static_cast<std::byte*>(const_cast<void*>(tensor)) +
+                                 static_cast<std::size_t>(first * shape.hidden) * size_of(shape.dtype);
 }
 
 void LayerParts::hold(PassState& pass, std::int64_t rows) const {

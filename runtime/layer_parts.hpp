@@ -8,6 +8,9 @@
 
 namespace topomoe {
 
+// Throws InvalidInput unless in range.
+Capacity capacity_of(const LayerOptions& options);
+
 // Stays where it is: its context refers to its other members.
 struct LayerParts {
   // Collective: opens one channel for each group role that the schedule uses. Throws InvalidInput.
@@ -18,6 +21,8 @@ struct LayerParts {
 
   // The caller's tensor is the buffer of that name which is not an alias.
   int boundary(const std::string& name) const;
+  // The rows of a caller's tensor [.., hidden] from `first` on, read or written, are that buffer in this pass.
+  void bind(PassState& pass, const std::string& buffer, const void* tensor, std::int64_t first) const;
   // The pass begins with `rows` tokens held by this rank.
   void hold(PassState& pass, std::int64_t rows) const;
 

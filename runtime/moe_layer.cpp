@@ -149,11 +149,6 @@ struct MoeLayer::Impl : LayerParts {
       throw InvalidInput("weights.mix", "null", "the shared expert has a gate");
   }
 
-  std::byte* row(const void* tensor, std::int64_t index) const {
-    return static_cast<std::byte*>(const_cast<void*>(tensor)) +
-           static_cast<std::size_t>(index * shape.hidden) * size_of(shape.dtype);
-  }
-
   struct Forward {
     const void* tokens;
     void* output;
@@ -165,10 +160,10 @@ struct MoeLayer::Impl : LayerParts {
     Handle::State attempt;
     attempt.add({LayerMemory::take(memory, context), first});
     PassState& pass = *attempt.only.pass;
+    if (const auto before = out.all(); !before.empty()) pass.memory.go_on(before.back().pass->memory);
     hold(pass, rows);
-    // Read only: no schedule writes the caller's tokens.
-    pass.bound[boundary("x")] = row(f.tokens, first);
-    pass.bound[boundary("y")] = row(f.output, first);
+    bind(pass, "x", f.tokens, first);
+    bind(pass, "y", f.output, first);
     int parts = 1;
     {
       pass.keeps_routing = f.keep == Keep::routing;
@@ -183,6 +178,7 @@ struct MoeLayer::Impl : LayerParts {
       return;
     }
     counters.overflow_rounds += parts - 1;
+    pass.memory.undo();
     LayerMemory::give(std::move(attempt.only.pass));  // the first round takes it
     for (int i = 0; i < parts; ++i) {
       const std::int64_t begin = part_begin(rows, parts, i);
@@ -231,15 +227,14 @@ struct MoeLayer::Impl : LayerParts {
 MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
                    Device& device, std::chrono::milliseconds deadline, const LayerOptions& options)
     : impl_(std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, shape, communicator, device, deadline)) {
-  if (!(options.tokens >= 0)) throw InvalidInput("options.tokens", std::to_string(options.tokens), "0 or more");
-  if (!(options.skew >= 1)) throw InvalidInput("options.skew", std::to_string(options.skew), "1 or more");
+  const Capacity capacity = capacity_of(options);
   if (options.tokens > 0 && impl_->shape.router.losses())
     throw InvalidInput("options.tokens", std::to_string(options.tokens),
                        "0 beside router losses: they are means over all tokens of a pass, which rounds would cut");
   if (options.tokens > 0 && impl_->shape.capacity_factor > 0)
     throw InvalidInput("options.tokens", std::to_string(options.tokens),
                        "0 beside shape.capacity_factor: which tokens are dropped must not depend on rounds");
-  impl_->memory = std::make_shared<LayerMemory>(impl_->context, Capacity{options.tokens, options.skew});
+  impl_->memory = std::make_shared<LayerMemory>(impl_->context, capacity);
 }
 MoeLayer::~MoeLayer() = default;
 MoeLayer::MoeLayer(MoeLayer&&) noexcept = default;
@@ -257,8 +252,8 @@ void MoeLayer::backward(Handle& handle, const void* output_gradients, void* toke
   impl_->require(weights);
   for (Handle::State::Round& round : handle.state_->all()) {
     PassState& pass = *round.pass;
-    pass.bound[impl_->boundary("dy")] = impl_->row(output_gradients, round.first);
-    pass.bound[impl_->boundary("dx")] = impl_->row(token_gradients, round.first);
+    impl_->bind(pass, "dy", output_gradients, round.first);
+    impl_->bind(pass, "dx", token_gradients, round.first);
     const Lent lent(pass, *impl_->memory, pass.keeps_routing);
     Executor executor(impl_->context, pass, weights, &gradients);
     if (pass.keeps_routing) impl_->run_again(executor, pass, ready);

@@ -7,6 +7,11 @@
 // It runs the steps of the layer's own Schedule but for route and experts, so that with the same ids, weights and
 // experts the output has the same bits as MoeLayer's. Experts stand as there: where expert_owners says,
 // under ETP a shard of each, whose outputs are partial sums that combine adds up. Not thread-safe.
+//
+// With LayerOptions a batch has no more rows than the plan has room for, but where a single token needs it, and memory
+// is laid out once. What does not fit comes in overflow rounds, as further batches. This does not bound memory as it
+// does MoeLayer's: the caller's experts see all batches of a handle at once, so that each round has the planned memory
+// to itself, kept for later handles. To stay within it, dispatch fewer tokens at a time.
 #pragma once
 
 #include <chrono>
@@ -17,6 +22,7 @@
 
 #include "topomoe/communicator.hpp"
 #include "topomoe/device.hpp"
+#include "topomoe/layer_shape.hpp"
 #include "topomoe/layout.hpp"
 #include "topomoe/schedule.hpp"
 
@@ -29,10 +35,10 @@ struct DispatchShape {
   ExpertOwners expert_owners;  // empty: even blocks by id
 };
 
-// Rows for my experts, one expert after another; `rows` of each in order of id. A schedule in r pieces gives r batches.
-// Both tensors are [sum of rows, hidden] of the shape's dtype.
+// Rows for my experts, one expert after another; `rows` of each in order of id. A schedule in r pieces gives r batches,
+// in every round. Both tensors are [sum of rows, hidden] of the shape's dtype.
 struct ExpertBatch {
-  const void* inputs = nullptr;  // of dispatch: lives as long as the handle
+  const void* inputs = nullptr;  // of dispatch: lives as long as the handle; what reads it must be over by then
   void* outputs = nullptr;       // to be written, complete, before the next call; then gone
   std::vector<std::int64_t> rows;
 };
@@ -41,7 +47,8 @@ class Dispatcher {
  public:
   // Collective, as MoeLayer's. The references must outlive it.
   Dispatcher(Schedule schedule, Layout layout, int gpus_per_node, DispatchShape shape, Communicator& communicator,
-             Device& device, std::chrono::milliseconds deadline = std::chrono::seconds(30));
+             Device& device, std::chrono::milliseconds deadline = std::chrono::seconds(30),
+             const LayerOptions& options = {});
   ~Dispatcher();
   Dispatcher(Dispatcher&&) noexcept;
 
@@ -79,6 +86,8 @@ class Dispatcher {
   // top_k]; a router's own backward adds the rest.
   void dispatch_backward(Handle& handle, void* token_gradients, float* weight_gradients,
                          const EventPtr& ready = nullptr);
+
+  const LayerCounters& counters() const;
 
  private:
   struct Impl;

@@ -1,4 +1,4 @@
-// What a MoE layer is to whoever executes it: sizes, weights, gradients, and what a step did.
+// What a MoE layer is to whoever executes it: sizes, memory, weights, gradients, and what a step did.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,17 @@ inline RowWidths row_widths(const LayerShape& s, int etp, int tp) {
           static_cast<double>(s.top_k),          static_cast<double>(s.experts),
           static_cast<double>(size_of(s.dtype)), static_cast<double>(s.shared_ffn / tp)};
 }
+
+// Memory of bounded size. Planned once, for the `tokens` that a TP group holds and, of all routed rows, `skew` times
+// the mean on any rank (a Plan's: planner/plan/capacity.hpp). What does not fit runs again on a part of the tokens, in
+// the same memory, on all ranks alike: outputs are those of one pass, gradients of weights add up in another order.
+// What rounds save for the backward takes what their rows need. 0 tokens: memory grows with what comes.
+struct LayerOptions {
+  double tokens = 0, skew = 1;
+};
+struct LayerCounters {
+  std::int64_t overflow_rounds = 0;  // forwards beyond the one that each call asked for
+};
 
 // Device pointers. `local experts` are those that the rank's place in its EP group holds (ExpertPlacement::held_by), by
 // id; in even blocks [E ep_index / EP, E (ep_index+1) / EP). `shard` is ffn / ETP; the shared expert is sharded over

@@ -23,17 +23,6 @@
 
 namespace topomoe {
 
-// Memory of bounded size. Planned once, for the `tokens` that a TP group holds and, of all routed rows, `skew` times
-// the mean on any rank (a Plan's: planner/plan/capacity.hpp). What does not fit runs again on a part of the tokens, in
-// the same memory, on all ranks alike: outputs are those of one pass, gradients of weights add up in another order.
-// 0 tokens: memory grows with what comes.
-struct LayerOptions {
-  double tokens = 0, skew = 1;
-};
-struct LayerCounters {
-  std::int64_t overflow_rounds = 0;  // forwards beyond the one that each call asked for
-};
-
 class MoeLayer {
  public:
   // Collective: opens one channel for each group role that the schedule uses. The references must

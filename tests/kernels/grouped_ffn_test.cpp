@@ -57,6 +57,12 @@ struct Reference {
   }
 };
 
+// Where experts' weights and gradients lie.
+struct Matrices {
+  ExpertMatrices gate, up, down;
+  ExpertGradients gate_grad, up_grad, down_grad;
+};
+
 class GroupedFfn : public OnDevice {
  protected:
   // One expert layer on the device, forward and both halves of backward.
@@ -87,22 +93,29 @@ class GroupedFfn : public OnDevice {
           w_down_grad(device, Floats(w_gate_values.size(), 0.25F)) {}
     Tensor gate_like(Device& device) const { return {device, Floats(at(shape.rows() * shape.ffn)), dtype}; }
 
-    void forward(Device& device) const {
+    Matrices in_blocks() const {
+      return {w_gate.data(),        w_up.data(),        w_down.data(),
+              w_gate_grad.floats(), w_up_grad.floats(), w_down_grad.floats()};
+    }
+
+    void forward(Device& device) const { forward(device, in_blocks()); }
+    void forward(Device& device, const Matrices& m) const {
       device.grouped_ffn(Lane::compute, {.in = in.data(),
                                          .out = out.data(),
                                          .gate = gate.data(),
                                          .up = up.data(),
                                          .act = act.data(),
-                                         .w_gate = w_gate.data(),
-                                         .w_up = w_up.data(),
-                                         .w_down = w_down.data(),
+                                         .w_gate = m.gate,
+                                         .w_up = m.up,
+                                         .w_down = m.down,
                                          .offsets = shape.offsets,
                                          .hidden = shape.hidden,
                                          .ffn = shape.ffn,
                                          .dtype = dtype});
       device.synchronize();
     }
-    void backward(Device& device, float scale) const {
+    void backward(Device& device, float scale) const { backward(device, scale, in_blocks()); }
+    void backward(Device& device, float scale, const Matrices& m) const {
       device.zero(Lane::compute, act.data(), at(shape.rows() * shape.ffn) * size_of(dtype));  // recomputed
       device.grouped_ffn_dgrad(Lane::compute, {.out_grad = out_grad.data(),
                                                .in_grad = in_grad.data(),
@@ -111,9 +124,9 @@ class GroupedFfn : public OnDevice {
                                                .gate_grad = gate_grad.data(),
                                                .up_grad = up_grad.data(),
                                                .act = act.data(),
-                                               .w_gate = w_gate.data(),
-                                               .w_up = w_up.data(),
-                                               .w_down = w_down.data(),
+                                               .w_gate = m.gate,
+                                               .w_up = m.up,
+                                               .w_down = m.down,
                                                .offsets = shape.offsets,
                                                .hidden = shape.hidden,
                                                .ffn = shape.ffn,
@@ -123,9 +136,9 @@ class GroupedFfn : public OnDevice {
                                                .act = act.data(),
                                                .gate_grad = gate_grad.data(),
                                                .up_grad = up_grad.data(),
-                                               .w_gate_grad = w_gate_grad.floats(),
-                                               .w_up_grad = w_up_grad.floats(),
-                                               .w_down_grad = w_down_grad.floats(),
+                                               .w_gate_grad = m.gate_grad,
+                                               .w_up_grad = m.up_grad,
+                                               .w_down_grad = m.down_grad,
                                                .scale = scale,
                                                .offsets = shape.offsets,
                                                .hidden = shape.hidden,
@@ -165,27 +178,18 @@ class GroupedFfn : public OnDevice {
     layer.forward(*device_);
     layer.backward(*device_, 0.5F);
     Reference reference = layer.reference();
-    auto differences = [&](Doubles& values, double scale, double before) {
-      constexpr double h = 1e-5;
-      Doubles result;
-      for (double& x : values) {
-        const double at_x = x;
-        x = at_x + h;
-        const double above = reference.loss(layer.out_grad_values);
-        x = at_x - h;
-        const double below = reference.loss(layer.out_grad_values);
-        x = at_x;
-        result.push_back(before + scale * (above - below) / (2 * h));
-      }
+    auto scaled = [&](Doubles& values, double scale, double before) {
+      Doubles result = differences(values, [&] { return reference.loss(layer.out_grad_values); });
+      for (double& x : result) x = before + scale * x;
       return result;
     };
     auto check = [&](const Tensor& actual, const Doubles& expected, const char* what) {
       expect_near(actual.read(), expected, 1e-6 + bound(expected, dtype), what);
     };
-    check(layer.in_grad, differences(reference.in, 1.0, 0.0), "in_grad");
-    check(layer.w_gate_grad, differences(reference.w_gate, 0.5, 0.25), "w_gate_grad");
-    check(layer.w_up_grad, differences(reference.w_up, 0.5, 0.25), "w_up_grad");
-    check(layer.w_down_grad, differences(reference.w_down, 0.5, 0.25), "w_down_grad");
+    check(layer.in_grad, scaled(reference.in, 1.0, 0.0), "in_grad");
+    check(layer.w_gate_grad, scaled(reference.w_gate, 0.5, 0.25), "w_gate_grad");
+    check(layer.w_up_grad, scaled(reference.w_up, 0.5, 0.25), "w_up_grad");
+    check(layer.w_down_grad, scaled(reference.w_down, 0.5, 0.25), "w_down_grad");
   }
 };
 
@@ -239,44 +243,11 @@ TEST_F(GroupedFfn, ExpertsThatLieApart_GiveTheSameBits) {
     up_grads.push_back(apart.w_up_grad.floats() + (kExperts - 1 - e) * kMatrix);
     down_grads.push_back(apart.w_down_grad.floats() + (kExperts - 1 - e) * kMatrix);
   }
-  const Lane lane = Lane::compute;
-  device_->grouped_ffn(lane, {.in = apart.in.data(),
-                              .out = apart.out.data(),
-                              .gate = apart.gate.data(),
-                              .up = apart.up.data(),
-                              .act = apart.act.data(),
-                              .w_gate = ExpertMatrices::one_by_one(gates.data()),
-                              .w_up = ExpertMatrices::one_by_one(ups.data()),
-                              .w_down = ExpertMatrices::one_by_one(downs.data()),
-                              .offsets = shape.offsets,
-                              .hidden = shape.hidden,
-                              .ffn = shape.ffn});
-  device_->grouped_ffn_dgrad(lane, {.out_grad = apart.out_grad.data(),
-                                    .in_grad = apart.in_grad.data(),
-                                    .gate = apart.gate.data(),
-                                    .up = apart.up.data(),
-                                    .gate_grad = apart.gate_grad.data(),
-                                    .up_grad = apart.up_grad.data(),
-                                    .act = apart.act.data(),
-                                    .w_gate = ExpertMatrices::one_by_one(gates.data()),
-                                    .w_up = ExpertMatrices::one_by_one(ups.data()),
-                                    .w_down = ExpertMatrices::one_by_one(downs.data()),
-                                    .offsets = shape.offsets,
-                                    .hidden = shape.hidden,
-                                    .ffn = shape.ffn});
-  device_->grouped_ffn_wgrad(lane, {.in = apart.in.data(),
-                                    .out_grad = apart.out_grad.data(),
-                                    .act = apart.act.data(),
-                                    .gate_grad = apart.gate_grad.data(),
-                                    .up_grad = apart.up_grad.data(),
-                                    .w_gate_grad = ExpertGradients::one_by_one(gate_grads.data()),
-                                    .w_up_grad = ExpertGradients::one_by_one(up_grads.data()),
-                                    .w_down_grad = ExpertGradients::one_by_one(down_grads.data()),
-                                    .scale = 0.5F,
-                                    .offsets = shape.offsets,
-                                    .hidden = shape.hidden,
-                                    .ffn = shape.ffn});
-  device_->synchronize();
+  const Matrices lie{ExpertMatrices::one_by_one(gates.data()),     ExpertMatrices::one_by_one(ups.data()),
+                     ExpertMatrices::one_by_one(downs.data()),     ExpertGradients::one_by_one(gate_grads.data()),
+                     ExpertGradients::one_by_one(up_grads.data()), ExpertGradients::one_by_one(down_grads.data())};
+  apart.forward(*device_, lie);
+  apart.backward(*device_, 0.5F, lie);
   EXPECT_TRUE(same_bits(apart.out.read(), block.out.read()));
   EXPECT_TRUE(same_bits(apart.in_grad.read(), block.in_grad.read()));
   for (const auto& [theirs, ours] : {std::pair(&apart.w_gate_grad, &block.w_gate_grad),

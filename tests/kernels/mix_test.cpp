@@ -114,24 +114,11 @@ TEST_F(Mix, Backward_MatchesFiniteDifferences) {
           for (std::size_t i = 0; i < y.size(); ++i) sum += static_cast<double>(g[i]) * y[i];
           return sum;
         };
-        const auto gradient = [&](Doubles& of) {
-          Doubles out;
-          for (double& v : of) {
-            constexpr double h = 1e-5;
-            const double at_v = v;
-            v = at_v + h;
-            const double above = loss();
-            v = at_v - h;
-            out.push_back((above - loss()) / (2 * h));
-            v = at_v;
-          }
-          return out;
-        };
         const double bound = 1e-5 + 2 * unit_roundoff(dtype);
-        expect_near(dr.read(), gradient(m.routed), bound, "routed");
-        expect_near(ds.read(), gradient(m.shared), bound, "shared");
-        expect_near(dx.read(), gradient(m.tokens), bound, "tokens");
-        Doubles weight = gradient(m.weight);
+        expect_near(dr.read(), differences(m.routed, loss), bound, "routed");
+        expect_near(ds.read(), differences(m.shared, loss), bound, "shared");
+        expect_near(dx.read(), differences(m.tokens, loss), bound, "tokens");
+        Doubles weight = differences(m.weight, loss);
         for (std::size_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<double>(before[i]) + 0.5 * weight[i];
         expect_near(dw.read(), weight, 1e-5, "gate");
       }

@@ -38,6 +38,22 @@ inline double largest(const Doubles& values) {
   return most;
 }
 
+// Central differences of loss() by each of the values that it depends on.
+template <class Loss>
+Doubles differences(Doubles& values, const Loss& loss) {
+  constexpr double h = 1e-5;
+  Doubles out;
+  for (double& x : values) {
+    const double at_x = x;
+    x = at_x + h;
+    const double above = loss();
+    x = at_x - h;
+    out.push_back((above - loss()) / (2 * h));
+    x = at_x;
+  }
+  return out;
+}
+
 // |actual - expected| <= bound, element by element; says where not.
 inline void expect_near(const Floats& actual, const Doubles& expected, double bound, const char* what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;

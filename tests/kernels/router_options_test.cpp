@@ -78,8 +78,12 @@ class RouterWithOptions : public OnDevice {
   };
   Run run(const Shape& s, const Options& options, DType dtype = DType::f32, unsigned seed = 1) {
     Random random(seed);
-    Run r{s,  options, random.reals(s.rows * s.hidden, dtype), random.reals(s.experts * s.hidden), {}, {}, {},
-          {}, dtype};
+    const Floats tokens = random.reals(s.rows * s.hidden, dtype);
+    return run(s, options, tokens, random.reals(s.experts * s.hidden), dtype);
+  }
+  Run run(const Shape& s, const Options& options, const Floats& of_tokens, const Floats& of_weight,
+          DType dtype = DType::f32) {
+    Run r{s, options, of_tokens, of_weight, {}, {}, {}, {}, dtype};
     const Tensor in = tensor(r.tokens, dtype), gate = tensor(r.weight), logits = zeros(s.rows * s.experts),
                  weights = zeros(s.rows * s.k), sums = tensor(Floats(at(s.experts + 1), 7.0F)),
                  bias = tensor(options.bias);
@@ -150,64 +154,21 @@ TEST_F(RouterWithOptions, ScoresGroupsBiasAndScale_MatchTheDefinition) {
 TEST_F(RouterWithOptions, GroupsWorth_IsTwoBestUnderSigmoidAndBestUnderSoftmax) {
   const auto logit = [](double s) { return static_cast<float>(std::log(s / (1 - s))); };
   const Floats weight{logit(.9), logit(.1), logit(.6), logit(.6)};
-  for (const auto& [scoring, expected] : {std::pair{Scoring::sigmoid, 2}, {Scoring::softmax, 0}}) {
-    const Tensor in = tensor({1.0F}), gate = tensor(weight), logits = zeros(4), weights = zeros(1);
-    const IntTensor ids = ints({-7});
-    device_->router(Lane::compute, {.tokens = in.data(),
-                                    .weight = gate.data(),
-                                    .logits = logits.floats(),
-                                    .ids = ids.data(),
-                                    .weights = weights.floats(),
-                                    .rows = 1,
-                                    .hidden = 1,
-                                    .experts = 4,
-                                    .k = 1,
-                                    .options = {.scoring = scoring, .groups = 2, .topk_groups = 1}});
-    device_->synchronize();
-    EXPECT_EQ(ids.read(), Ints{expected});
-  }
+  for (const auto& [scoring, expected] : {std::pair{Scoring::sigmoid, 2}, {Scoring::softmax, 0}})
+    EXPECT_EQ(run({1, 1, 4, 1}, {{.scoring = scoring, .groups = 2, .topk_groups = 1}, true, {}}, {1}, weight).ids,
+              Ints{expected});
 }
 
 // All scores are sigmoid(0) = 1/2. The bias sends tokens to experts 2 and 3; their weights stay 1/2.
 TEST_F(RouterWithOptions, Bias_EntersTheChoiceNotTheWeight) {
-  Options options{{.scoring = Scoring::sigmoid}, false, {0, -9, 1, 1}};
-  const Tensor in = tensor({1.0F}), gate = tensor(Floats(4)), bias = tensor(options.bias), logits = zeros(4),
-               weights = zeros(2);
-  const IntTensor ids = ints({-7, -7});
-  device_->router(Lane::compute, {.tokens = in.data(),
-                                  .weight = gate.data(),
-                                  .bias = bias.floats(),
-                                  .logits = logits.floats(),
-                                  .ids = ids.data(),
-                                  .weights = weights.floats(),
-                                  .rows = 1,
-                                  .hidden = 1,
-                                  .experts = 4,
-                                  .k = 2,
-                                  .options = options.o});
-  device_->synchronize();
-  EXPECT_EQ(ids.read(), (Ints{2, 3}));
-  EXPECT_EQ(weights.read(), (Floats{0.5F, 0.5F}));
+  const Run r = run({1, 1, 4, 2}, {{.scoring = Scoring::sigmoid}, false, {0, -9, 1, 1}}, {1}, Floats(4));
+  EXPECT_EQ(r.ids, (Ints{2, 3}));
+  EXPECT_EQ(r.weights, (Floats{0.5F, 0.5F}));
 }
 
 TEST_F(RouterWithOptions, EqualGroups_GoToTheLower) {
-  Options options{deepseek_v3(4, 2), true, {}};
-  Run r = run({3, 4, 8, 4}, options);
-  std::fill(r.tokens.begin(), r.tokens.end(), 0.0F);  // all scores equal
-  const Tensor in = tensor(r.tokens), gate = tensor(r.weight), logits = zeros(24), weights = zeros(12);
-  const IntTensor ids = ints(Ints(12, -7));
-  device_->router(Lane::compute, {.tokens = in.data(),
-                                  .weight = gate.data(),
-                                  .logits = logits.floats(),
-                                  .ids = ids.data(),
-                                  .weights = weights.floats(),
-                                  .rows = 3,
-                                  .hidden = 4,
-                                  .experts = 8,
-                                  .k = 4,
-                                  .options = options.o});
-  device_->synchronize();
-  EXPECT_EQ(ids.read(), (Ints{0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}));
+  const Run r = run({3, 4, 8, 4}, {deepseek_v3(4, 2), true, {}}, Floats(12), Random(1).reals(32));  // all scores equal
+  EXPECT_EQ(r.ids, (Ints{0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}));
 }
 
 TEST_F(RouterWithOptions, GroupsThatDoNotFit_AreRefused) {
@@ -279,21 +240,9 @@ TEST_F(RouterWithOptions, Backward_MatchesFiniteDifferences) {
             }
             return total;
           };
-          const auto derivative = [&](double& x) {
-            constexpr double h = 1e-5;
-            const double at_x = x;
-            x = at_x + h;
-            const double above = loss();
-            x = at_x - h;
-            const double below = loss();
-            x = at_x;
-            return (above - below) / (2 * h);
-          };
-          Doubles expected_tokens, expected_weight;
-          for (std::size_t i = 0; i < tokens.size(); ++i)
-            expected_tokens.push_back(static_cast<double>(tokens_before[i]) + derivative(tokens[i]));
-          for (std::size_t i = 0; i < weight.size(); ++i)
-            expected_weight.push_back(static_cast<double>(weight_before[i]) + derivative(weight[i]));
+          Doubles expected_tokens = differences(tokens, loss), expected_weight = differences(weight, loss);
+          for (std::size_t i = 0; i < tokens.size(); ++i) expected_tokens[i] += static_cast<double>(tokens_before[i]);
+          for (std::size_t i = 0; i < weight.size(); ++i) expected_weight[i] += static_cast<double>(weight_before[i]);
           expect_near(token_grads.read(), expected_tokens, 1e-5 + unit_roundoff(dtype) * largest(expected_tokens),
                       "token gradient");
           expect_near(weight_grad.read(), expected_weight, 1e-5, "weight gradient");
@@ -303,27 +252,11 @@ TEST_F(RouterWithOptions, Backward_MatchesFiniteDifferences) {
 TEST_F(RouterWithOptions, Row_AloneOrAmongOthers_HasTheSameBits) {
   const Options options{deepseek_v3(8, 3), true, Random(5).reals(64)};
   const Run all = run({37, 16, 64, 6}, options);
-  const Tensor gate = tensor(all.weight), bias = tensor(options.bias);
   for (const std::int64_t row : {0, 17, 36}) {
-    const Tensor in = tensor(Floats(all.tokens.begin() + row * 16, all.tokens.begin() + (row + 1) * 16)),
-                 logits = zeros(64), weights = zeros(6);
-    const IntTensor ids = ints(Ints(6));
-    device_->router(Lane::compute, {.tokens = in.data(),
-                                    .weight = gate.data(),
-                                    .bias = bias.floats(),
-                                    .logits = logits.floats(),
-                                    .ids = ids.data(),
-                                    .weights = weights.floats(),
-                                    .rows = 1,
-                                    .hidden = 16,
-                                    .experts = 64,
-                                    .k = 6,
-                                    .renormalize = true,
-                                    .options = options.o});
-    device_->synchronize();
-    EXPECT_EQ(ids.read(), Ints(all.ids.begin() + row * 6, all.ids.begin() + (row + 1) * 6));
-    const Floats alone = weights.read();
-    EXPECT_TRUE(same_bits(alone.data(), &all.weights[at(row * 6)], 6));
+    const Run alone = run({1, 16, 64, 6}, options,
+                          Floats(all.tokens.begin() + row * 16, all.tokens.begin() + (row + 1) * 16), all.weight);
+    EXPECT_EQ(alone.ids, Ints(all.ids.begin() + row * 6, all.ids.begin() + (row + 1) * 6));
+    EXPECT_TRUE(same_bits(alone.weights.data(), &all.weights[at(row * 6)], 6));
   }
 }
 

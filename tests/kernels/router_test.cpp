@@ -206,23 +206,12 @@ TEST_F(Router, Backward_MatchesFiniteDifferences) {
 
         Reference reference{s, renormalize, Doubles(tokens.begin(), tokens.end()),
                             Doubles(weight.begin(), weight.end())};
-        auto derivative = [&](double& x) {
-          constexpr double h = 1e-5;
-          const double at_x = x;
-          x = at_x + h;
-          const double above = reference.loss(forward.ids, grads);
-          x = at_x - h;
-          const double below = reference.loss(forward.ids, grads);
-          x = at_x;
-          return (above - below) / (2 * h);
-        };
-        Doubles expected_tokens, expected_weight;
-        for (std::size_t i = 0; i < tokens.size(); ++i) {
-          expected_tokens.push_back(tokens_before[i] + derivative(reference.tokens[i]));
-        }
-        for (std::size_t i = 0; i < weight.size(); ++i) {
-          expected_weight.push_back(weight_before[i] + 0.5 * derivative(reference.weight[i]));
-        }
+        const auto loss = [&] { return reference.loss(forward.ids, grads); };
+        Doubles expected_tokens = differences(reference.tokens, loss),
+                expected_weight = differences(reference.weight, loss);
+        for (std::size_t i = 0; i < tokens.size(); ++i) expected_tokens[i] += tokens_before[i];
+        for (std::size_t i = 0; i < weight.size(); ++i)
+          expected_weight[i] = weight_before[i] + 0.5 * expected_weight[i];
         const double fp32_bound = 1e-5;
         expect_near(token_grads.read(), expected_tokens, fp32_bound + unit_roundoff(dtype) * largest(expected_tokens),
                     "token gradient");

@@ -14,6 +14,7 @@
 #include "tests/runtime/c_api_layer.h"
 #include "tests/support/layer_matrix.hpp"
 #include "tests/support/tiny_plan.hpp"
+#include "tests/support/whole_layer.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/communicator_mpi.hpp"
 #include "topomoe/device_cpu.hpp"
@@ -73,22 +74,32 @@ TEST(MpiLayer, NodeDedup_IsTheSameAsOnThreads) {
                            build_schedule("node_dedup", request(l, TokenSplit::sliced, 2)));
 }
 
-// Of what threads run whole in layer_placement_test.cpp every fifth case: all schedules with all dtypes and kinds of
-// tokens, since 24 of them stand side by side, and placements in turn. A communicator frees its channels when it dies:
-// none serves all layers.
-TEST(MpiLayer, MatrixOfCases_IsTheLayerByDefinition) {
+// Every fifth case of what threads run whole. A communicator frees its channels when it dies: none serves all layers.
+template <class Case, class Check>
+void every_fifth(const std::vector<Case>& whole, Check check) {
   constexpr std::size_t kLayers = 100;
   if (make_mpi_communicator()->size() != kMatrixRanks) GTEST_SKIP() << "needs " << kMatrixRanks << " ranks";
-  const std::vector<MatrixCase> whole = layer_matrix();
-  std::vector<MatrixCase> all;
-  for (std::size_t i = 0; i < whole.size(); i += 5) all.push_back(whole[i]);
-  Expectations expected;
-  for (std::size_t first = 0; first < all.size(); first += kLayers) {
-    const std::vector<MatrixCase> some(all.begin() + static_cast<long>(first),
-                                       all.begin() + static_cast<long>(std::min(first + kLayers, all.size())));
-    for (const std::string& line : check_layers(some, expected, *make_mpi_communicator())) ADD_FAILURE() << line;
+  std::vector<Case> some;
+  for (std::size_t i = 0; i < whole.size(); i += 5) {
+    some.push_back(whole[i]);
+    if (some.size() < kLayers && i + 5 < whole.size()) continue;
+    for (const std::string& line : check(some, *make_mpi_communicator())) ADD_FAILURE() << line;
+    some.clear();
   }
 }
+
+// As layer_placement_test.cpp: all schedules with all dtypes and kinds of tokens, since 24 cases of them stand side by
+// side, and placements in turn.
+TEST(MpiLayer, MatrixOfCases_IsTheLayerByDefinition) {
+  Expectations expected;
+  every_fifth(layer_matrix(), [&](const std::vector<MatrixCase>& cases, Communicator& communicator) {
+    return check_layers(cases, expected, communicator);
+  });
+}
+
+// As layer_whole_test.cpp: shared and residual experts, router options, losses, capacity, replicas, kept routing,
+// overflow rounds, each under several transports, as four or fewer of them stand side by side.
+TEST(MpiLayer, AllAroundTheExperts_IsTheLayerByDefinition) { every_fifth(whole_matrix(), check_whole); }
 
 // More than any transport buffers: 4 experts for each of 200 tokens of 4 KiB, 200 KiB a peer and chunk.
 TEST(MpiLayer, LargeMessages_AreTheSameAsOnThreads) {

@@ -10,7 +10,7 @@
 
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/router.hpp"
-#include "tests/support/layer_cases.hpp"
+#include "tests/support/deferred_device.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
@@ -61,6 +61,7 @@ void route_backward(const LayerCase& c, const RankTensors& t, const Routing& r, 
                                          .k = c.shape.top_k,
                                          .renormalize = c.shape.renormalize,
                                          .dtype = c.dtype});
+  device.synchronize();
 }
 
 struct Kept {
@@ -87,6 +88,7 @@ Kept compute(const LayerCase& c, const RankTensors& t, const ExpertBatch& batch,
                                      .hidden = c.shape.hidden,
                                      .ffn = ffn,
                                      .dtype = c.dtype});
+  device.synchronize();  // `act` goes
   return kept;
 }
 
@@ -109,6 +111,49 @@ void compute_backward(const LayerCase& c, const RankTensors& t, const Kept& kept
                                            .hidden = c.shape.hidden,
                                            .ffn = c.shape.ffn / c.layout.etp,
                                            .dtype = c.dtype});
+  device.synchronize();
+}
+
+// One step with experts of the caller's.
+struct OneStep {
+  std::vector<std::byte> y, dx;
+  std::vector<float> dweights;
+  std::size_t batches = 0;
+};
+
+// `forward` as far as combine.
+OneStep run_step(const LayerCase& c, const RankTensors& t, const Routing& routing, Dispatcher& dispatcher,
+                 Device& device, bool forward = false) {
+  OneStep out{std::vector<std::byte>(t.y.size(), std::byte{0x7F}), std::vector<std::byte>(t.dx.size(), std::byte{0x7F}),
+              std::vector<float>(routing.weights.size(), -1)};
+  auto handle = dispatcher.dispatch(t.x.data(), t.rows, routing.ids.data(), routing.weights.data());
+  out.batches = handle.batches().size();
+  std::vector<Kept> kept;
+  for (const ExpertBatch& batch : handle.batches()) kept.push_back(compute(c, t, batch, device));
+  dispatcher.combine(handle, out.y.data());
+  device.synchronize();
+  if (forward) {
+    EXPECT_THROW(dispatcher.combine_backward(handle, t.dy.data()), InvalidInput);
+    return out;
+  }
+  const auto gradients = dispatcher.combine_backward(handle, t.dy.data());
+  EXPECT_EQ(gradients.size(), kept.size());
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    EXPECT_EQ(gradients[i].rows, handle.batches()[i].rows);
+    compute_backward(c, t, kept[i], gradients[i], device);
+  }
+  dispatcher.dispatch_backward(handle, out.dx.data(), out.dweights.data());
+  device.synchronize();
+  route_backward(c, t, routing, out.dweights, out.dx, device);
+  return out;
+}
+
+// Of the layer itself: into t.y, t.dx.
+void run_layer_itself(const LayerCase& c, const Schedule& schedule, RankTensors& t, Communicator& ranks) {
+  const auto device = make_cpu_device();
+  MoeLayer layer = make_layer(c, schedule, ranks, *device);
+  auto handle = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
+  layer.backward(handle, t.dy.data(), t.dx.data(), t.weights(), t.gradients());
 }
 
 void expect_the_layers_bits(const LayerCase& c, const Schedule& schedule, bool other_pieces) {
@@ -117,36 +162,45 @@ void expect_the_layers_bits(const LayerCase& c, const Schedule& schedule, bool o
   run_inproc(c.layout.world, [&](Communicator& ranks) {
     const auto device = make_cpu_device();
     RankTensors t(c, weights, ranks.rank());
-    MoeLayer layer = make_layer(c, schedule, ranks, *device);
-    auto whole = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
-    layer.backward(whole, t.dy.data(), t.dx.data(), t.weights(), t.gradients());
-
+    run_layer_itself(c, schedule, t, ranks);
     Dispatcher dispatcher(schedule, c.layout, c.gpus_per_node, shape_of(c), ranks, *device);
-    const Routing routing = route(c, t, *device);
-    std::vector<std::byte> y(t.y.size(), std::byte{0x7F});
-    auto handle = dispatcher.dispatch(t.x.data(), t.rows, routing.ids.data(), routing.weights.data());
-    EXPECT_EQ(handle.batches().size(), static_cast<std::size_t>(schedule.pieces));
-    std::vector<Kept> kept;
-    for (const ExpertBatch& batch : handle.batches()) kept.push_back(compute(c, t, batch, *device));
-    dispatcher.combine(handle, y.data());
-    EXPECT_TRUE(y == t.y) << "rank " << ranks.rank();
-    EXPECT_TRUE(y.empty() || y != std::vector<std::byte>(y.size()));
+    const OneStep step = run_step(c, t, route(c, t, *device), dispatcher, *device, other_pieces);
+    EXPECT_EQ(step.batches, static_cast<std::size_t>(schedule.pieces));
+    EXPECT_TRUE(step.y == t.y) << "rank " << ranks.rank();
+    EXPECT_TRUE(step.y.empty() || step.y != std::vector<std::byte>(step.y.size()));
+    EXPECT_TRUE(other_pieces || step.dx == t.dx) << "rank " << ranks.rank();
+    EXPECT_EQ(dispatcher.counters().overflow_rounds, 0);
+  });
+}
 
-    std::vector<std::byte> dx(t.dx.size(), std::byte{0x7F});
-    std::vector<float> dweights(routing.weights.size(), -1);
-    if (other_pieces) {
-      EXPECT_THROW(dispatcher.combine_backward(handle, t.dy.data()), InvalidInput);
-      return;
+// Some steps on a device whose lanes run late; all tokens go to a few experts, which options may leave no room for.
+void expect_the_layers_bits_and_steady_memory(const LayerCase& c, const Schedule& schedule,
+                                              const LayerOptions& options) {
+  SCOPED_TRACE(schedule.name + ", " + describe(c));
+  const ReferenceWeights weights = make_weights(c);
+  run_inproc(c.layout.world, [&](Communicator& ranks) {
+    RankTensors t(c, weights, ranks.rank());
+    make_zipf(c, t, 6);
+    run_layer_itself(c, schedule, t, ranks);
+    DeferredDevice device(3);
+    DeferredCommunicator communicator(ranks, device);
+    Dispatcher dispatcher(schedule, c.layout, c.gpus_per_node, shape_of(c), communicator, device,
+                          std::chrono::seconds(60), options);
+    const Routing routing = route(c, t, device);
+    device.synchronize();
+    constexpr int kSteps = 4;
+    long allocations = 0;
+    for (int i = 0; i < kSteps; ++i) {
+      if (i == kSteps - 1) allocations = device.counts.allocations;
+      const OneStep step = run_step(c, t, routing, dispatcher, device);
+      EXPECT_TRUE(step.y == t.y) << "rank " << ranks.rank();
+      EXPECT_TRUE(step.dx == t.dx) << "rank " << ranks.rank();
+      const std::int64_t rounds = 1 + dispatcher.counters().overflow_rounds / (i + 1);
+      EXPECT_EQ(static_cast<std::int64_t>(step.batches), schedule.pieces * rounds);
+      EXPECT_EQ(rounds > 1, options.tokens > 0);
     }
-    const auto gradients = dispatcher.combine_backward(handle, t.dy.data());
-    ASSERT_EQ(gradients.size(), kept.size());
-    for (std::size_t i = 0; i < kept.size(); ++i) {
-      EXPECT_EQ(gradients[i].rows, handle.batches()[i].rows);
-      compute_backward(c, t, kept[i], gradients[i], *device);
-    }
-    dispatcher.dispatch_backward(handle, dx.data(), dweights.data());
-    route_backward(c, t, routing, dweights, dx, *device);
-    EXPECT_TRUE(dx == t.dx) << "rank " << ranks.rank();
+    EXPECT_EQ(device.counts.allocations, allocations) << schedule.name << ", " << describe(c);
+    ranks.barrier();
   });
 }
 
@@ -175,6 +229,25 @@ TEST_P(DispatchOf, WithOwnExperts_HasTheLayersBits_EverySplitAndFold) {
                                  build_schedule(GetParam(), r), other_pieces);
         }
   EXPECT_GE(run, 24);
+}
+TEST_P(DispatchOf, AnyMemory_RoundsHaveTheLayersBitsAndAllocateNothing) {
+  int run = 0;
+  for (const auto& [tp, etp, sp] : {std::tuple{1, 1, false}, {2, 1, false}, {2, 2, false}, {2, 1, true}})
+    for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated})
+      for (const bool bounded : {false, true}) {
+        const Layout l = layout(4, tp, etp, 4 / etp, sp);
+        const int pieces = 1 + run % 2;
+        const ScheduleRequest r = request(l, split, 2 * pieces, pieces);
+        if (!applies(GetParam(), l, 2) || !find_transport(GetParam()).refuses(r).empty()) continue;
+        const LayerCase c{.layout = l,
+                          .gpus_per_node = 2,
+                          .shape = {16, 24, 8, 3, true},
+                          .tokens = {40, 36, 0, 40},
+                          .seed = static_cast<std::uint64_t>(++run)};
+        expect_the_layers_bits_and_steady_memory(c, build_schedule(GetParam(), r),
+                                                 {bounded ? tokens_of_group(c) : 0, 1});
+      }
+  EXPECT_GE(run, 8);
 }
 INSTANTIATE_TEST_SUITE_P(, DispatchOf, ::testing::ValuesIn(transport_names()),
                          [](const auto& p) { return std::string(p.param); });
@@ -217,6 +290,34 @@ TEST(Dispatch, ByHand_ForeignRouterAndExperts) {
   });
 }
 
+// Room for 2 tokens, and 5 come: ceil(5 / 2) = 3 rounds, of 1, 2 and 2 tokens. Tokens 1 to 5 go to experts 1 0 1 0 0.
+TEST(Dispatch, ByHand_OverflowComesInFurtherBatches) {
+  const Layout l = layout(1, 1, 1, 1);
+  run_inproc(1, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    Dispatcher dispatcher(build_schedule("flat", request(l, TokenSplit::sliced, 1)), l, 1, {1, 2, 1, DType::f32}, ranks,
+                          *device, std::chrono::seconds(30), {.tokens = 2});
+    const std::vector<float> x{1, 2, 3, 4, 5}, weights(5, 2);
+    const std::vector<std::int32_t> ids{1, 0, 1, 0, 0};
+    std::vector<float> y(5);
+    auto handle = dispatcher.dispatch(x.data(), 5, ids.data(), weights.data());
+    EXPECT_EQ(dispatcher.counters().overflow_rounds, 2);
+    ASSERT_EQ(handle.batches().size(), 3U);
+    const std::vector<std::vector<std::int64_t>> rows{{0, 1}, {1, 1}, {2, 0}};
+    const std::vector<std::vector<float>> inputs{{1}, {2, 3}, {4, 5}};
+    for (std::size_t i = 0; i < 3; ++i) {
+      const ExpertBatch& batch = handle.batches()[i];
+      EXPECT_EQ(batch.rows, rows[i]);
+      for (std::size_t row = 0; row < inputs[i].size(); ++row) {
+        EXPECT_EQ(static_cast<const float*>(batch.inputs)[row], inputs[i][row]);
+        static_cast<float*>(batch.outputs)[row] = 10 * inputs[i][row];
+      }
+    }
+    dispatcher.combine(handle, y.data());
+    EXPECT_EQ(y, (std::vector<float>{20, 40, 60, 80, 100}));
+  });
+}
+
 TEST(Dispatch, TwoHandlesOutstanding_DoNotMix) {
   const LayerCase c{.layout = layout(4, 1, 1, 4), .gpus_per_node = 2, .shape = {16, 24, 8, 2, true}, .tokens = {6, 3}};
   const ReferenceWeights weights = make_weights(c);
@@ -241,6 +342,45 @@ TEST(Dispatch, TwoHandlesOutstanding_DoNotMix) {
     const auto y2 = whole(second), y1 = whole(first);
     EXPECT_TRUE(y1 == expected);
     EXPECT_TRUE(y2 != expected);
+  });
+}
+
+// Slot by slot, laid out, and steady; each time another handle stops after dispatch, while its work may be under way.
+TEST(Dispatch, HandlesThatStopHalfway_LeaveOthersTheirBits) {
+  const LayerCase c{.layout = layout(4, 2, 2, 2), .gpus_per_node = 2, .shape = {16, 24, 8, 2, true}, .tokens = {9, 6}};
+  const ReferenceWeights weights = make_weights(c);
+  const Schedule schedule = build_schedule("node_dedup", request(c.layout, TokenSplit::sliced, 2));
+  run_inproc(4, [&](Communicator& ranks) {
+    RankTensors t(c, weights, ranks.rank());
+    run_layer_itself(c, schedule, t, ranks);
+    DeferredDevice device(11);
+    DeferredCommunicator communicator(ranks, device);
+    Dispatcher dispatcher(schedule, c.layout, 2, shape_of(c), communicator, device);
+    const Routing routing = route(c, t, device);
+    device.synchronize();
+    for (int i = 0; i < 4; ++i) {
+      dispatcher.dispatch(t.x.data(), t.rows, routing.ids.data(), routing.weights.data());
+      const OneStep step = run_step(c, t, routing, dispatcher, device);
+      EXPECT_TRUE(step.y == t.y) << "step " << i;
+      EXPECT_TRUE(step.dx == t.dx) << "step " << i;
+    }
+    ranks.barrier();
+  });
+}
+
+TEST(Dispatch, HandleOutlivesItsDispatcher_IsHarmless) {
+  const Layout l = layout(1, 1, 1, 1);
+  run_inproc(1, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    const std::vector<float> x{1, 2}, weights{1, 1};
+    const std::vector<std::int32_t> ids{0, 1};
+    const auto made = [&] {
+      Dispatcher dispatcher(build_schedule("flat", request(l, TokenSplit::sliced, 1)), l, 1, {1, 2, 1, DType::f32},
+                            ranks, *device);
+      return dispatcher.dispatch(x.data(), 2, ids.data(), weights.data());
+    };
+    const auto handle = made();
+    EXPECT_EQ(static_cast<const float*>(handle.batches()[0].inputs)[1], 2);
   });
 }
 
@@ -272,6 +412,9 @@ TEST(Dispatch, ShapeThatDoesNotFit_IsRefusedAsByTheLayer) {
     };
     EXPECT_THROW(made({0, 4, 2, DType::f32}), InvalidInput);
     EXPECT_THROW(made({8, 4, 5, DType::f32}), InvalidInput);
+    EXPECT_THROW(Dispatcher(build_schedule("flat", request(l, TokenSplit::sliced, 1)), l, 1, {8, 4, 2, DType::f32},
+                            ranks, *device, std::chrono::seconds(30), {.tokens = 8, .skew = 0.5}),
+                 InvalidInput);
   });
 }
 

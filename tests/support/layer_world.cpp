@@ -19,12 +19,6 @@ constexpr Precision kF32{0x1p-24, 0}, kBf16{0x1p-24, 0x1p-8};
 
 int group_of(const LayerCase& c, int rank) { return rank / c.layout.tp; }
 
-Values rounded(Values v, DType t) {
-  if (t == DType::bf16)
-    for (double& x : v) x = static_cast<double>(kernels::to_float(kernels::to_bf16(static_cast<float>(x))));
-  return v;
-}
-
 // To where fp32 can be.
 Values nudged(Values v, double by, std::uint64_t seed) {
   if (by == 0) return v;
@@ -54,16 +48,6 @@ std::vector<T> held_part(const LayerCase& c, int rank, const std::vector<T>& gro
   const auto first = static_cast<long>(static_cast<Index>(first_held_token(c, rank)) * columns);
   return {group.begin() + first,
           group.begin() + first + static_cast<long>(static_cast<Index>(held_tokens(c, rank)) * columns)};
-}
-
-std::vector<std::byte> encode(const Values& v, DType t) {
-  std::vector<std::byte> out(v.size() * size_of(t));
-  for (Index i = 0; i < v.size(); ++i) {
-    const auto f = static_cast<float>(v[i]);
-    const std::uint16_t h = kernels::to_bf16(f).bits;
-    std::memcpy(&out[i * size_of(t)], t == DType::f32 ? static_cast<const void*>(&f) : &h, size_of(t));
-  }
-  return out;
 }
 
 // Experts and columns [f0, f1) of their ffn, as a rank holds them.
@@ -101,6 +85,22 @@ void each_of_down(const LayerCase& c, const Shard& s, Visit visit) {  // [E, M, 
 }
 
 }  // namespace
+
+Values rounded(Values v, DType t) {
+  if (t == DType::bf16)
+    for (double& x : v) x = static_cast<double>(kernels::to_float(kernels::to_bf16(static_cast<float>(x))));
+  return v;
+}
+
+std::vector<std::byte> encode(const Values& v, DType t) {
+  std::vector<std::byte> out(v.size() * size_of(t));
+  for (Index i = 0; i < v.size(); ++i) {
+    const auto f = static_cast<float>(v[i]);
+    const std::uint16_t h = kernels::to_bf16(f).bits;
+    std::memcpy(&out[i * size_of(t)], t == DType::f32 ? static_cast<const void*>(&f) : &h, size_of(t));
+  }
+  return out;
+}
 
 std::vector<float> decode(const std::vector<std::byte>& in, DType t) {
   std::vector<float> out(in.size() / size_of(t));
@@ -197,6 +197,21 @@ RankTensors::RankTensors(const LayerCase& c, const ReferenceWeights& all, int ra
   each_of_down(c, s, [&](Index i) { d.push_back(all.down[i]); });
   gate = encode(g, c.dtype), up = encode(u, c.dtype), down = encode(d, c.dtype);
   drouter.resize(router.size()), dgate.resize(g.size()), dup.resize(g.size()), ddown.resize(g.size());
+}
+
+double tokens_of_group(const LayerCase& c) {
+  int most = 0;
+  for (int rank = 0; rank < c.layout.world; ++rank) most = std::max(most, held_tokens(c, rank));
+  return most * (c.layout.sequence_parallel ? c.layout.tp : 1);
+}
+
+void make_zipf(const LayerCase& c, RankTensors& t, double exponent) {
+  const auto M = static_cast<Index>(c.shape.hidden);
+  const float one = 1;
+  for (Index row = 0; row < static_cast<Index>(t.rows); ++row)
+    std::memcpy(&t.x[row * M * sizeof one], &one, sizeof one);
+  for (Index e = 0; e < static_cast<Index>(c.shape.experts); ++e)
+    t.router[e * M] = static_cast<float>(-exponent * std::log(static_cast<double>(e + 1)));
 }
 
 MoeLayer make_layer(const LayerCase& c, const Schedule& schedule, Communicator& communicator, Device& device,

@@ -50,10 +50,19 @@ struct RankTensors {
   LayerGradients gradients() { return {drouter.data(), dgate.data(), dup.data(), ddown.data()}; }
 };
 
+// Of a TP group whose ranks all hold what the busiest rank of all does.
+double tokens_of_group(const LayerCase& c);
+// Sends nearly all tokens to the first experts, in fp32: the first feature of every token becomes 1, and the router's
+// weight of it ranks experts by Zipf's law.
+void make_zipf(const LayerCase& c, RankTensors& t, double exponent);
+
 MoeLayer make_layer(const LayerCase& c, const Schedule& schedule, Communicator& communicator, Device& device,
                     std::chrono::milliseconds deadline = std::chrono::seconds(30));
 
-// Of the case's dtype, in fp32.
+// As memory of that dtype has them, and as its values are.
+std::vector<std::byte> encode(const Values& values, DType dtype);
+Values rounded(Values values, DType dtype);
+// In fp32.
 std::vector<float> decode(const std::vector<std::byte>& bytes, DType dtype);
 ReferenceWeights zero_weights(const LayerCase& c);
 // Adds a rank's share of the weights' gradients to where they belong.

@@ -82,26 +82,31 @@ Routing choose(const ReferenceLayer& l, const ReferenceWeights& w, const double*
   return r;
 }
 
-// By (token, slot): whether the expert was full. GShard, algorithm 1: first choices in order of token, then second
-// ones; a choice that is dropped counts like any other.
-std::vector<bool> drops(const ReferenceLayer& l, const std::vector<Routing>& all, std::vector<int> routed) {
+// By (token, slot), of tokens that compete in groups of so many.
+std::vector<bool> drops(const ReferenceLayer& l, std::span<const std::int32_t> ids, std::vector<int> routed) {
   const auto K = static_cast<Index>(l.top_k);
-  std::vector<bool> dropped(all.size() * K, false);
-  if (l.capacity_factor <= 0) return dropped;
-  if (routed.empty()) routed.push_back(static_cast<int>(all.size()));
-  Index first = 0;
+  if (routed.empty()) routed.push_back(static_cast<int>(ids.size() / K));
+  std::vector<bool> dropped;
   for (const int tokens : routed) {
-    const double capacity = std::ceil(l.capacity_factor * l.top_k * tokens / l.experts);
-    std::vector<int> taken(static_cast<Index>(l.experts), 0);
-    const Index end = first + static_cast<Index>(tokens);
-    for (Index k = 0; k < K; ++k)
-      for (Index t = first; t < end; ++t) dropped[t * K + k] = taken[all[t].order[k]]++ >= capacity;
-    first = end;
+    const auto group = beyond_capacity(ids.subspan(dropped.size(), static_cast<Index>(tokens) * K), l.top_k, l.experts,
+                                       l.capacity_factor);
+    dropped.insert(dropped.end(), group.begin(), group.end());
   }
   return dropped;
 }
 
 }  // namespace
+
+std::vector<bool> beyond_capacity(std::span<const std::int32_t> ids, int top_k, int experts, double factor) {
+  std::vector<bool> dropped(ids.size(), false);
+  if (factor <= 0) return dropped;
+  const Index K = static_cast<Index>(top_k), tokens = ids.size() / K;
+  const double capacity = std::ceil(factor * static_cast<double>(ids.size()) / experts);
+  std::vector<int> taken(static_cast<Index>(experts), 0);
+  for (Index k = 0; k < K; ++k)
+    for (Index t = 0; t < tokens; ++t) dropped[t * K + k] = taken[static_cast<Index>(ids[t * K + k])]++ >= capacity;
+  return dropped;
+}
 
 Values random_values(std::size_t count, std::uint64_t seed, double scale) {
   Values out(count);
@@ -133,8 +138,11 @@ ReferenceResult run_reference(const ReferenceLayer& l, const ReferenceWeights& w
   const double summing = additions * precision.unit;
   ReferenceResult r{Tensor(T * M), Tensor(T * M), std::vector<std::int32_t>(T * K)};
   std::vector<Routing> routings;
-  for (Index t = 0; t < T; ++t) routings.push_back(choose(l, w, &tokens[t * M], a));
-  const std::vector<bool> dropped = drops(l, routings, routed);
+  for (Index t = 0; t < T; ++t) {
+    routings.push_back(choose(l, w, &tokens[t * M], a));
+    for (Index k = 0; k < K; ++k) r.ids[t * K + k] = static_cast<std::int32_t>(routings[t].order[k]);
+  }
+  const std::vector<bool> dropped = drops(l, r.ids, routed);
   for (Index t = 0; t < T; ++t) {
     const double *x = &tokens[t * M], *dy = &output_grads[t * M];
     const Routing& routing = routings[t];
@@ -144,7 +152,6 @@ ReferenceResult run_reference(const ReferenceLayer& l, const ReferenceWeights& w
     std::vector<Real> weights(K), dweight(K);
     for (Index k = 0; k < K; ++k) {
       const Index e = routing.order[k];
-      r.ids[t * K + k] = static_cast<std::int32_t>(e);
       weights[k] = a.div(p[e], routing.norm);
       if (dropped[t * K + k]) continue;  // neither an output nor a gradient
       std::vector<Real> gate(F), up(F), act(F), out(M), wdy(M), dact(F), dgate(F), dup(F);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace topomoe::testing {
@@ -54,6 +55,10 @@ struct ReferenceResult {
 ReferenceResult run_reference(const ReferenceLayer& layer, const ReferenceWeights& weights, const Values& tokens,
                               const Values& output_grads, Precision precision, double additions,
                               ReferenceGradients& grads, const std::vector<int>& routed = {});
+
+// By (token, slot) of ids [tokens, top_k]: whether the expert was full. GShard, algorithm 1: first choices in order of
+// token, then second ones; a choice that is dropped counts like any other. Factor 0: none is.
+std::vector<bool> beyond_capacity(std::span<const std::int32_t> ids, int top_k, int experts, double factor);
 
 // Deterministic values in [-1, 1), the same on every platform.
 Values random_values(std::size_t count, std::uint64_t seed, double scale = 1.0);

@@ -129,23 +129,31 @@ WholeResult run_whole(const LayerShape& s, const WholeWeights& weights, const st
     Vars score_sums(ix(s.experts));
     std::vector<double> chosen(ix(s.experts), 0.0);
     Var squares;
+    std::vector<Scores> scores;
     for (Index t = first; t < first + ix(size); ++t) {
-      const Var* const token = &tokens[t * M];
-      const Scores scores = scores_of(token, w.router, s);
+      scores.push_back(scores_of(&tokens[t * M], w.router, s));
       const auto ids = given != nullptr
                            ? std::vector<std::int32_t>(given->begin() + static_cast<std::ptrdiff_t>(t * K),
                                                        given->begin() + static_cast<std::ptrdiff_t>((t + 1) * K))
-                           : choice_of(scores, weights, s);
+                           : choice_of(scores.back(), weights, s);
       r.ids.insert(r.ids.end(), ids.begin(), ids.end());
-      for (Index e = 0; e < score_sums.size(); ++e) score_sums[e] += scores.scaled[e];
-      squares += scores.log_sum_exp * scores.log_sum_exp;
+    }
+    const auto dropped = beyond_capacity(std::span(r.ids).subspan(first * K), s.top_k, s.experts, s.capacity_factor);
+    for (Index t = first; t < first + ix(size); ++t) {
+      const Var* const token = &tokens[t * M];
+      const Scores& of = scores[t - first];
+      const std::span<const std::int32_t> ids(&r.ids[t * K], K);
+      for (Index e = 0; e < score_sums.size(); ++e) score_sums[e] += of.scaled[e];
+      squares += of.log_sum_exp * of.log_sum_exp;
       Var sum;
-      for (const std::int32_t id : ids) sum += scores.score[ix(id)];
+      for (const std::int32_t id : ids) sum += of.score[ix(id)];
       Vars y(M);
-      for (const std::int32_t id : ids) {
+      for (Index slot = 0; slot < K; ++slot) {
+        const std::int32_t id = ids[slot];
         ++chosen[ix(id)];
-        const Var weight = Var(static_cast<double>(s.router.scale)) *
-                           (s.renormalize ? scores.score[ix(id)] / sum : scores.score[ix(id)]);
+        if (dropped[(t - first) * K + slot]) continue;
+        const Var weight =
+            Var(static_cast<double>(s.router.scale)) * (s.renormalize ? of.score[ix(id)] / sum : of.score[ix(id)]);
         const Index e = ix(id) * F * M;
         const Vars out = ffn(token, &w.gate[e], &w.up[e], &w.down[e], M, F);
         for (Index m = 0; m < M; ++m) y[m] += weight * out[m];

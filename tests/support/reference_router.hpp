@@ -1,6 +1,7 @@
 // The complete MoE layer on one TP group by its definition, in double: router with scores, groups, bias, scale and
-// losses; routed experts; a shared expert, added or mixed in. Gradients are those of the definition (autodiff.hpp), so
-// that no formula of the runtime is repeated. No roundings are followed: who compares states a tolerance.
+// losses; routed experts, under GShard's capacity or none; a shared expert, added or mixed in. Gradients are those of
+// the definition (autodiff.hpp), so that no formula of the runtime is repeated. No roundings are followed: who compares
+// states a tolerance.
 #pragma once
 
 #include <cstdint>
