@@ -96,8 +96,10 @@ class FakeEvent final : public Event {
 
 class FakeGpu final : public Device {
  public:
+  explicit FakeGpu(int ordinal) : ordinal_(ordinal) {}
   std::string name() const override { return "fake gpu"; }
   MemorySpace memory_space() const override { return MemorySpace::cuda; }
+  int ordinal() const override { return ordinal_; }
   DeviceMemory allocate(std::size_t bytes) override {
     return {new std::byte[bytes], [](std::byte* p) { delete[] p; }};
   }
@@ -165,10 +167,11 @@ class FakeGpu final : public Device {
   std::array<std::unique_ptr<Device>, kLaneCount> cpus_{make_cpu_device(), make_cpu_device(), make_cpu_device(),
                                                         make_cpu_device()};  // a stream is one thread of its own
   std::array<CUstream_st, kLaneCount> streams_;
+  int ordinal_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_fake_gpu() { return std::make_unique<FakeGpu>(); }
+std::unique_ptr<Device> make_fake_gpu(int ordinal) { return std::make_unique<FakeGpu>(ordinal); }
 
 }  // namespace topomoe::testing
