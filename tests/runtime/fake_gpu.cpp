@@ -9,6 +9,7 @@
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
+#include "tests/support/later.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
@@ -155,14 +156,10 @@ class FakeGpu final : public Device {
     Device* const cpu = cpus_[static_cast<std::size_t>(lane)].get();
     stream(lane).add([=] { (cpu->*kernel)(lane, op); });
   }
-  // Offsets are host memory, which the caller may use again on return.
   template <class Op>
-  void grouped(Lane lane, Op op, void (Device::*kernel)(Lane, const Op&)) {
+  void grouped(Lane lane, const Op& op, void (Device::*kernel)(Lane, const Op&)) {
     Device* const cpu = cpus_[static_cast<std::size_t>(lane)].get();
-    stream(lane).add([=, offsets = std::vector<std::int64_t>(op.offsets.begin(), op.offsets.end())]() mutable {
-      op.offsets = offsets;
-      (cpu->*kernel)(lane, op);
-    });
+    stream(lane).add(testing::later(op, [=](const Op& kept) { (cpu->*kernel)(lane, kept); }));
   }
   std::array<std::unique_ptr<Device>, kLaneCount> cpus_{make_cpu_device(), make_cpu_device(), make_cpu_device(),
                                                         make_cpu_device()};  // a stream is one thread of its own
