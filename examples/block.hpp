@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstddef>
 #include <random>
+#include <utility>
 #include <vector>
 
 namespace example {
@@ -27,6 +28,12 @@ struct Parameter {
         square(value.size()) {
     std::normal_distribution<float> normal(0, 1 / std::sqrt(static_cast<float>(fan_in > 0 ? fan_in : columns)));
     for (float& v : value) v = normal(random);
+  }
+  // Rows behind these.
+  void append(const Parameter& more) {
+    for (const auto& [to, from] :
+         {std::pair{&value, &more.value}, {&gradient, &more.gradient}, {&mean, &more.mean}, {&square, &more.square}})
+      to->insert(to->end(), from->begin(), from->end());
   }
   // Adam; the gradient is zero afterwards.
   void step(int number, float rate) {

@@ -54,7 +54,7 @@ int main(int argc, char** argv) {
   topomoe_layer_config config = TOPOMOE_LAYER_CONFIG_INIT;
   topomoe_weights weights = TOPOMOE_WEIGHTS_INIT;
   topomoe_gradients gradients = TOPOMOE_GRADIENTS_INIT;
-  int32_t rank = 0;
+  int32_t rank = 0, held = 0;
   int64_t ffn = 0;
   size_t i, matrices = 0;
   float *x, *y, *dx, *router, *gate, *up, *down, *ddown;
@@ -63,8 +63,8 @@ int main(int argc, char** argv) {
 
   check(topomoe_plan_read_file(argv[1], &plan));
   check(topomoe_plan_get_info(plan, 0, &info));
-  if (info.ep * info.etp != info.world) {
-    fprintf(stderr, "layer: plan with EP * ETP = world: gradients of experts are not reduced here\n");
+  if (info.ep * info.etp != info.world || info.replicated || info.shared_ffn > 0) {
+    fprintf(stderr, "layer: plan with EP * ETP = world, no replicas, no shared expert: no gradients are summed here\n");
     return 2;
   }
   check(topomoe_tcp_communicator(NULL, &ranks)); /* null: from the environment */
@@ -74,7 +74,8 @@ int main(int argc, char** argv) {
   check(topomoe_layer_create(plan, ranks, device, &config, &layer));
 
   /* The router is the same everywhere; each rank has its own experts. Ranks of a TP group hold the same tokens. */
-  matrices = (size_t)(info.experts / info.ep) * (size_t)(ffn / info.etp) * HIDDEN;
+  check(topomoe_plan_held_experts(plan, 0, rank, NULL, 0, &held));
+  matrices = (size_t)held * (size_t)(ffn / info.etp) * HIDDEN;
   x = noise(ROWS * HIDDEN, 1 + (unsigned)(rank / info.tp), 1), y = zeros(ROWS * HIDDEN), dx = zeros(ROWS * HIDDEN);
   router = noise((size_t)info.experts * HIDDEN, 1000, 1);
   gate = noise(matrices, 2000 + (unsigned)rank, 0.5F), up = noise(matrices, 3000 + (unsigned)rank, 0.5F);

@@ -8,7 +8,8 @@
 // the last ten steps is less than an eighth of it.
 //
 // What a framework would do is block.hpp, plain C++ on one rank. Here is what the layer asks of its user: ranks of a TP
-// group feed it the same tokens, others their own, and gradients are summed over who shares a parameter.
+// group feed it the same tokens, others their own, and gradients are summed over who shares a parameter. The layer is
+// as planned but for its width: placement with replicas, capacity, router and shared expert are the plan's.
 #define OMPI_SKIP_MPICXX 1
 #define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
@@ -24,8 +25,10 @@
 #include "examples/block.hpp"
 #include "topomoe/communicator_mpi.hpp"
 #include "topomoe/device_cpu.hpp"
+#include "topomoe/error.hpp"
 #include "topomoe/moe_layer.hpp"
 #include "topomoe/plan.hpp"
+#include "topomoe/planned_layer.hpp"
 
 namespace {
 
@@ -55,47 +58,88 @@ Batch draw(std::mt19937& random) {
   return b;
 }
 
-struct Shared {
-  Parameter* parameter;
-  float divide_by;  // what the ranks' sum counts too often
+// Ranks that hold the same parameters, and what the sum of their gradients counts too often.
+struct Sharers {
+  MPI_Comm group;
+  std::vector<Parameter*> parameters;
+  float divide_by;
 };
-// Sums gradients over the ranks of `group`, all in one message.
-void reduce(const std::vector<Shared>& shared, MPI_Comm group) {
+// Sums gradients, all in one message.
+void reduce(const Sharers& s) {
   std::vector<float> bucket;
-  for (const Shared& s : shared)
-    bucket.insert(bucket.end(), s.parameter->gradient.begin(), s.parameter->gradient.end());
-  MPI_Allreduce(MPI_IN_PLACE, bucket.data(), static_cast<int>(bucket.size()), MPI_FLOAT, MPI_SUM, group);
+  for (const Parameter* p : s.parameters) bucket.insert(bucket.end(), p->gradient.begin(), p->gradient.end());
+  MPI_Allreduce(MPI_IN_PLACE, bucket.data(), static_cast<int>(bucket.size()), MPI_FLOAT, MPI_SUM, s.group);
   const float* from = bucket.data();
-  for (const Shared& s : shared)
-    for (float& g : s.parameter->gradient) g = *from++ / s.divide_by;
+  for (Parameter* p : s.parameters)
+    for (float& g : p->gradient) g = *from++ / s.divide_by;
 }
+MPI_Comm ranks_alike(int colour, int rank) {
+  MPI_Comm group = MPI_COMM_NULL;
+  MPI_Comm_split(MPI_COMM_WORLD, colour, rank, &group);
+  return group;
+}
+
+// Of some experts, or of the shared one: a shard of each.
+struct Experts {
+  explicit Experts(std::int64_t shard_rows) : shard(shard_rows), random(0) {}
+  void draw_one(unsigned seed) {
+    std::mt19937 its(seed);
+    gate.append(Parameter(shard, kWidth, its)), up.append(Parameter(shard, kWidth, its));
+    down.append(Parameter(kWidth, shard, its, kFfn));
+  }
+  std::vector<Parameter*> parameters() { return {&gate, &up, &down}; }
+  std::int64_t shard;
+  std::mt19937 random;
+  Parameter gate{0, kWidth, random}, up{0, kWidth, random}, down{0, kWidth, random};
+};
 
 // The first loss and that of the last ten steps, means over all ranks.
 std::pair<double, double> train(const topomoe::Plan& plan, int rank) {
   const topomoe::Layout& layout = plan.layout;
   const auto device = topomoe::make_cpu_device();
   const auto ranks = topomoe::make_mpi_communicator();
-  const topomoe::LayerShape shape{kWidth, kFfn, plan.model.experts, plan.model.top_k, true, topomoe::DType::f32};
-  topomoe::MoeLayer moe(plan.schedule, layout, plan.topology.gpus_per_node, shape, *ranks, *device);
+  if (layout.sequence_parallel) throw topomoe::InvalidInput("plan", "sequence parallel", "its ranks hold other tokens");
+  topomoe::LayerShape shape = topomoe::layer_shape_of(plan);
+  shape.hidden = kWidth, shape.ffn = kFfn, shape.dtype = topomoe::DType::f32;
+  if (shape.shared_ffn > 0) shape.shared_ffn = kFfn;
+  topomoe::MoeLayer moe(topomoe::schedule_of(plan), layout, plan.topology.gpus_per_node, shape, *ranks, *device);
 
-  // What is the same on all ranks is drawn from one seed; experts from that of their place in the expert groups.
+  // What is the same on all ranks is drawn from one seed; experts, and the shard of the shared one, each from its own:
+  // replicas begin alike, and stay so.
   const topomoe::Coordinates place = topomoe::coordinates(layout, rank);
-  std::mt19937 same(1), own(100 + static_cast<unsigned>(place.ep * layout.etp + place.etp)),
-      data(10000 + static_cast<unsigned>(rank / layout.tp));
+  std::mt19937 same(1), data(10000 + static_cast<unsigned>(rank / layout.tp));
   Block block(same);
-  const int local = shape.experts / layout.ep;
-  const std::int64_t shard = kFfn / layout.etp;
-  Parameter router(shape.experts, kWidth, same), gate(local * shard, kWidth, own), up(local * shard, kWidth, own),
-      down(local * kWidth, shard, own, kFfn);
-  MPI_Comm replicas = MPI_COMM_NULL;  // ranks that hold the same (shards of) experts
-  MPI_Comm_split(MPI_COMM_WORLD, place.ep * layout.etp + place.etp, rank, &replicas);
+  Parameter router(shape.experts, kWidth, same), mix(static_cast<int>(shape.shared_gate), kWidth, same);
+  Experts experts(kFfn / layout.etp), shared(shape.shared_ffn / layout.tp);
+  for (const int expert : topomoe::held_experts(plan, rank))
+    experts.draw_one(100 + static_cast<unsigned>(expert * layout.etp + place.etp));
+  if (shape.shared_ffn > 0) shared.draw_one(1000 + static_cast<unsigned>(place.tp));
 
   // The loss is the mean over data ranks. Every rank of a TP group computes the block's gradients whole; of its own
-  // parameters the layer gives each rank a share.
+  // parameters the layer gives each rank a share: experts have theirs from all that hold this shard of them, the shared
+  // expert from the tokens of its TP group, router and mix from all.
   const float data_ranks = static_cast<float>(layout.world / layout.tp);
-  const std::vector<Shared> experts{{&gate, data_ranks}, {&up, data_ranks}, {&down, data_ranks}};
-  std::vector<Shared> everywhere{{&router, data_ranks}};
-  for (Parameter* p : block.parameters()) everywhere.push_back({p, static_cast<float>(layout.world)});
+  const std::vector<Sharers> sharers{
+      {MPI_COMM_WORLD, block.parameters(), static_cast<float>(layout.world)},
+      {MPI_COMM_WORLD, {&router, &mix}, data_ranks},
+      {ranks_alike(place.ep * layout.etp + place.etp, rank), experts.parameters(), data_ranks},
+      {ranks_alike(place.tp, rank), shared.parameters(), data_ranks}};
+  const topomoe::LayerWeights weights{.router = router.value.data(),
+                                      .gate = experts.gate.value.data(),
+                                      .up = experts.up.value.data(),
+                                      .down = experts.down.value.data(),
+                                      .shared_gate = shared.gate.value.data(),
+                                      .shared_up = shared.up.value.data(),
+                                      .shared_down = shared.down.value.data(),
+                                      .mix = mix.value.data()};
+  const topomoe::LayerGradients gradients{.router = router.gradient.data(),
+                                          .gate = experts.gate.gradient.data(),
+                                          .up = experts.up.gradient.data(),
+                                          .down = experts.down.gradient.data(),
+                                          .shared_gate = shared.gate.gradient.data(),
+                                          .shared_up = shared.up.gradient.data(),
+                                          .shared_down = shared.down.gradient.data(),
+                                          .mix = mix.gradient.data()};
   double first = 0, last = 0;
   for (int step = 1; step <= kSteps; ++step) {
     const Batch batch = draw(data);
@@ -103,20 +147,18 @@ std::pair<double, double> train(const topomoe::Plan& plan, int rank) {
     Matrix out(rows * kWidth), d_in(rows * kWidth);
 
     const Matrix& in = block.attend(batch.tokens);
-    auto handle = moe.forward(in.data(), static_cast<std::int64_t>(rows), out.data(),
-                              {router.value.data(), gate.value.data(), up.value.data(), down.value.data()});
+    auto handle = moe.forward(in.data(), static_cast<std::int64_t>(rows), out.data(), weights);
     double loss = block.judge(out, batch.answers);
 
     const Matrix& d_out = block.judge_backward();
-    moe.backward(handle, d_out.data(), d_in.data(),
-                 {router.value.data(), gate.value.data(), up.value.data(), down.value.data()},
-                 {router.gradient.data(), gate.gradient.data(), up.gradient.data(), down.gradient.data()});
+    moe.backward(handle, d_out.data(), d_in.data(), weights, gradients);
     block.attend_backward(d_in);
 
-    reduce(everywhere, MPI_COMM_WORLD);
-    reduce(experts, replicas);
-    for (Parameter* p : block.parameters()) p->step(step, kLearningRate);
-    for (Parameter* p : {&router, &gate, &up, &down}) p->step(step, kLearningRate);
+    moe.sum_over_replicas(gradients);
+    for (const Sharers& s : sharers) {
+      reduce(s);
+      for (Parameter* p : s.parameters) p->step(step, kLearningRate);
+    }
 
     MPI_Allreduce(MPI_IN_PLACE, &loss, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
     loss /= layout.world;
@@ -124,7 +166,8 @@ std::pair<double, double> train(const topomoe::Plan& plan, int rank) {
     if (step > kSteps - 10) last += loss / 10;
     if (rank == 0 && (step == 1 || step % 20 == 0)) std::printf("step %3d  loss %.3f\n", step, loss);
   }
-  MPI_Comm_free(&replicas);
+  for (const Sharers& s : sharers)
+    if (MPI_Comm group = s.group; group != MPI_COMM_WORLD) MPI_Comm_free(&group);
   return {first, last};
 }
 

@@ -22,6 +22,7 @@ class SharedChannels final : public Communicator {
 
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
+  std::string refuses(const Device& device) const override { return inner_.refuses(device); }
   ChannelId open_channel(std::span<const int> members) override {
     if (expected_.empty()) return inner_.open_channel(members);
     const Role role = expected_.front();

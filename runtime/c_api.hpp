@@ -2,13 +2,13 @@
 #pragma once
 
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
 #include <span>
 #include <string>
 
+#include "runtime/c_api_structs.hpp"
 #include "topomoe/communicator.hpp"
 #include "topomoe/device.hpp"
 #include "topomoe/dispatch.hpp"
@@ -16,6 +16,7 @@
 #include "topomoe/layer_shape.hpp"
 #include "topomoe/moe_layer.hpp"
 #include "topomoe/plan.hpp"
+#include "topomoe/planned_layer.hpp"
 #include "topomoe/topomoe.h"
 
 struct topomoe_plan {
@@ -29,28 +30,6 @@ struct topomoe_device {
 };
 
 namespace topomoe::c_api {
-
-// In this order: the layer goes first, then what it refers to.
-struct Layer {
-  std::shared_ptr<Communicator> communicator;
-  std::shared_ptr<Device> device;
-  MoeLayer value;
-  LayerShape shape = {};
-  std::chrono::milliseconds deadline{};
-};
-struct DispatcherOwner {
-  std::shared_ptr<Communicator> communicator;
-  std::shared_ptr<Device> device;
-  Dispatcher value;
-  DispatchShape shape = {};
-  std::chrono::milliseconds deadline{};
-};
-struct Dispatched {
-  std::shared_ptr<DispatcherOwner> dispatcher;
-  std::int64_t rows;
-  Dispatcher::Handle handle;
-  std::span<const ExpertBatch> batches;  // of the handle
-};
 
 // Remembers the text for topomoe_last_error().
 topomoe_status failed(topomoe_status status, const char* why) noexcept;
@@ -81,37 +60,66 @@ T& require(T* pointer, const char* name) {
   return *pointer;
 }
 
-// A struct of this version; a longer one, of a later header, only if the library knows all that is set in it.
-template <class T>
-T read_struct(const T& from, const char* name) {
-  const std::string field(name);
-  constexpr std::size_t head = offsetof(T, version) + sizeof(std::uint32_t);
-  if (from.size < head || from.size > 4096)
-    throw InvalidInput(field + ".size", std::to_string(from.size), "fill the struct with its _INIT macro");
-  if (from.version != TOPOMOE_ABI_VERSION)
-    throw InvalidInput(field + ".version", std::to_string(from.version),
-                       "this library speaks " + std::to_string(TOPOMOE_ABI_VERSION));
-  if (from.size < sizeof(T))
-    throw InvalidInput(field + ".size", std::to_string(from.size),
-                       "version " + std::to_string(from.version) + " has " + std::to_string(sizeof(T)) + " bytes");
-  const auto* bytes = reinterpret_cast<const unsigned char*>(&from);
-  for (std::size_t i = sizeof(T); i < from.size; ++i)
-    if (bytes[i] != 0)
-      throw InvalidInput(field + ".size", std::to_string(from.size),
-                         "it sets a field that this library (" + std::to_string(sizeof(T)) + " bytes) does not know");
-  return from;
-}
-
 void require_rows(const void* tensor, std::int64_t rows, const char* name);
 
 // Null: all as planned. Throws InvalidInput by field.
 topomoe_layer_config config_from(const topomoe_layer_config* given);
-const Schedule& schedule_of(const Plan& plan, int kind);
-LayerShape shape_of(const Plan& plan, int kind);
+// Of its kind, with what the config changes.
 LayerShape shape_of(const Plan& plan, const topomoe_layer_config& config);
-// C knows no events: what a call writes is complete when it returns, on a GPU too. Null: it is.
-void wait_for(const EventPtr& done, std::chrono::milliseconds deadline);
 std::chrono::milliseconds deadline_of(const topomoe_layer_config& config);
+
+// The caller's stream, if it has set one: null, and what a call writes is complete when it returns, on a GPU too.
+class CallersStream {
+ public:
+  CallersStream(Device& device, std::chrono::milliseconds deadline) : device_(device), deadline_(deadline) {}
+  // Throws InvalidInput on a device without streams.
+  void set(void* stream) {
+    if (stream != nullptr) device_.record_queue(stream);
+    stream_ = stream;
+  }
+  EventPtr ready() const { return stream_ != nullptr ? device_.record_queue(stream_) : nullptr; }
+  // Null: it is over.
+  void finish(const EventPtr& done) const {
+    if (!done) return;
+    if (stream_ != nullptr)
+      device_.make_queue_wait(stream_, done, end());
+    else
+      done->wait(end());
+  }
+  void wait_for(const EventPtr& done) const {
+    if (done) done->wait(end());
+  }
+  std::chrono::steady_clock::time_point end() const { return std::chrono::steady_clock::now() + deadline_; }
+
+ private:
+  Device& device_;
+  std::chrono::milliseconds deadline_;
+  void* stream_ = nullptr;
+};
+
+// In this order: the layer goes first, then what it refers to.
+struct Layer {
+  std::shared_ptr<Communicator> communicator;
+  std::shared_ptr<Device> device;
+  MoeLayer value;
+  LayerShape shape;
+  std::size_t local_experts;
+  CallersStream stream;
+  MoeLayer::Keep keep = MoeLayer::Keep::all;
+};
+struct DispatcherOwner {
+  std::shared_ptr<Communicator> communicator;
+  std::shared_ptr<Device> device;
+  Dispatcher value;
+  DispatchShape shape;
+  CallersStream stream;
+};
+struct Dispatched {
+  std::shared_ptr<DispatcherOwner> dispatcher;
+  std::int64_t rows;
+  Dispatcher::Handle handle;
+  std::span<const ExpertBatch> batches;  // of the handle
+};
 
 }  // namespace topomoe::c_api
 

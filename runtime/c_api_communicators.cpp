@@ -16,6 +16,19 @@
 using namespace topomoe::c_api;
 using topomoe::InvalidInput;
 
+namespace {
+
+struct OnDevice {  // in this order: it refers to the device
+  std::shared_ptr<topomoe::Device> device;
+  std::shared_ptr<topomoe::Communicator> value;
+};
+std::shared_ptr<topomoe::Communicator> with_device(std::shared_ptr<OnDevice> both) {
+  topomoe::Communicator* const value = both->value.get();
+  return {std::move(both), value};
+}
+
+}  // namespace
+
 topomoe_status topomoe_inproc_world(int32_t size, topomoe_communicator** communicators) {
   return guarded([&] {
     require(communicators, "communicators");
@@ -37,8 +50,7 @@ topomoe_status topomoe_mpi_communicator(const void* mpi_comm, topomoe_communicat
 topomoe_status topomoe_tcp_communicator(const topomoe_tcp_config* config, topomoe_communicator** communicator) {
   return guarded([&] {
     require(communicator, "communicator") = nullptr;
-    static constexpr topomoe_tcp_config kFromEnvironment = TOPOMOE_TCP_CONFIG_INIT;
-    const topomoe_tcp_config c = read_struct(config != nullptr ? *config : kFromEnvironment, "config");
+    const topomoe_tcp_config c = read_struct(config != nullptr ? *config : Abi<topomoe_tcp_config>::init, "config");
     if (c.deadline_ms < 0) throw InvalidInput("config.deadline_ms", std::to_string(c.deadline_ms), "at least 1, or 0");
     topomoe::TcpPlace place{c.rank, c.world_size, c.address != nullptr ? c.address : "", c.port};
     if (c.world_size == 0) place = topomoe::read_tcp_place(topomoe::process_environment());
@@ -52,11 +64,7 @@ topomoe_status topomoe_nccl_communicator(topomoe_device* device, void* nccl_comm
   return guarded([&] {
     require(communicator, "communicator") = nullptr;
     const auto& on = require(device, "device").value;
-    struct Made {  // in this order: it refers to the device
-      std::shared_ptr<topomoe::Device> device;
-      std::unique_ptr<topomoe::Communicator> value;
-    };
-    auto made = std::make_shared<Made>();
+    auto made = std::make_shared<OnDevice>();
     made->device = on;
     if (nccl_comm != nullptr) {
       made->value = topomoe::make_nccl_communicator(*on, nccl_comm);
@@ -64,8 +72,7 @@ topomoe_status topomoe_nccl_communicator(topomoe_device* device, void* nccl_comm
       topomoe::Communicator& ranks = *require(host, "host").value;
       made->value = topomoe::make_nccl_communicator(*on, ranks.rank(), ranks.size(), topomoe::broadcast_over(ranks));
     }
-    topomoe::Communicator* const value = made->value.get();
-    *communicator = new topomoe_communicator{std::shared_ptr<topomoe::Communicator>(std::move(made), value)};
+    *communicator = new topomoe_communicator{with_device(std::move(made))};
   });
 }
 
@@ -92,8 +99,8 @@ void topomoe_communicator_free(topomoe_communicator* communicator) { delete comm
 topomoe_status topomoe_device_create(const topomoe_device_config* config, topomoe_device** device) {
   return guarded([&] {
     require(device, "device") = nullptr;
-    static constexpr topomoe_device_config kCpu = TOPOMOE_DEVICE_CONFIG_INIT;
-    const topomoe_device_config c = read_struct(config != nullptr ? *config : kCpu, "config");
+    const topomoe_device_config c =
+        read_struct(config != nullptr ? *config : Abi<topomoe_device_config>::init, "config");
     if (c.cuda < -1) throw InvalidInput("config.cuda", std::to_string(c.cuda), "a GPU, or -1: the CPU");
     if (c.allocate == nullptr && c.release != nullptr)
       throw InvalidInput("config.allocate", "null", "release comes with allocate");
@@ -105,15 +112,24 @@ topomoe_status topomoe_device_create(const topomoe_device_config* config, topomo
 
 void topomoe_device_free(topomoe_device* device) { delete device; }
 
+topomoe_status topomoe_inproc_use_device(topomoe_communicator* communicator, topomoe_device* device) {
+  return guarded([&] {
+    auto& ranks = require(communicator, "communicator").value;
+    const auto& on = require(device, "device").value;
+    topomoe::use_device(*ranks, *on);
+    ranks = with_device(std::make_shared<OnDevice>(OnDevice{on, ranks}));
+  });
+}
+
 topomoe_status topomoe_check_ranks(const topomoe_plan* plan, topomoe_communicator* communicator, const char* host,
                                    const char* bus_id, topomoe_rank_check* check, char* text, size_t bytes) {
   return guarded([&] {
-    const topomoe_rank_check given = read_struct(require(check, "check"), "check");
+    read_struct(require(check, "check"), "check");
     topomoe::Communicator& ranks = *require(communicator, "communicator").value;
     const topomoe::RankCheck found = topomoe::check_ranks(require(plan, "plan").value, ranks,
                                                           bus_id != nullptr ? bus_id : "", host != nullptr ? host : "");
-    *check = {given.size, given.version, static_cast<int32_t>(found.mismatches.size()), found.plans_differ ? 1 : 0,
-              found.planned_rank(ranks.rank())};
+    write_struct(*check, {0, 0, static_cast<int32_t>(found.mismatches.size()), found.plans_differ ? 1 : 0,
+                          found.planned_rank(ranks.rank())});
     if (text == nullptr || bytes == 0) return;
     std::string lines;
     for (const std::string& line : found.mismatches) lines += (lines.empty() ? "" : "\n") + line;

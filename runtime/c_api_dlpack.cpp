@@ -14,7 +14,7 @@ namespace {
 
 DlRows payload(const DLManagedTensor* tensor, const char* name, topomoe::DType dtype, std::int64_t hidden,
                const topomoe::Device& device, bool written) {
-  return read_dlpack(require(tensor, name), name, topomoe::dl_element(dtype), hidden, device.memory_space(), written);
+  return read_dlpack(require(tensor, name), name, topomoe::dl_element(dtype), hidden, device, written);
 }
 
 void require_equal(const DlRows& tensor, std::int64_t rows, const char* name) {
@@ -83,10 +83,9 @@ topomoe_status topomoe_dispatch_dlpack(topomoe_dispatcher* dispatcher, const str
                                        topomoe_dispatched** dispatched) {
   return guarded_twice([&] {
     const DispatcherOwner& d = *require(dispatcher, "dispatcher").value;
-    const auto memory = d.device->memory_space();
     const DlRows x = payload(tokens, "tokens", d.shape.dtype, d.shape.hidden, *d.device, false);
-    const DlRows i = read_dlpack(require(ids, "ids"), "ids", DlElement::i32, d.shape.top_k, memory);
-    const DlRows w = read_dlpack(require(weights, "weights"), "weights", DlElement::f32, d.shape.top_k, memory);
+    const DlRows i = read_dlpack(require(ids, "ids"), "ids", DlElement::i32, d.shape.top_k, *d.device);
+    const DlRows w = read_dlpack(require(weights, "weights"), "weights", DlElement::f32, d.shape.top_k, *d.device);
     require_equal(i, x.rows, "ids");
     require_equal(w, x.rows, "weights");
     pass_on(topomoe_dispatch(dispatcher, x.data, x.rows, static_cast<const std::int32_t*>(i.data),
@@ -109,8 +108,8 @@ topomoe_status topomoe_get_batch_dlpack(const topomoe_dispatched* dispatched, in
     for (const std::int64_t r : batch.rows) rows += r;
     const auto& shape = d->dispatcher->shape;
     const auto make = [&](const void* data) {
-      return topomoe::make_dlpack(data, rows, shape.hidden, topomoe::dl_element(shape.dtype),
-                                  d->dispatcher->device->memory_space(), d);
+      return topomoe::make_dlpack(data, rows, shape.hidden, topomoe::dl_element(shape.dtype), *d->dispatcher->device,
+                                  d);
     };
     DLManagedTensor* const in = make(batch.inputs);
     try {
@@ -154,7 +153,7 @@ topomoe_status topomoe_dispatch_backward_dlpack(topomoe_dispatched* dispatched,
     const DlRows dx =
         payload(token_gradients, "token_gradients", owner.shape.dtype, owner.shape.hidden, *owner.device, true);
     const DlRows dw = read_dlpack(require(weight_gradients, "weight_gradients"), "weight_gradients", DlElement::f32,
-                                  owner.shape.top_k, owner.device->memory_space(), true);
+                                  owner.shape.top_k, *owner.device, true);
     require_equal(dx, d.rows, "token_gradients");
     require_equal(dw, d.rows, "weight_gradients");
     pass_on(topomoe_dispatch_backward(dispatched, dx.data, static_cast<float*>(dw.data)));

@@ -29,6 +29,7 @@ class CountingCommunicator final : public Communicator {
 
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
+  std::string refuses(const Device& device) const override { return inner_.refuses(device); }
   ChannelId open_channel(std::span<const int> members) override;
   EventPtr exchange(ChannelId channel, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                     const ExchangeInfo& info) override;

@@ -238,6 +238,11 @@ class InprocCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(hub_->bells.size()); }
+  std::string refuses(const Device& device) const override {
+    if (device.memory_space() == MemorySpace::host || device_ == &device) return {};
+    return std::string("the communicator was told ") + (device_ == nullptr ? "no GPU" : "another one") +
+           ": call use_device(), in C topomoe_inproc_use_device()";
+  }
 
   ChannelId open_channel(std::span<const int> members) override {
     channels_.emplace_back(members.begin(), members.end());

@@ -16,6 +16,7 @@ namespace {
 using mpi::Clock, mpi::Flight, mpi::InsideMpi, mpi::Pause, mpi::try_mpi, mpi::Watch;
 
 constexpr int kTag = 0;  // channels have communicators of their own
+constexpr const char* kHostMemory = "MPI moves host memory here: take the cpu device, or NCCL";
 
 class MpiEvent final : public Event {
  public:
@@ -55,6 +56,9 @@ class MpiCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  std::string refuses(const Device& device) const override {
+    return device.memory_space() == MemorySpace::host ? "" : kHostMemory;
+  }
 
   ChannelId open_channel(std::span<const int> members) override {
     watch_->check();
@@ -84,7 +88,8 @@ class MpiCommunicator final : public Communicator {
                     const ExchangeInfo& info) override {
     watch_->check();
     const Channel& channel = channels_.at(static_cast<std::size_t>(id));
-    TOPOMOE_ASSERT(info.memory == MemorySpace::host);
+    if (info.memory != MemorySpace::host)
+      throw InvalidInput("exchange " + std::string(info.step), "GPU memory", kHostMemory);
     auto flight = std::make_shared<Flight>(*watch_, std::string(info.step));
     std::size_t parts = 0;
     double total = 0;

@@ -181,6 +181,10 @@ class NcclCommunicator final : public Communicator {
 
   int rank() const override { return state_->rank; }
   int size() const override { return size_; }
+  std::string refuses(const Device& device) const override {
+    return &device == &device_ ? ""
+                               : "NCCL exchanges on the lanes of the device that it was made with, " + device_.name();
+  }
 
   ChannelId open_channel(std::span<const int> members) override {
     state_->check("open channel");

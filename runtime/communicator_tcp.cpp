@@ -32,6 +32,7 @@ constexpr auto kNap = 5ms;
 constexpr auto kPatience = 5s;
 
 constexpr int kControl = -1;  // the channel of the tree that barriers go along
+constexpr const char* kHostMemory = "TCP moves host memory: take the cpu device, or NCCL";
 
 std::uint64_t mix(std::uint64_t x) {  // splitmix64
   x += 0x9e3779b97f4a7c15U;
@@ -68,6 +69,9 @@ class TcpCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  std::string refuses(const Device& device) const override {
+    return device.memory_space() == MemorySpace::host ? "" : kHostMemory;
+  }
 
   ChannelId open_channel(std::span<const int> members) override {
     watch_.check();
@@ -183,8 +187,7 @@ EventPtr TcpCommunicator::exchange(ChannelId id, std::span<const Outgoing> sends
                                    const ExchangeInfo& info) {
   watch_.check();
   if (info.memory != MemorySpace::host)
-    throw InvalidInput("exchange " + std::string(info.step), "GPU memory",
-                       "TCP moves host memory: take the cpu device, or NCCL");
+    throw InvalidInput("exchange " + std::string(info.step), "GPU memory", kHostMemory);
   Channel& channel = channels_.at(static_cast<std::size_t>(id));
   return std::make_shared<TcpEvent>(*this, fly(channel.members, channel.links, sends, receives, info.step));
 }

@@ -104,6 +104,7 @@ class CudaDevice final : public Device {
 
   std::string name() const override { return name_; }
   MemorySpace memory_space() const override { return MemorySpace::cuda; }
+  int ordinal() const override { return ordinal_; }
 
   // cudaMalloc, not cudaMallocAsync: all lanes use it. The executor gives memory back where counts grow, and
   // then waits for the lanes; cudaFree itself waits for the whole GPU.
@@ -152,6 +153,14 @@ class CudaDevice final : public Device {
     }
   }
   void* native_queue(Lane lane) override { return stream(lane); }
+  EventPtr record_queue(void* queue) override {
+    use();
+    return std::make_shared<CudaEvent>(ordinal_, static_cast<cudaStream_t>(queue));
+  }
+  void make_queue_wait(void* queue, const EventPtr& event, Deadline deadline) override {
+    use();
+    make_cuda_stream_wait(queue, event, deadline);
+  }
   void set_progress(ProgressHook) override {}  // no call here runs for long
 
   void router(Lane lane, const kernels::Router& op) override { kernels::router_gpu(op, stream(lane)); }

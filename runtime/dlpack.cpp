@@ -34,9 +34,14 @@ std::string text_of(const DLDevice& d) {
   return "device type " + std::to_string(static_cast<int>(d.device_type));
 }
 
-bool reachable(const DLDevice& d, MemorySpace memory) {
+bool on_gpu(const DlPlace& place) { return place.memory == MemorySpace::cuda; }
+DLDevice dl_device(const DlPlace& place) {
+  return on_gpu(place) ? DLDevice{kDLCUDA, place.ordinal} : DLDevice{kDLCPU, 0};
+}
+
+bool reachable(const DLDevice& d, const DlPlace& place) {
   if (d.device_type == kDLCUDAManaged) return true;
-  if (memory == MemorySpace::cuda) return d.device_type == kDLCUDA;
+  if (on_gpu(place)) return d.device_type == kDLCUDA && d.device_id == place.ordinal;
   return d.device_type == kDLCPU || d.device_type == kDLCUDAHost;
 }
 
@@ -67,14 +72,13 @@ bool read_only(const DLManagedTensor& t) {
 }  // namespace
 
 DlRows read_dlpack(const DLManagedTensor& tensor, const std::string& name, DlElement element, std::int64_t columns,
-                   MemorySpace memory, bool written) {
+                   const DlPlace& place, bool written) {
   const DLTensor& t = tensor.dl_tensor;
   const DLDataType wanted = dl_type(element);
   if (t.dtype.code != wanted.code || t.dtype.bits != wanted.bits || t.dtype.lanes != wanted.lanes)
     throw InvalidInput(name, text_of(t.dtype), text_of(wanted) + " is needed");
-  if (!reachable(t.device, memory))
-    throw InvalidInput(name, "on " + text_of(t.device),
-                       memory == MemorySpace::cuda ? "the layer is on a GPU" : "the layer is on the cpu");
+  if (!reachable(t.device, place))
+    throw InvalidInput(name, "on " + text_of(t.device), "the layer is on " + text_of(dl_device(place)));
   const std::string shape = t.ndim >= 0 && (t.shape != nullptr || t.ndim == 0) ? numbers(t.shape, t.ndim) : "no shape";
   if (t.ndim < 2 || t.shape == nullptr || t.shape[t.ndim - 1] != columns)
     throw InvalidInput(name, shape, "[rows, " + std::to_string(columns) + "] is needed");
@@ -96,12 +100,12 @@ DlRows read_dlpack(const DLManagedTensor& tensor, const std::string& name, DlEle
 }
 
 DLManagedTensor* make_dlpack(const void* data, std::int64_t rows, std::int64_t columns, DlElement element,
-                             MemorySpace memory, std::shared_ptr<const void> keep) {
+                             const DlPlace& place, std::shared_ptr<const void> keep) {
   auto own = std::make_unique<Own>();
   own->shape = {rows, columns}, own->strides = {columns, 1};
   own->keep = std::move(keep);
   own->tensor = {.dl_tensor = {.data = const_cast<void*>(data),  // DLPack 0.8 knows no read-only
-                               .device = {memory == MemorySpace::cuda ? kDLCUDA : kDLCPU, 0},
+                               .device = dl_device(place),
                                .ndim = 2,
                                .dtype = dl_type(element),
                                .shape = own->shape.data(),

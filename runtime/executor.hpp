@@ -184,8 +184,8 @@ class Executor {
   struct Ffn {
     std::span<const std::int64_t> offsets;  // first row of each, and the end
     std::int64_t width;                     // of a shard
-    const void *gate, *up, *down;
-    float *gate_grad = nullptr, *up_grad = nullptr, *down_grad = nullptr;
+    ExpertMatrices gate, up, down;
+    ExpertGradients gate_grad = {}, up_grad = {}, down_grad = {};
     float scale = 1;  // of gradients
   };
   void ffn(const Step& s, const Ffn& f);

@@ -257,7 +257,7 @@ void Executor::ffn(const Step& s, const Ffn& f) {
                                          .hidden = c_.shape.hidden,
                                          .ffn = f.width,
                                          .dtype = c_.shape.dtype});
-  } else if (f.gate_grad != nullptr) {
+  } else if (f.gate_grad) {
     c_.device.grouped_ffn_wgrad(s.lane, {.in = in[0],
                                          .out_grad = in[1],
                                          .act = in[2],

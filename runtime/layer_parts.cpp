@@ -33,11 +33,13 @@ void require_fit(const Schedule& s, const Layout& l) {
 
 // Before any channel is opened.
 Schedule checked(Schedule schedule, const Layout& layout, int gpus_per_node, const LayerShape& shape,
-                 const Communicator& communicator) {
+                 const Communicator& communicator, const Device& device) {
   check(layout, shape.expert_owners.empty() ? shape.experts : layout.ep);  // uneven placements need not divide
   if (communicator.size() != layout.world)
     throw InvalidInput("communicator", std::to_string(communicator.size()) + " ranks",
                        "the layout has " + std::to_string(layout.world));
+  if (const std::string why = communicator.refuses(device); !why.empty())
+    throw InvalidInput("device", device.name(), why);
   if (gpus_per_node < 1) throw InvalidInput("gpus_per_node", std::to_string(gpus_per_node), "at least 1");
   if (shape.hidden < 1) throw InvalidInput("shape.hidden", std::to_string(shape.hidden), "at least 1");
   if (shape.ffn < 1 || shape.ffn % layout.etp != 0)
@@ -61,7 +63,7 @@ Capacity capacity_of(const LayerOptions& options) {
 
 LayerParts::LayerParts(Schedule its_schedule, const Layout& layout, int gpus_per_node, const LayerShape& its_shape,
                        Communicator& communicator, Device& device, std::chrono::milliseconds deadline)
-    : schedule(checked(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator)),
+    : schedule(checked(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator, device)),
       shape(its_shape),
       groups(layout, gpus_per_node),
       placement(shape.experts, layout.ep, shape.expert_owners, "shape.expert_owners"),

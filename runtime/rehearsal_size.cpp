@@ -8,6 +8,7 @@
 #include "planner/plan/capacity.hpp"
 #include "runtime/rehearsal.hpp"
 #include "topomoe/error.hpp"
+#include "topomoe/planned_layer.hpp"
 
 namespace topomoe {
 namespace {
@@ -81,20 +82,7 @@ RehearsalSize choose_size(const Plan& plan, const SizeRequest& request, const Bu
                        fmt::format("must be a multiple of ETP = {}, e.g. {}", etp, multiple(request.ffn, etp)));
   const auto planned_tokens = std::max<std::int64_t>(1, static_cast<std::int64_t>(plan.tokens_per_rank));
   RehearsalSize out;
-  out.shape = {.hidden = m.hidden,
-               .ffn = m.expert_ffn,
-               .experts = m.experts,
-               .top_k = m.top_k,
-               .renormalize = m.renormalize,
-               .dtype = plan.job.dtype,
-               .expert_owners = plan.expert_owners,
-               .capacity_factor = plan.job.capacity_factor,
-               .router = {.scoring = m.scoring,
-                          .groups = m.router_groups,
-                          .topk_groups = m.router_topk_groups,
-                          .scale = static_cast<float>(m.routed_scaling)},
-               .shared_ffn = m.shared_ffn,
-               .shared_gate = m.shared_gate};
+  out.shape = layer_shape_of(plan);
   out.tokens = planned_tokens;
   const auto fits = [&] {
     out.memory_bytes = memory_of(plan, out.shape, out.tokens), out.flops = flops_of(plan, out.shape, out.tokens);
@@ -166,10 +154,8 @@ std::vector<std::string> unexecuted(const Plan& plan) {
 }
 
 Plan plan_of_kind(Plan plan, int kind) {
+  schedule_of(plan, kind);  // there is one
   Model& m = plan.model;
-  const int kinds = moe_kind_count(m);
-  if (kind < 0 || kind >= kinds)
-    throw InvalidInput("kind", std::to_string(kind), "the plan has kinds 0 to " + std::to_string(kinds - 1));
   const MoeKind k = moe_kind(m, kind);
   m.experts = k.experts, m.top_k = k.top_k, m.expert_ffn = k.expert_ffn, m.shared_ffn = k.shared_ffn;
   for (auto& layer : m.is_moe) layer = layer == kind + 1 ? 1 : 0;

@@ -24,7 +24,8 @@ class ReplicaSum {
   ReplicaSum(const ExecutorContext& c, const LayerGradients& g)
       : c_(c),
         tensors_{g.gate, g.up, g.down},
-        matrix_(static_cast<Index>(c.shape.hidden * (c.shape.ffn / c.groups.layout().etp)) * sizeof(float)),
+        elements_(c.shape.hidden * (c.shape.ffn / c.groups.layout().etp)),
+        matrix_(static_cast<Index>(elements_) * sizeof(float)),
         place_(c.groups.index_in(Role::ep, c.rank)) {
     Index bytes = 0;
     for (const int copy : c.placement.held_by(place_)) {
@@ -62,7 +63,7 @@ class ReplicaSum {
   int replicas(int expert) const { return c_.placement.replicas(expert); }
   Index part() const { return tensors_.size() * matrix_; }
   std::byte* gradient(const Shared& s, Index tensor) const {
-    return reinterpret_cast<std::byte*>(tensors_[tensor]) + static_cast<Index>(s.local) * matrix_;
+    return reinterpret_cast<std::byte*>(tensors_[tensor].of(s.local, elements_));
   }
   // Of the replica at a place; null where there is none.
   std::byte* block(const Shared& s, int place) const {
@@ -87,8 +88,9 @@ class ReplicaSum {
   }
 
   const ExecutorContext& c_;
-  std::array<float*, 3> tensors_;
-  Index matrix_;  // bytes
+  std::array<ExpertGradients, 3> tensors_;
+  std::int64_t elements_;  // of a matrix
+  Index matrix_;           // bytes of it
   int place_;
   std::vector<Shared> shared_;
   DeviceMemory blocks_;
@@ -97,7 +99,7 @@ class ReplicaSum {
 }  // namespace
 
 void sum_over_replicas(const ExecutorContext& context, const LayerGradients& gradients) {
-  if (!context.placement.replicated() || gradients.gate == nullptr) return;
+  if (!context.placement.replicated() || !gradients.gate) return;
   std::optional<ReplicaSum> sum;  // what a peer may still read or write when this rank gives up
   try {
     sum.emplace(context, gradients).run();

@@ -48,6 +48,12 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // Why tensors of this device cannot be exchanged; empty: they can. Layers ask before they open a channel. An adaptor
+  // asks whom it adapts.
+  virtual std::string refuses(const Device& device) const {
+    (void)device;
+    return {};
+  }
 
   // Collective over all ranks of the communicator: each passes the world ranks of the channel that it
   // is itself in (the channels of one call partition the world). Called at start, never in a step.

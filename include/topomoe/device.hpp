@@ -11,6 +11,8 @@
 #include <memory>
 #include <string>
 
+#include "topomoe/error.hpp"
+
 namespace topomoe {
 
 // Element type of a tensor. bf16 is stored as its upper 16 bits of fp32, round to nearest even.
@@ -68,6 +70,8 @@ class Device {
   virtual ~Device() = default;
   virtual std::string name() const = 0;
   virtual MemorySpace memory_space() const = 0;
+  // Which of its kind, as this process counts them: CUDA's ordinal, DLPack's device_id.
+  virtual int ordinal() const { return 0; }
 
   // 64-byte aligned (256 on CUDA), uninitialised. Throws MissingEnvironment when there is no memory left.
   virtual DeviceMemory allocate(std::size_t bytes) = 0;
@@ -85,6 +89,12 @@ class Device {
   virtual void synchronize() = 0;
   // CUDA stream of a lane as an opaque pointer, null on a CPU; communicators of GPU memory need it.
   virtual void* native_queue(Lane lane) = 0;
+  // A caller's queue on this device (a cudaStream_t): all work on it so far; and later work on it starts after `event`,
+  // which this host waits for where no queue can. InvalidInput on a device that has no queues.
+  virtual EventPtr record_queue(void* queue) { return no_queue(queue); }
+  virtual void make_queue_wait(void* queue, const EventPtr& event, std::chrono::steady_clock::time_point deadline) {
+    (void)event, (void)deadline, (void)no_queue(queue);
+  }
   virtual void set_progress(ProgressHook hook) = 0;
 
   virtual void router(Lane, const kernels::Router&) = 0;
@@ -98,6 +108,11 @@ class Device {
   virtual void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad&) = 0;
   virtual void mix(Lane, const kernels::Mix&) = 0;
   virtual void mix_backward(Lane, const kernels::MixBackward&) = 0;
+
+ private:
+  EventPtr no_queue(const void*) const {
+    throw InvalidInput("stream", "given", name() + " has none: what it is told is done when a call returns");
+  }
 };
 
 }  // namespace topomoe

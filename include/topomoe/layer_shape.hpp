@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "topomoe/device.hpp"
+#include "topomoe/expert_matrices.hpp"
 #include "topomoe/model.hpp"
 #include "topomoe/placement.hpp"
 #include "topomoe/schedule.hpp"
@@ -47,14 +48,15 @@ struct LayerCounters {
 // id; in even blocks [E ep_index / EP, E (ep_index+1) / EP). `shard` is ffn / ETP; the shared expert is sharded over
 // TP, as dense layers are: `its shard` is shared_ffn / TP.
 struct LayerWeights {
-  const float* router = nullptr;                               // [experts, hidden], on every rank
-  const void *gate = nullptr, *up = nullptr, *down = nullptr;  // [local experts][shard, hidden], .., [hidden, shard]
-  const float* selection_bias = nullptr;                       // [experts], or null; learns by counts, not gradients
+  const float* router = nullptr;                 // [experts, hidden], on every rank
+  ExpertMatrices gate = {}, up = {}, down = {};  // [local experts][shard, hidden], .., [hidden, shard]
+  const float* selection_bias = nullptr;         // [experts], or null; learns by counts, not gradients
   const void *shared_gate = nullptr, *shared_up = nullptr, *shared_down = nullptr;  // [its shard, hidden], ..
   const float* mix = nullptr;  // [1 or 2, hidden] as SharedGate says, on every rank; else unused
 };
 struct LayerGradients {
-  float *router = nullptr, *gate = nullptr, *up = nullptr, *down = nullptr;  // fp32, same shapes, added to
+  float* router = nullptr;                        // fp32, same shapes, added to
+  ExpertGradients gate = {}, up = {}, down = {};  // may lie otherwise than the weights; all three or none
   float *shared_gate = nullptr, *shared_up = nullptr, *shared_down = nullptr, *mix = nullptr;
 };
 

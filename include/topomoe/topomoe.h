@@ -3,9 +3,9 @@
  * Every function that can fail returns a topomoe_status and leaves what was wrong in topomoe_last_error(), one line,
  * for the calling thread. No exception, signal handler, exit or line of output comes from here (but see
  * topomoe_communicator_abort). Objects are opaque; what an object was made from may be freed before it. An object is
- * used by one thread at a time. Structs begin with their size and version, filled by their _INIT macro.
- * libtopomoe.so shows these functions and nothing else; linked statically they need a C++ linker. Not here: the
- * planner. */
+ * used by one thread at a time. Structs begin with their size and version, filled by their _INIT macro; those of an
+ * older header are as good: fields that they do not have are as _INIT leaves them. libtopomoe.so shows these functions
+ * and nothing else; linked statically they need a C++ linker. Not here: the planner. */
 #ifndef TOPOMOE_TOPOMOE_H
 #define TOPOMOE_TOPOMOE_H
 
@@ -35,6 +35,13 @@ typedef struct topomoe_device topomoe_device;
 typedef struct topomoe_layer topomoe_layer;
 typedef struct topomoe_handle topomoe_handle; /* what a backward needs of its forward */
 
+/* How the output of a shared expert joins that of the routed ones. */
+typedef enum topomoe_shared_gate {
+  TOPOMOE_SHARED_ADDED = 0,   /* routed + shared (DeepSeek) */
+  TOPOMOE_SHARED_SIGMOID = 1, /* routed + sigmoid(w . x) shared (Qwen2-MoE) */
+  TOPOMOE_SHARED_RESIDUAL = 2 /* a routed + b shared, (a, b) = softmax(w0 . x, w1 . x) (PR-MoE) */
+} topomoe_shared_gate;
+
 /* Of the last call of this thread that failed; valid until the next one. Never null. */
 const char* topomoe_last_error(void);
 const char* topomoe_status_name(topomoe_status status); /* "invalid input" */
@@ -59,10 +66,23 @@ typedef struct topomoe_plan_info {
   int64_t hidden, ffn; /* ffn: of one expert, all shards */
   topomoe_dtype dtype;
   double tokens_per_tp_group; /* in one micro-batch */
+  int64_t shared_ffn;         /* width of the shared expert, all shards; 0: there is none */
+  topomoe_shared_gate shared_gate;
+  int32_t sigmoid_scores;                    /* of the router; 0: softmax */
+  int32_t router_groups, router_topk_groups; /* a token's experts lie in the best topk_groups of so many equal groups */
+  double routed_scaling, capacity_factor;    /* capacity 0: no token is dropped */
+  int32_t gated;                             /* 0: experts without a gate, which no layer executes */
+  int32_t replicated;                        /* 1: some experts stand at several places: topomoe_sum_over_replicas */
 } topomoe_plan_info;
-#define TOPOMOE_PLAN_INFO_INIT \
-  { sizeof(topomoe_plan_info), TOPOMOE_ABI_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, TOPOMOE_F32, 0.0 }
+#define TOPOMOE_PLAN_INFO_INIT                                                                               \
+  {                                                                                                          \
+    sizeof(topomoe_plan_info), TOPOMOE_ABI_VERSION, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, TOPOMOE_F32, 0.0, 0, \
+        TOPOMOE_SHARED_ADDED, 0, 0, 0, 0.0, 0.0, 0, 0                                                        \
+  }
 topomoe_status topomoe_plan_get_info(const topomoe_plan* plan, int32_t kind, topomoe_plan_info* info);
+/* Ids of the experts that a rank holds, in the order of its tensors; of at most `most` of them. experts may be null. */
+topomoe_status topomoe_plan_held_experts(const topomoe_plan* plan, int32_t kind, int32_t rank, int32_t* experts,
+                                         int32_t most, int32_t* count);
 
 /* Ranks as threads of this process: writes `size` communicators, one for each thread. */
 topomoe_status topomoe_inproc_world(int32_t size, topomoe_communicator** communicators);
@@ -106,6 +126,8 @@ typedef struct topomoe_device_config {
 /* `config` null: the CPU. */
 topomoe_status topomoe_device_create(const topomoe_device_config* config, topomoe_device** device);
 void topomoe_device_free(topomoe_device* device);
+/* A rank of topomoe_inproc_world that exchanges GPU memory: which GPU is its own. Before any layer is made on it. */
+topomoe_status topomoe_inproc_use_device(topomoe_communicator* communicator, topomoe_device* device);
 
 /* Whether ranks are where the plan has them, host and device, and have one plan. */
 typedef struct topomoe_rank_check {
@@ -130,49 +152,100 @@ typedef struct topomoe_layer_config {
   int64_t hidden, ffn;   /* 0: as planned */
   int32_t dtype;         /* a topomoe_dtype; -1: as planned */
   int32_t deadline_ms;   /* of every wait; 0: 30 s */
-  int32_t accept_unlike; /* 1: run the routed experts of a model that has more (shared experts, sigmoid or grouped
-                            routing, ungated experts), which is refused otherwise */
+  int32_t accept_unlike; /* 1: SwiGLU experts in place of those without a gate, which no layer executes: refused else */
+  double balance_loss, z_loss; /* coefficients of the router's losses: include/topomoe/router_options.hpp; 0: none */
+  int64_t shared_ffn;          /* 0: as planned */
+  /* Memory of bounded size, for so many tokens of a TP group and so many times the mean of routed rows on any rank
+     (-1, 0: as planned); what does not fit runs in further rounds. tokens 0: memory grows with what comes. */
+  double memory_tokens, memory_skew;
 } topomoe_layer_config;
 #define TOPOMOE_LAYER_CONFIG_INIT \
-  { sizeof(topomoe_layer_config), TOPOMOE_ABI_VERSION, 0, 0, 0, -1, 0, 0 }
+  { sizeof(topomoe_layer_config), TOPOMOE_ABI_VERSION, 0, 0, 0, -1, 0, 0, 0.0, 0.0, 0, 0.0, 0.0 }
 
-/* Collective over the communicator, whose size is the plan's world. `config` null: all as planned. */
+/* Collective over the communicator, whose size is the plan's world. `config` null: all as planned: sizes, placement,
+ * capacity factor, router, shared expert. */
 topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicator* communicator,
                                     topomoe_device* device, const topomoe_layer_config* config, topomoe_layer** layer);
 void topomoe_layer_free(topomoe_layer* layer);
+/* The caller's stream, a cudaStream_t of the layer's GPU (the legacy default one is cudaStreamLegacy; null: none, as at
+ * first). Calls on the layer start after what the stream has by then, later work on it starts after them, and they
+ * return once all is issued: who waits on the host is topomoe_handle_wait. */
+topomoe_status topomoe_layer_set_stream(topomoe_layer* layer, void* stream);
+/* What handles of forwards from now on keep; all ranks alike. */
+typedef enum topomoe_keep {
+  TOPOMOE_KEEP_ALL = 0,
+  TOPOMOE_KEEP_ROUTING = 1 /* routing only: the backward first runs the forward again, with the same bits */
+} topomoe_keep;
+topomoe_status topomoe_layer_set_keep(topomoe_layer* layer, int32_t keep); /* a topomoe_keep */
+/* Forwards beyond those asked for, as memory of bounded size was full. */
+topomoe_status topomoe_layer_overflow_rounds(const topomoe_layer* layer, int64_t* rounds);
 
 /* In the device's memory. Local experts are those that the plan's expert_owners gives to the rank's place in its EP
-   group, by id (unless edited: [E ep_index / EP, E (ep_index + 1) / EP)), `shard` is ffn / ETP. */
+   group, by id (topomoe_plan_held_experts; unless edited: [E ep_index / EP, E (ep_index + 1) / EP)), `shard` is
+   ffn / ETP; the shared expert is cut over TP, `its shard` is shared_ffn / TP. */
 typedef struct topomoe_weights {
   size_t size;
   uint32_t version;
   const float* router;          /* [experts, hidden], on every rank */
   const void *gate, *up, *down; /* [local experts][shard, hidden], the same, [hidden, shard]; of the layer's dtype */
+  const float* selection_bias;  /* [experts], added to scores for the choice alone; or null */
+  const void *shared_gate, *shared_up, *shared_down; /* [its shard, hidden], the same, [hidden, its shard] */
+  const float*
+      mix; /* on every rank: of a shared expert's gate: [1, hidden] of the sigmoid, [2, hidden] of the residual */
+  /* Instead of one block each: a pointer for each local expert. The arrays are host memory, read during the call. */
+  const void *const *gates, *const *ups, *const *downs;
 } topomoe_weights;
-#define TOPOMOE_WEIGHTS_INIT \
-  { sizeof(topomoe_weights), TOPOMOE_ABI_VERSION, NULL, NULL, NULL, NULL }
-/* Added to, of the same shapes. router may be null; gate, up and down too, together: those are left out. */
+#define TOPOMOE_WEIGHTS_INIT                                                                                        \
+  {                                                                                                                 \
+    sizeof(topomoe_weights), TOPOMOE_ABI_VERSION, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+        NULL                                                                                                        \
+  }
+/* Added to, of the same shapes. router may be null, mix too; gate, up and down together; those of the shared expert
+   together: what is null is left out. A rank's share: sum them over the ranks that have the same parameter. */
 typedef struct topomoe_gradients {
   size_t size;
   uint32_t version;
   float *router, *gate, *up, *down;
+  float *shared_gate, *shared_up, *shared_down, *mix;
+  float *const *gates, *const *ups, *const *downs; /* as above; weights and gradients need not lie alike */
 } topomoe_gradients;
 #define TOPOMOE_GRADIENTS_INIT \
-  { sizeof(topomoe_gradients), TOPOMOE_ABI_VERSION, NULL, NULL, NULL, NULL }
+  { sizeof(topomoe_gradients), TOPOMOE_ABI_VERSION, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /* Collective. tokens and output are [rows, hidden]; rows may be 0 and differ between ranks (or TP groups). tokens must
  * stay until the backward. handle null: no backward will come. Invalid input is found before anything moves, on this
- * rank: the others wait for it until their deadline. What the
- * call writes is complete when it returns, on a GPU too. */
+ * rank: the others wait for it until their deadline. What the call writes is complete when it returns, on a GPU too
+ * (but see topomoe_layer_set_stream). */
 topomoe_status topomoe_forward(topomoe_layer* layer, const void* tokens, int64_t rows, void* output,
                                const topomoe_weights* weights, topomoe_handle** handle);
 topomoe_status topomoe_backward(topomoe_layer* layer, topomoe_handle* handle, const void* output_gradients,
                                 void* token_gradients, const topomoe_weights* weights,
                                 const topomoe_gradients* gradients);
 void topomoe_handle_free(topomoe_handle* handle);
+/* On the host, until the last call on the handle is over, or failed. */
+topomoe_status topomoe_handle_wait(topomoe_handle* handle);
+/* The same as a cudaEvent_t, for other streams: ours, valid until the next call on the handle. Null: it is over. */
+topomoe_status topomoe_handle_event(const topomoe_handle* handle, void** event);
+/* Of this rank, the caller's tokens not counted. */
+topomoe_status topomoe_handle_saved_bytes(const topomoe_handle* handle, size_t* bytes);
+/* What the router of the forward did on this rank: its losses times their coefficients, and choices by expert. */
+typedef struct topomoe_router_report {
+  size_t size;
+  uint32_t version;
+  int32_t experts;
+  double balance_loss, z_loss;
+  const int64_t* chosen; /* [experts], before any capacity; valid until the next call on the handle */
+} topomoe_router_report;
+#define TOPOMOE_ROUTER_REPORT_INIT \
+  { sizeof(topomoe_router_report), TOPOMOE_ABI_VERSION, 0, 0.0, 0.0, NULL }
+topomoe_status topomoe_handle_router(const topomoe_handle* handle, topomoe_router_report* report);
+/* Collective; once an optimizer step, after its last backward, where info.replicated: gradients of each replicated
+ * expert (gate, up, down) become their sum over its replicas, with the same bits on each; then comes EDP's reduction.
+ * Complete when it returns. */
+topomoe_status topomoe_sum_over_replicas(topomoe_layer* layer, const topomoe_gradients* gradients);
 
 /* dispatch and combine, for programs with their own router and experts: include/topomoe/dispatch.hpp says what they
- * are. The config's ffn must be 0; accept_unlike plays no part. */
+ * are. Of the config what is about experts, router and memory must be 0; accept_unlike plays no part. */
 typedef struct topomoe_dispatcher topomoe_dispatcher;
 typedef struct topomoe_dispatched topomoe_dispatched; /* one dispatch on its way to its combine and back */
 
@@ -180,6 +253,8 @@ topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_commu
                                          topomoe_device* device, const topomoe_layer_config* config,
                                          topomoe_dispatcher** dispatcher);
 void topomoe_dispatcher_free(topomoe_dispatcher* dispatcher);
+/* As topomoe_layer_set_stream: the caller's experts run on that stream between the calls. */
+topomoe_status topomoe_dispatcher_set_stream(topomoe_dispatcher* dispatcher, void* stream);
 /* Collective. ids and weights are [rows, top_k]. */
 topomoe_status topomoe_dispatch(topomoe_dispatcher* dispatcher, const void* tokens, int64_t rows, const int32_t* ids,
                                 const float* weights, topomoe_dispatched** dispatched);
@@ -201,11 +276,13 @@ topomoe_status topomoe_combine(topomoe_dispatched* dispatched, void* output);
 topomoe_status topomoe_combine_backward(topomoe_dispatched* dispatched, const void* output_gradients);
 topomoe_status topomoe_dispatch_backward(topomoe_dispatched* dispatched, void* token_gradients,
                                          float* weight_gradients);
+topomoe_status topomoe_dispatched_wait(topomoe_dispatched* dispatched); /* as topomoe_handle_wait */
 void topomoe_dispatched_free(topomoe_dispatched* dispatched);
 
-/* The same with DLPack's tensors (dlpack.h, or topomoe/dlpack.h where there is none), which are checked and taken as they
- * lie: element type, device, contiguous rows of the right width; leading dimensions are rows. They are borrowed: their
- * deleters are the caller's to call, of tokens after the backward. What they hold must be complete. */
+/* The same with DLPack's tensors (dlpack.h, or topomoe/dlpack.h where there is none), which are checked and taken as
+ * they lie: element type, device, contiguous rows of the right width; leading dimensions are rows. They are borrowed:
+ * their deleters are the caller's to call, of tokens after the backward. What they hold must be complete, or be so on
+ * the stream that was set. */
 struct DLManagedTensor;
 struct DLManagedTensorVersioned;
 /* Takes `tensor`, of DLPack 1.x, over; the deleter of `out` calls its own. Read-only ones stay so. */

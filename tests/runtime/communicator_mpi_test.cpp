@@ -12,6 +12,7 @@
 
 #include "runtime/communicator_counting.hpp"
 #include "tests/runtime/communicator_conformance.hpp"
+#include "tests/support/deferred_device.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
@@ -170,6 +171,16 @@ TEST(MpiFactory, RanksInAnotherOrder_AreWhomTheyAreCalled) {
 }
 
 TEST(MpiFactory, PieceTooLargeForInt_IsRefused) { EXPECT_THROW(world((std::size_t{1} << 30) + 1), InvalidInput); }
+
+TEST(MpiFactory, GpuMemory_IsRefusedWhenALayerAsks) {
+  const auto c = world();
+  DeferredDevice gpu(1);
+  EXPECT_EQ(c->refuses(*make_cpu_device()), "");
+  EXPECT_EQ(c->refuses(gpu), "MPI moves host memory here: take the cpu device, or NCCL");
+  const int me[] = {c->rank()};
+  const ChannelId channel = c->open_channel(me);
+  EXPECT_THROW(c->exchange(channel, {}, {}, {.step = "s", .memory = gpu.memory_space()}), InvalidInput);
+}
 
 // Instead of tests: the last rank gives up while the others wait for an hour, one of them for a rank that only waits
 // itself. They hear at once who it was; nobody's MPI is finalized. ctest looks at what is said.

@@ -16,6 +16,7 @@
 #include "tests/runtime/fake_gpu.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/communicator_nccl.hpp"
+#include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::testing {
@@ -113,6 +114,15 @@ TEST(NcclFailure, TransportBreaks_NextCallsSayWhichRank) {
                  TransportError);
     EXPECT_THROW(c.progress(), TransportError);
     EXPECT_THROW(c.barrier(), TransportError);
+  });
+}
+
+// A layer asks before it opens a channel: exchanges are ordered on the lanes of one device alone.
+TEST(NcclFactory, AnyOtherDevice_IsRefused) {
+  run_nccl(1, [](Communicator& c, Device& d) {
+    EXPECT_EQ(c.refuses(d), "");
+    EXPECT_EQ(c.refuses(*make_fake_gpu()), "NCCL exchanges on the lanes of the device that it was made with, fake gpu");
+    EXPECT_NE(c.refuses(*make_cpu_device()), "");
   });
 }
 

@@ -20,7 +20,7 @@ struct Theirs {
   DLManagedTensor tensor{};
   Theirs() { tensor.dl_tensor = {data.data(), {kDLCPU, 0}, 3, {kDLFloat, 32, 1}, shape.data(), strides.data(), 0}; }
   DLTensor& t() { return tensor.dl_tensor; }
-  std::string refused(MemorySpace memory = MemorySpace::host) const {
+  std::string refused(const DlPlace& memory = MemorySpace::host) const {
     try {
       (void)read_dlpack(tensor, "tokens", DlElement::f32, 4, memory);
     } catch (const InvalidInput& e) {
@@ -73,7 +73,14 @@ TEST(DlpackIn, WhatDoesNotFit_IsNamed) {
             }),
             "tokens: [2, 3, 4] with strides [24, 8, 2]: rows must lie one after another: make it contiguous");
   EXPECT_EQ(refused([](Theirs& x) { x.t().data = nullptr; }), "tokens: null: it has 6 rows");
-  EXPECT_EQ(Theirs().refused(MemorySpace::cuda), "tokens: on the cpu: the layer is on a GPU");
+  EXPECT_EQ(Theirs().refused(MemorySpace::cuda), "tokens: on the cpu: the layer is on cuda:0");
+}
+
+TEST(DlpackIn, GpusAreToldApart) {
+  Theirs x;
+  x.t().device = {kDLCUDA, 2};
+  EXPECT_EQ(x.refused({MemorySpace::cuda, 2}), "");
+  EXPECT_EQ(x.refused({MemorySpace::cuda, 1}), "tokens: on cuda:2: the layer is on cuda:1");
 }
 
 TEST(DlpackIn, PinnedAndManagedMemory_AreTheHosts) {
@@ -97,6 +104,16 @@ TEST(DlpackOut, ReadsAsWhatItIs_AndKeepsItsMemoryUntilDeleted) {
   EXPECT_FALSE(watched.expired());
   out->deleter(out);
   EXPECT_TRUE(watched.expired());
+}
+
+TEST(DlpackOut, SaysWhichGpuItIsOn) {
+  float value = 0;
+  for (const int gpu : {0, 3}) {
+    DLManagedTensor* out = make_dlpack(&value, 1, 1, DlElement::f32, {MemorySpace::cuda, gpu}, nullptr);
+    EXPECT_EQ(out->dl_tensor.device.device_type, kDLCUDA);
+    EXPECT_EQ(out->dl_tensor.device.device_id, gpu);
+    out->deleter(out);
+  }
 }
 
 TEST(DlpackVersioned, IsTakenOver_ReadOnlyStaysSo_OtherMajorVersionsAreRefused) {

@@ -9,6 +9,7 @@
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
+#include "tests/support/later.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
@@ -96,8 +97,10 @@ class FakeEvent final : public Event {
 
 class FakeGpu final : public Device {
  public:
+  explicit FakeGpu(int ordinal) : ordinal_(ordinal) {}
   std::string name() const override { return "fake gpu"; }
   MemorySpace memory_space() const override { return MemorySpace::cuda; }
+  int ordinal() const override { return ordinal_; }
   DeviceMemory allocate(std::size_t bytes) override {
     return {new std::byte[bytes], [](std::byte* p) { delete[] p; }};
   }
@@ -153,22 +156,19 @@ class FakeGpu final : public Device {
     Device* const cpu = cpus_[static_cast<std::size_t>(lane)].get();
     stream(lane).add([=] { (cpu->*kernel)(lane, op); });
   }
-  // Offsets are host memory, which the caller may use again on return.
   template <class Op>
-  void grouped(Lane lane, Op op, void (Device::*kernel)(Lane, const Op&)) {
+  void grouped(Lane lane, const Op& op, void (Device::*kernel)(Lane, const Op&)) {
     Device* const cpu = cpus_[static_cast<std::size_t>(lane)].get();
-    stream(lane).add([=, offsets = std::vector<std::int64_t>(op.offsets.begin(), op.offsets.end())]() mutable {
-      op.offsets = offsets;
-      (cpu->*kernel)(lane, op);
-    });
+    stream(lane).add(testing::later(op, [=](const Op& kept) { (cpu->*kernel)(lane, kept); }));
   }
   std::array<std::unique_ptr<Device>, kLaneCount> cpus_{make_cpu_device(), make_cpu_device(), make_cpu_device(),
                                                         make_cpu_device()};  // a stream is one thread of its own
   std::array<CUstream_st, kLaneCount> streams_;
+  int ordinal_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_fake_gpu() { return std::make_unique<FakeGpu>(); }
+std::unique_ptr<Device> make_fake_gpu(int ordinal) { return std::make_unique<FakeGpu>(ordinal); }
 
 }  // namespace topomoe::testing

@@ -38,7 +38,7 @@ struct CUstream_st {
 
 namespace topomoe::testing {
 
-std::unique_ptr<Device> make_fake_gpu();
+std::unique_ptr<Device> make_fake_gpu(int ordinal = 0);
 
 // What became of comms (ncclComm_t) since this was last asked; several entries where it was done several times.
 struct FakeNccl {

@@ -11,6 +11,7 @@
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
+#include "tests/support/later.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
 
@@ -159,27 +160,14 @@ void DeferredDevice::mix_backward(Lane lane, const kernels::MixBackward& op) {
   queue(lane).push_back({nullptr, [this, lane, op] { cpu_->mix_backward(lane, op); }});
 }
 
-namespace {
-
-// The same, its offsets kept with it.
-template <class Op, class Call>
-std::function<void()> keep_offsets(Op op, Call call) {
-  return [op, call, offsets = std::vector<std::int64_t>(op.offsets.begin(), op.offsets.end())]() mutable {
-    op.offsets = offsets;
-    call(op);
-  };
-}
-
-}  // namespace
-
 void DeferredDevice::grouped_ffn(Lane lane, const kernels::GroupedFfn& op) {
-  queue(lane).push_back({nullptr, keep_offsets(op, [this, lane](const auto& o) { cpu_->grouped_ffn(lane, o); })});
+  queue(lane).push_back({nullptr, later(op, [this, lane](const auto& o) { cpu_->grouped_ffn(lane, o); })});
 }
 void DeferredDevice::grouped_ffn_dgrad(Lane lane, const kernels::GroupedFfnDgrad& op) {
-  queue(lane).push_back({nullptr, keep_offsets(op, [this, lane](const auto& o) { cpu_->grouped_ffn_dgrad(lane, o); })});
+  queue(lane).push_back({nullptr, later(op, [this, lane](const auto& o) { cpu_->grouped_ffn_dgrad(lane, o); })});
 }
 void DeferredDevice::grouped_ffn_wgrad(Lane lane, const kernels::GroupedFfnWgrad& op) {
-  queue(lane).push_back({nullptr, keep_offsets(op, [this, lane](const auto& o) { cpu_->grouped_ffn_wgrad(lane, o); })});
+  queue(lane).push_back({nullptr, later(op, [this, lane](const auto& o) { cpu_->grouped_ffn_wgrad(lane, o); })});
 }
 
 EventPtr DeferredCommunicator::exchange(ChannelId channel, std::span<const Outgoing> sends,

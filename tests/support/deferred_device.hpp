@@ -45,6 +45,11 @@ class DeferredDevice final : public Device {
   void wait(Lane, const EventPtr& event, std::chrono::steady_clock::time_point deadline) override;
   void synchronize() override;
   void* native_queue(Lane) override { return nullptr; }
+  // Any address is the one stream.
+  EventPtr record_queue(void*) override { return record_stream(); }
+  void make_queue_wait(void*, const EventPtr& event, std::chrono::steady_clock::time_point) override {
+    stream_waits(event);
+  }
   void set_progress(ProgressHook) override {}
   void router(Lane, const kernels::Router&) override;
   void router_backward(Lane, const kernels::RouterBackward&) override;
