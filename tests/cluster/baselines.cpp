@@ -154,11 +154,11 @@ int run(int argc, char** argv) {
   for (const int chunks : tp > 1 ? std::vector{1, 4, 8, 16} : std::vector{1})
     variants.push_back("sliced:flat:" + std::to_string(chunks));
   if (others.local > 1 && others.local < ep) variants.emplace_back("sliced:two_level:1");
-  const cli::Contest contest = cli::contest_for(contest_options, b, mpi->rank() > 0);
+  const cli::Contest contest = cli::contest_for(contest_options, b, std::nullopt, mpi->rank() > 0);
   auto out = bench_exchange(contest.schedules, b, *mpi, *make_cpu_device(), rivals);
   if (!out) return 0;
   for (std::size_t i = 0; i < contest.predicted_us.size(); ++i)
-    (*out)[i].predicted_us = contest.predicted_us[i], (*out)[i].picked = i == contest.picked;
+    (*out)[i].predicted_us = contest.predicted_us[i].front(), (*out)[i].picked = i == contest.picked;
   std::fputs(rows_json(*out).c_str(), stdout);
   for (const BenchRow& row : *out)
     if (row.bytes_agree == false) throw std::runtime_error(row.algorithm + " moved other bytes than were drawn");
