@@ -21,7 +21,7 @@ lib.topomoe_last_error.restype = c_char_p
 
 
 class Config(Structure):
-    """A struct of topomoe.h: begins with its size and version."""
+    """A struct of topomoe.h: begins with its size and version; what it leaves out at its end has its defaults."""
 
     def __init__(self, **fields):
         super().__init__(sizeof(type(self)), ABI_VERSION, **fields)

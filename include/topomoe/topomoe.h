@@ -190,8 +190,7 @@ typedef struct topomoe_weights {
   const void *gate, *up, *down; /* [local experts][shard, hidden], the same, [hidden, shard]; of the layer's dtype */
   const float* selection_bias;  /* [experts], added to scores for the choice alone; or null */
   const void *shared_gate, *shared_up, *shared_down; /* [its shard, hidden], the same, [hidden, its shard] */
-  const float*
-      mix; /* on every rank: of a shared expert's gate: [1, hidden] of the sigmoid, [2, hidden] of the residual */
+  const float* mix; /* on every rank: of the shared expert's gate, [1, hidden] (sigmoid) or [2, hidden] (residual) */
   /* Instead of one block each: a pointer for each local expert. The arrays are host memory, read during the call. */
   const void *const *gates, *const *ups, *const *downs;
 } topomoe_weights;

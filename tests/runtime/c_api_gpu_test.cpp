@@ -137,6 +137,57 @@ TEST(CApiGpu, CallsOnACallersStream_AreInItsOrder_AndTheHostGoesOn) {
   });
 }
 
+// The caller's experts run on its stream between the calls: there and back, doubled on the way.
+TEST(CApiGpu, DispatchAndCombineOnACallersStream_AreInItsOrder) {
+  const Plan plan = tiny();
+  on_c_ranks(plan, [&](const CRank& r) {
+    Deferred d(r);
+    DeferredDevice& lanes = d.lanes();
+    constexpr std::size_t kRows = 4, kHidden = 16;
+    std::vector<float> x(kRows * kHidden, 99), y(x.size()), dx(x.size()), weights(2 * kRows, 0.5F), dweights(2 * kRows);
+    const std::vector<std::int32_t> ids{0, 3, 1, 2, 2, 0, 3, 1};
+    const auto value = [&](std::size_t i) { return static_cast<float>(i) + static_cast<float>(r.rank / 2); };
+    const topomoe_layer_config config = in_fp32();
+    topomoe_dispatcher* dispatcher = nullptr;
+    topomoe_dispatched* pass = nullptr;
+    ASSERT_EQ(topomoe_dispatcher_create(r.plan, &d.ranks, &d.device, &config, &dispatcher), TOPOMOE_OK)
+        << topomoe_last_error();
+    ASSERT_EQ(topomoe_dispatcher_set_stream(dispatcher, &d), TOPOMOE_OK) << topomoe_last_error();
+    const auto experts = [&] {
+      std::int32_t count = 0;
+      EXPECT_EQ(topomoe_batches(pass, &count), TOPOMOE_OK);
+      for (std::int32_t i = 0; i < count; ++i) {
+        topomoe_batch b = TOPOMOE_BATCH_INIT;
+        EXPECT_EQ(topomoe_get_batch(pass, i, &b), TOPOMOE_OK);
+        const auto values = static_cast<std::size_t>(b.rows[0] + b.rows[1]) * kHidden;
+        lanes.on_stream([b, values] {
+          for (std::size_t v = 0; v < values; ++v)
+            static_cast<float*>(b.outputs)[v] = 2 * static_cast<const float*>(b.inputs)[v];
+        });
+      }
+    };
+    lanes.on_stream([&] {
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] = value(i);
+    });
+    ASSERT_EQ(topomoe_dispatch(dispatcher, x.data(), kRows, ids.data(), weights.data(), &pass), TOPOMOE_OK)
+        << topomoe_last_error();
+    experts();
+    ASSERT_EQ(topomoe_combine(pass, y.data()), TOPOMOE_OK) << topomoe_last_error();
+    ASSERT_EQ(topomoe_combine_backward(pass, y.data()), TOPOMOE_OK) << topomoe_last_error();
+    experts();
+    ASSERT_EQ(topomoe_dispatch_backward(pass, dx.data(), dweights.data()), TOPOMOE_OK) << topomoe_last_error();
+    EXPECT_EQ(topomoe_dispatched_wait(pass), TOPOMOE_OK) << topomoe_last_error();
+    lanes.synchronize();
+    // Both shards double, both weights are 1/2: y = 4 x, and so for gradients.
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      EXPECT_EQ(y[i], 4 * value(i));
+      EXPECT_EQ(dx[i], 16 * value(i));
+    }
+    topomoe_dispatched_free(pass), topomoe_dispatcher_free(dispatcher);
+    r.ranks->value->barrier();
+  });
+}
+
 DLManagedTensor tensor_of(std::vector<float>& values, std::int64_t* shape, int gpu) {
   DLManagedTensor t{};
   t.dl_tensor = {values.data(), {kDLCUDA, gpu}, 2, {kDLFloat, 32, 1}, shape, nullptr, 0};
