@@ -51,7 +51,7 @@ struct Tensor {
   }
   std::vector<std::byte> read() const {
     std::vector<std::byte> out(bytes);
-    device.to_host(Lane::compute, out.data(), memory.get(), bytes);
+    device.to_host(Lane::compute, out.data(), memory.get(), bytes, Clock::now() + kDeadline);
     return out;
   }
   float* floats() const { return reinterpret_cast<float*>(memory.get()); }
