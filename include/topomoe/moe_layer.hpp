@@ -23,6 +23,8 @@
 
 namespace topomoe {
 
+class GroupChannels;
+
 // Memory of bounded size. Planned once, for the `tokens` that a TP group holds and, of all routed rows, `skew` times
 // the mean on any rank (a Plan's: planner/plan/capacity.hpp). What does not fit runs again on a part of the tokens, in
 // the same memory, on all ranks alike: outputs are those of one pass, gradients of weights add up in another order.
@@ -89,6 +91,10 @@ class MoeLayer {
   const LayerCounters& counters() const;
 
  private:
+  friend class AdaptiveLayer;
+  MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
+           Device& device, std::chrono::milliseconds deadline, const LayerOptions& options,
+           std::shared_ptr<GroupChannels> channels);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
