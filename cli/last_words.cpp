@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <csignal>
@@ -31,13 +32,15 @@ constexpr auto kOverdue = std::chrono::milliseconds(800);
 constexpr auto kBusy = std::chrono::milliseconds(400);
 // MPI_Abort either ends this process or never comes back. Assumed.
 constexpr auto kToAbort = std::chrono::milliseconds(200);
-// Processes of one job start so far apart. Assumed: slow file systems, a launcher that goes from host to host.
-constexpr auto kLaunch = std::chrono::seconds(60);
-constexpr auto kWatchEvery = std::chrono::milliseconds(100);
+// Processes of one job may start so far apart, however short a deadline steps have. Assumed: slow file systems, a
+// launcher that goes from host to host.
+constexpr auto kLaunch = std::chrono::seconds(20);
+constexpr timespec kWatchEvery{.tv_sec = 0, .tv_nsec = 100'000'000};
+constexpr std::string_view kTerminated = "ended by SIGTERM";
 constexpr std::string_view kStuck = "still inside the MPI library after the deadline";
 
 std::atomic<bool> speaking{false}, claimed{false}, spoken{false};  // one reason to speak is enough, and one line
-pid_t armed_process = 0;                                           // a child between fork and exec has nothing to say
+std::atomic<pid_t> armed_process{0};                               // a child between fork and exec has nothing to say
 
 [[noreturn]] void end(int code) {
   while (true) syscall(SYS_exit_group, code);
@@ -81,7 +84,7 @@ void speak(std::string_view why, Speak when) {
 
 void on_signal(int signal) {
   if (signal == SIGTERM)
-    speak("ended by SIGTERM", Speak::if_something_is_known);
+    speak(kTerminated, Speak::if_something_is_known);
   else
     speak(kStuck, Speak::in_any_case);
   // mpirun may end the others when the first one is gone.
@@ -97,10 +100,27 @@ void handle(int signal) {
   sigaction(signal, &action, nullptr);
 }
 
+sigset_t only(int signal) {
+  sigset_t set;
+  sigemptyset(&set), sigaddset(&set, signal);
+  return set;
+}
+
 // The rank's thread may be inside a call that does not come back: it is made to speak, and if it takes no signals
-// either, this thread does.
+// either, this thread does. So it does for SIGTERM while MPI starts, which all other threads leave alone. Later that is
+// the rank's thread's, without a detour: mpirun's SIGKILL may come a millisecond after it (seen with Open MPI 4.1.4).
 void watch(pthread_t rank_thread) {
-  while (Clock::now() - kOverdue < black_box().until()) std::this_thread::sleep_for(kWatchEvery);
+  const sigset_t term = only(SIGTERM);
+  sigset_t nothing;
+  sigemptyset(&nothing);
+  while (Clock::now() - kOverdue < black_box().until()) {
+    if (sigtimedwait(armed_process == 0 ? &term : &nothing, nullptr, &kWatchEvery) != SIGTERM) continue;
+    if (armed_process == 0) {
+      write_words(-1, black_box().read(), kTerminated);
+      end(1);
+    }
+    pthread_kill(rank_thread, SIGTERM);
+  }
   pthread_kill(rank_thread, SIGALRM);
   const auto end_of_patience = Clock::now() + kPatience + kBusy;
   while (!spoken && Clock::now() < end_of_patience) std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -121,16 +141,12 @@ void prepare_last_words(int rank, int size, std::chrono::milliseconds deadline) 
   std::vector<int> others;
   for (int r = 0; r < size; ++r)
     if (r != rank) others.push_back(r);
-  black_box().wait_begins("MPI_Init", others, 0, Clock::now() + deadline + kLaunch);
+  black_box().wait_begins("MPI_Init", others, 0, Clock::now() + std::max<Clock::duration>(deadline, kLaunch));
   (void)std::signal(SIGPIPE, SIG_IGN);
   handle(SIGALRM);
   block_our_signals();
   std::thread(watch, pthread_self()).detach();
-  const sigset_t alarm = [] {
-    sigset_t set;
-    sigemptyset(&set), sigaddset(&set, SIGALRM);
-    return set;
-  }();
+  const sigset_t alarm = only(SIGALRM);
   pthread_sigmask(SIG_UNBLOCK, &alarm, nullptr);
 }
 

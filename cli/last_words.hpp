@@ -19,8 +19,9 @@ namespace topomoe::cli {
 // This process's; a communicator is given it.
 BlackBox& black_box();
 
-// Before MPI starts, which may take until `deadline`: its threads then leave SIGTERM to ours, and a broken pipe is an
-// error and no signal. Rank and size as the launcher told them; -1 and 0 where it did not.
+// Before MPI starts, which may take until `deadline`, or 20 s where that is shorter: its threads then leave SIGTERM to
+// ours, and a broken pipe is an error and no signal. Rank and size as the launcher told them; -1 and 0 where it did
+// not.
 void prepare_last_words(int rank, int size, std::chrono::milliseconds deadline);
 // Once MPI has started.
 void arm_last_words();

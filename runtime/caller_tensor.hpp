@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <vector>
 
@@ -47,7 +48,8 @@ struct CallerTensor {
   }
   std::vector<std::byte> read() const {
     std::vector<std::byte> out(bytes);
-    device.to_host(Lane::compute, out.data(), memory.get(), bytes);
+    constexpr std::chrono::minutes kDeadline{2};
+    device.to_host(Lane::compute, out.data(), memory.get(), bytes, std::chrono::steady_clock::now() + kDeadline);
     return out;
   }
   float* floats() const { return reinterpret_cast<float*>(memory.get()); }

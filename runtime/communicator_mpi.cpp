@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <deque>
-#include <numeric>
 #include <optional>
 #include <vector>
 
+#include "runtime/channel_agreement.hpp"
 #include "runtime/mpi_flight.hpp"
 #include "runtime/mpi_watch.hpp"
 #include "topomoe/error.hpp"
@@ -15,7 +15,8 @@ namespace {
 
 using mpi::Clock, mpi::Flight, mpi::InsideMpi, mpi::Pause, mpi::try_mpi, mpi::Watch;
 
-constexpr int kTag = 0;  // channels have communicators of their own
+// A channel is a tag of one communicator, and MPI promises no larger one (MPI 3.1, 8.1.2).
+constexpr int kMostChannels = 32768;
 constexpr const char* kHostMemory = "MPI moves host memory here: take the cpu device, or NCCL";
 
 class MpiEvent final : public Event {
@@ -50,7 +51,6 @@ class MpiCommunicator final : public Communicator {
     int finalized = 0;
     MPI_Finalized(&finalized);
     if (finalized != 0 || watch_->failed()) return;  // freeing is collective
-    for (Channel& c : channels_) MPI_Comm_free(&c.comm);
     MPI_Comm_free(&world_);
   }
 
@@ -62,32 +62,19 @@ class MpiCommunicator final : public Communicator {
 
   ChannelId open_channel(std::span<const int> members) override {
     watch_->check();
-    Channel channel{MPI_COMM_NULL, {members.begin(), members.end()}};
-    const auto me = std::find(members.begin(), members.end(), rank_);
-    const bool inside = me != members.end();
-    watch_->come_together(world_, "open channel");
-    const InsideMpi in_mpi(*watch_, "open channel", watch_->others(), 0);
-    // The channels of one call partition the world, so that its smallest rank names a channel.
-    const int color = inside ? *std::min_element(members.begin(), members.end()) : MPI_UNDEFINED;
-    try_mpi(MPI_Comm_split(world_, color, static_cast<int>(me - members.begin()), &channel.comm), rank_,
-            "open channel");
-    // Ranks that disagree about who is in a channel would send to the wrong one, in silence. All refuse together.
-    int fits = inside && has_members(channel) ? 1 : 0;
-    try_mpi(MPI_Allreduce(MPI_IN_PLACE, &fits, 1, MPI_INT, MPI_LAND, world_), rank_, "open channel");
-    if (fits == 0) {
-      if (channel.comm != MPI_COMM_NULL) MPI_Comm_free(&channel.comm);
-      throw InvalidInput("members", std::to_string(members.size()) + " ranks",
-                         inside ? "ranks disagree about who is in the channels, and in which order"
-                                : "must hold rank " + std::to_string(rank_));
-    }
-    channels_.push_back(std::move(channel));
-    return static_cast<ChannelId>(channels_.size()) - 1;
+    const ChannelId id = static_cast<ChannelId>(channels_.size());
+    if (id >= kMostChannels)
+      throw InvalidInput("channels", std::to_string(id + 1), "at most " + std::to_string(kMostChannels));
+    require_agreement(watch_->sum(world_, agreement_share(members, rank_), "open channel"), members, rank_);
+    channels_.emplace_back(members.begin(), members.end());
+    return id;
   }
 
   EventPtr exchange(ChannelId id, std::span<const Outgoing> sends, std::span<const Incoming> receives,
                     const ExchangeInfo& info) override {
     watch_->check();
-    const Channel& channel = channels_.at(static_cast<std::size_t>(id));
+    const std::vector<int>& members = channels_.at(static_cast<std::size_t>(id));
+    const auto world_rank = [&](int peer) { return members.at(static_cast<std::size_t>(peer)); };
     if (info.memory != MemorySpace::host)
       throw InvalidInput("exchange " + std::string(info.step), "GPU memory", kHostMemory);
     auto flight = std::make_shared<Flight>(*watch_, std::string(info.step));
@@ -96,17 +83,17 @@ class MpiCommunicator final : public Communicator {
     for (const Outgoing& s : sends) parts += parts_of(s.bytes), total += static_cast<double>(s.bytes);
     for (const Incoming& r : receives) parts += parts_of(r.bytes), total += static_cast<double>(r.bytes);
     flight->reserve(parts);
-    const InsideMpi in_mpi(*watch_, info.step, channel.members, total);
+    const InsideMpi in_mpi(*watch_, info.step, members, total);
     // Receives first: what arrives then finds its place, and is not buffered.
     for (const Incoming& r : receives)
       for_each_part(r.bytes, [&](std::size_t offset, int bytes) {
-        return MPI_Irecv(static_cast<std::byte*>(r.data) + offset, bytes, MPI_BYTE, r.peer, kTag, channel.comm,
-                         flight->add(world_rank(channel, r.peer), static_cast<std::size_t>(bytes), true));
+        return MPI_Irecv(static_cast<std::byte*>(r.data) + offset, bytes, MPI_BYTE, world_rank(r.peer), id, world_,
+                         flight->add(world_rank(r.peer), static_cast<std::size_t>(bytes), true));
       });
     for (const Outgoing& s : sends)
       for_each_part(s.bytes, [&](std::size_t offset, int bytes) {
-        return MPI_Isend(static_cast<const std::byte*>(s.data) + offset, bytes, MPI_BYTE, s.peer, kTag, channel.comm,
-                         flight->add(world_rank(channel, s.peer), static_cast<std::size_t>(bytes), false));
+        return MPI_Isend(static_cast<const std::byte*>(s.data) + offset, bytes, MPI_BYTE, world_rank(s.peer), id,
+                         world_, flight->add(world_rank(s.peer), static_cast<std::size_t>(bytes), false));
       });
     std::erase_if(live_, [](const auto& f) { return f->done(); });
     live_.push_back(flight);
@@ -127,11 +114,6 @@ class MpiCommunicator final : public Communicator {
   void fail(const Failure& failure) noexcept override { watch_->fail(failure); }
 
  private:
-  struct Channel {
-    MPI_Comm comm;
-    std::vector<int> members;
-  };
-
   void split_from(MPI_Comm callers) {
     constexpr const char* kStep = "split the caller's communicator";
     watch_->come_together(callers, kStep);
@@ -157,8 +139,6 @@ class MpiCommunicator final : public Communicator {
                        "0 to " + std::to_string(size_ - 1) + ", each on one of the ranks");
   }
 
-  int world_rank(const Channel& c, int peer) const { return c.members.at(static_cast<std::size_t>(peer)); }
-
   std::size_t parts_of(std::size_t bytes) const {
     return (bytes + options_.largest_message_bytes - 1) / options_.largest_message_bytes;
   }
@@ -169,27 +149,11 @@ class MpiCommunicator final : public Communicator {
               "start a transfer");
   }
 
-  // True if the split gave the ranks that were asked for, in their order.
-  bool has_members(const Channel& c) const {
-    int size = 0;
-    MPI_Comm_size(c.comm, &size);
-    if (size != static_cast<int>(c.members.size())) return false;
-    std::vector<int> index(c.members.size()), world(c.members.size());
-    std::iota(index.begin(), index.end(), 0);
-    MPI_Group inside = MPI_GROUP_NULL, all = MPI_GROUP_NULL;
-    MPI_Comm_group(c.comm, &inside);
-    MPI_Comm_group(world_, &all);
-    MPI_Group_translate_ranks(inside, size, index.data(), all, world.data());
-    MPI_Group_free(&inside);
-    MPI_Group_free(&all);
-    return world == c.members;
-  }
-
   MpiOptions options_;
   int rank_ = 0, size_ = 1;
   MPI_Comm world_ = MPI_COMM_NULL;
   std::optional<Watch> watch_;
-  std::vector<Channel> channels_;
+  std::vector<std::vector<int>> channels_;    // by tag: world ranks
   std::deque<std::shared_ptr<Flight>> live_;  // oldest first
 };
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "runtime/channel_agreement.hpp"
 #include "runtime/tcp_links.hpp"
 #include "runtime/tcp_rendezvous.hpp"
 #include "runtime/watch.hpp"
@@ -33,13 +34,6 @@ constexpr auto kPatience = 5s;
 
 constexpr int kControl = -1;  // the channel of the tree that barriers go along
 constexpr const char* kHostMemory = "TCP moves host memory: take the cpu device, or NCCL";
-
-std::uint64_t mix(std::uint64_t x) {  // splitmix64
-  x += 0x9e3779b97f4a7c15U;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9U;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebU;
-  return x ^ (x >> 31);
-}
 
 class TcpCommunicator final : public Communicator {
  public:
@@ -76,8 +70,7 @@ class TcpCommunicator final : public Communicator {
   ChannelId open_channel(std::span<const int> members) override {
     watch_.check();
     const ChannelId id = static_cast<ChannelId>(channels_.size());
-    const bool inside = std::find(members.begin(), members.end(), rank_) != members.end();
-    require_agreement(members, inside);
+    require_agreement(sum(agreement_share(members, rank_), "open channel"), members, rank_);
     Channel& channel = channels_.emplace_back();
     channel.members.assign(members.begin(), members.end());
     make_links(id, channel.members, channel.links);
@@ -121,7 +114,6 @@ class TcpCommunicator final : public Communicator {
   TcpFlightPtr fly(std::span<const int> members, std::vector<TcpLink>& links, std::span<const Outgoing> sends,
                    std::span<const Incoming> receives, std::string_view step);
   void make_links(int channel, std::span<const int> members, std::vector<TcpLink>& links);
-  void require_agreement(std::span<const int> members, bool inside);
   std::uint64_t sum(std::uint64_t mine, const char* step);
 
   // Into the black box; returns what is missing.
@@ -300,20 +292,6 @@ void TcpCommunicator::make_links(int channel, std::span<const int> members, std:
     if (hello.job == world_.job && !take(hello, *s)) early_.push_back({hello, std::move(*s)});
   }
   watch_.box().wait_ends();
-}
-
-// Ranks that disagree about who is in a channel would wait for each other until the deadline. Each adds a number that
-// stands for its members in their order, the first of them takes all of these away again: the sum is 0 where they
-// agree.
-void TcpCommunicator::require_agreement(std::span<const int> members, bool inside) {
-  std::uint64_t number = mix(members.size());
-  for (const int m : members) number = mix(number + static_cast<std::uint64_t>(m));
-  std::uint64_t mine = inside ? number : mix(number) | 1;
-  if (inside && members[0] == rank_) mine -= number * members.size();
-  if (sum(mine, "open channel") != 0)
-    throw InvalidInput("members", std::to_string(members.size()) + " ranks",
-                       inside ? "ranks disagree about who is in the channels, and in which order"
-                              : "must hold rank " + std::to_string(rank_));
 }
 
 // Of all ranks, on all ranks: up the tree and down again.

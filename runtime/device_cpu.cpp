@@ -31,7 +31,10 @@ class CpuDevice final : public Device {
     return {static_cast<std::byte*>(memory), [](std::byte* p) { ::operator delete(p, kAlignment); }};
   }
   void to_device(Lane, void* device, const void* host, std::size_t bytes) override { move(device, host, bytes); }
-  void to_host(Lane, void* host, const void* device, std::size_t bytes) override { move(host, device, bytes); }
+  void to_host(Lane, void* host, const void* device, std::size_t bytes,
+               std::chrono::steady_clock::time_point) override {
+    move(host, device, bytes);
+  }
   void copy(Lane, void* to, const void* from, std::size_t bytes) override { move(to, from, bytes); }
   void zero(Lane, void* to, std::size_t bytes) override {
     in_pieces(bytes, [&](std::size_t first, std::size_t length) { std::memset(at(to, first), 0, length); });

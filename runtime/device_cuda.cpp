@@ -1,6 +1,7 @@
 #include "topomoe/device_cuda.hpp"
 
 #include <array>
+#include <cstring>
 #include <thread>
 
 #include "kernels/cuda_error.hpp"
@@ -11,11 +12,24 @@
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
 #include "runtime/caller_memory.hpp"
+#include "runtime/stage_pool.hpp"
 
 namespace topomoe {
 namespace {
 
-using Deadline = std::chrono::steady_clock::time_point;
+using Clock = std::chrono::steady_clock;
+using Deadline = Clock::time_point;
+
+// Assumed: longer than a router's kernel, which every step waits for; a sleep would cost as much again.
+constexpr auto kAwake = std::chrono::microseconds(500);
+// Index maps and ids of a step are smaller: a few MB. Assumed.
+constexpr std::size_t kMostStaged = std::size_t{64} << 20;
+
+DeviceMemory pinned(std::size_t bytes) {
+  void* memory = nullptr;
+  TOPOMOE_CUDA_TRY("allocate pinned memory", cudaHostAlloc(&memory, bytes, cudaHostAllocDefault));
+  return {static_cast<std::byte*>(memory), [](std::byte* p) { (void)cudaFreeHost(p); }};
+}
 
 // 13000 -> "13.0", as CUDA encodes its versions.
 std::string version_text(int version) {
@@ -49,7 +63,7 @@ class CudaEvent final : public Event {
   // Polls, since CUDA has no wait with a deadline.
   void wait(Deadline deadline) override {
     while (!poll()) {
-      if (std::chrono::steady_clock::now() > deadline) {
+      if (Clock::now() > deadline) {
         throw TransportError(-1, -1, "cuda event", 0, "GPU " + std::to_string(ordinal_) + " did not get there in time");
       }
       std::this_thread::sleep_for(std::chrono::microseconds(20));
@@ -120,11 +134,32 @@ class CudaDevice final : public Device {
     TOPOMOE_CUDA_TRY("allocate memory", status);
     return {static_cast<std::byte*>(memory), [](std::byte* p) { cudaFree(p); }};
   }
-  // Pageable host memory may be reused on return; pinned memory must stay until the lane got there.
+  // From pageable memory CUDA may wait for the lane before it copies, which a lane that waits for another rank would
+  // make endless: what steps copy leaves from pinned memory. What is larger are a caller's own tensors, before a step;
+  // if pinned they must stay until the lane got there.
   void to_device(Lane lane, void* device, const void* host, std::size_t bytes) override {
-    transfer(lane, device, host, bytes, cudaMemcpyHostToDevice);
+    if (bytes == 0 || bytes > kMostStaged) return transfer(lane, device, host, bytes, cudaMemcpyHostToDevice);
+    StagePool::Stage& stage = stages_.take(bytes);
+    std::memcpy(stage.memory.get(), host, bytes);
+    transfer(lane, device, stage.memory.get(), bytes, cudaMemcpyHostToDevice);
+    stage.used = record(lane);
   }
-  void to_host(Lane lane, void* host, const void* device, std::size_t bytes) override {
+  // Into pageable memory CUDA returns from the copy itself when it is over: it is begun when the lane is there.
+  void to_host(Lane lane, void* host, const void* device, std::size_t bytes, Deadline deadline) override {
+    if (bytes == 0) return;
+    CudaEvent reached(ordinal_, stream(lane));
+    const auto begin = Clock::now();
+    while (!reached.poll()) {
+      progress_();
+      const auto now = Clock::now();
+      if (now > deadline)
+        throw TransportError(-1, -1, "copy to host", static_cast<double>(bytes),
+                             "GPU " + std::to_string(ordinal_) + " did not get there in time");
+      if (now - begin < kAwake)
+        std::this_thread::yield();
+      else
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
     transfer(lane, host, device, bytes, cudaMemcpyDeviceToHost);
     TOPOMOE_CUDA_TRY("wait for a copy to host", cudaStreamSynchronize(stream(lane)));
   }
@@ -161,7 +196,7 @@ class CudaDevice final : public Device {
     use();
     make_cuda_stream_wait(queue, event, deadline);
   }
-  void set_progress(ProgressHook) override {}  // no call here runs for long
+  void set_progress(ProgressHook hook) override { progress_ = hook; }
 
   void router(Lane lane, const kernels::Router& op) override { kernels::router_gpu(op, stream(lane)); }
   void router_backward(Lane lane, const kernels::RouterBackward& op) override {
@@ -198,7 +233,9 @@ class CudaDevice final : public Device {
   int ordinal_;
   Allocator allocator_;
   std::string name_;
+  ProgressHook progress_;
   std::array<std::unique_ptr<CudaLane>, kLaneCount> lanes_;
+  StagePool stages_{pinned};
 };
 
 }  // namespace

@@ -211,7 +211,14 @@ struct Dispatcher::Impl : LayerParts {
 
   void check_ids(const std::int32_t* ids, std::int64_t rows) const {
     std::vector<std::int32_t> host(static_cast<std::size_t>(rows * shape.top_k));
-    context.device.to_host(Lane::compute, host.data(), ids, host.size() * sizeof(std::int32_t));
+    try {
+      context.device.to_host(Lane::compute, host.data(), ids, host.size() * sizeof(std::int32_t),
+                             PassEnd::Clock::now() + context.deadline);
+    } catch (const TransportError& e) {  // what the caller's stream does before is not over
+      const TransportError ours = named(e, context.rank, "read ids");
+      context.communicator.fail(ours.failure());
+      throw ours;
+    }
     for (std::size_t i = 0; i < host.size(); ++i)
       if (host[i] < 0 || host[i] >= shape.experts)
         throw InvalidInput("ids[" + std::to_string(i / static_cast<std::size_t>(shape.top_k)) + "][" +

@@ -212,12 +212,35 @@ void Executor::wait_behind(int before, std::size_t step, const Step& s, std::spa
     for (const int further : steps[b].after) wait_behind(further, step, s, steps, part);
     return;
   }
-  const EventPtr& event = m_.events[b];
-  // Steps that read on the host wait on the host, with a deadline; the others let their lane wait.
-  if (event && (s.kind == StepKind::index || s.kind == StepKind::route))
-    event->wait(deadline());
-  else
-    c_.device.wait(s.lane, event, deadline());
+  c_.device.wait(s.lane, m_.events[b], deadline());
+}
+
+// The host waits here for a lane, which may wait for a rank that is gone.
+void Executor::read(const Step& s, void* host, const void* device, std::size_t bytes) {
+  try {
+    c_.device.to_host(s.lane, host, device, bytes, deadline());
+  } catch (const TransportError& e) {
+    throw_what_hangs(s);
+    throw named(e, c_.rank, s.name);
+  }
+}
+
+// A lane does not say why it gets no further. The first thing that is not over does: the pass before, the caller's
+// stream, or a step of this pass.
+void Executor::throw_what_hangs(const Step& s) const {
+  const auto now = Clock::now();
+  if (m_.last) m_.last->wait(now);
+  if (ready_ && !ready_->poll())
+    throw TransportError(c_.rank, -1, s.name, 0, "what the caller's stream does before this pass is not over in time");
+  const std::vector<Step>& steps = backward_ ? c_.schedule.backward : c_.schedule.forward;
+  for (std::size_t i = 0; i < m_.events.size(); ++i) {
+    if (!m_.events[i]) continue;
+    try {
+      m_.events[i]->wait(now);
+    } catch (const TransportError& e) {
+      throw named(e, c_.rank, steps[i].name);
+    }
+  }
 }
 
 // The host waits only for what no lane can wait for.
@@ -235,7 +258,7 @@ EventPtr Executor::end_of_pass(Clock::time_point begin, std::span<const std::uin
         if (trace[i].end_s == 0) trace[i].end_s = std::chrono::duration<double>(Clock::now() - begin).count();
       } else {
         last[static_cast<std::size_t>(steps[i].lane)] = event;
-        open.push_back({std::move(event), row, trace[i].end_s});
+        open.push_back({std::move(event), row, trace[i].end_s, steps[i].name});
       }
     }
     ++row;
@@ -268,6 +291,7 @@ EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const 
     Device& device;
     ~Unhook() { device.set_progress({}); }
   } unhook{c_.device};
+  ready_ = ready;
   const auto begin = Clock::now();
   const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
   // From here on a forward that routes knows all counts.

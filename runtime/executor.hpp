@@ -114,6 +114,8 @@ struct PassState {
   std::map<int, std::byte*> bound;  // memory of others: the caller's tensors, and what stands in for steps left out
   std::vector<HostMap> maps;        // by map
   // Of the router, for the caller and for the backward.
+  std::vector<std::int32_t> ids;  // as they travel; on the device they are in `ids_buffer`
+  int ids_buffer = -1;
   RouterReport report;
   std::vector<float> score_grads, loss_sums;
   float z_grad = 0;
@@ -173,7 +175,10 @@ class Executor {
   void issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr& event);
   void route(const Step& s, std::size_t step, StepTrace& trace);
   double loss_share() const;
-  void report_routing(Lane lane, std::int64_t rows, const std::byte* sums);
+  void report_routing(const Step& s, std::int64_t rows, const std::byte* sums);
+  void read(const Step& s, void* host, const void* device, std::size_t bytes);
+  std::span<const std::int32_t> ids_on_host(const Step& s, const View& view);
+  void throw_what_hangs(const Step& s) const;
   void counts_exchange(const Step& s, StepTrace& trace);
   void index(const Step& s);
   void pack(const Step& s, std::size_t step);
@@ -204,6 +209,7 @@ class Executor {
   LayerMemory& m_;
   bool backward_ = false;
   int rounds_ = 1;
+  EventPtr ready_;  // of the pass under way
 };
 
 }  // namespace topomoe

@@ -21,20 +21,20 @@ double Executor::loss_share() const {
   return distinct ? 1.0 / c_.groups.layout().tp : 1.0;
 }
 
-// m_.ids are what the router chose; `sums` as kernels::Router::loss_sums, on the device, or null.
-void Executor::report_routing(Lane lane, std::int64_t rows, const std::byte* sums) {
+// state_.ids are what the router chose; `sums` as kernels::Router::loss_sums, on the device, or null.
+void Executor::report_routing(const Step& s, std::int64_t rows, const std::byte* sums) {
   RouterReport& r = state_.report;
   const auto experts = static_cast<std::size_t>(c_.shape.experts);
   r.balance_loss = r.z_loss = 0;
   r.chosen.assign(experts, 0);
-  for (const std::int32_t id : m_.ids)
+  for (const std::int32_t id : state_.ids)
     if (id >= 0) ++r.chosen[static_cast<std::size_t>(id)];
   state_.score_grads.assign(experts, 0.0F);
   state_.z_grad = 0;
   if (sums == nullptr || rows == 0) return;
   std::vector<float>& host = state_.loss_sums;
   host.resize(experts + 1);
-  c_.device.to_host(lane, host.data(), sums, host.size() * sizeof(float));
+  read(s, host.data(), sums, host.size() * sizeof(float));
   const double tokens = static_cast<double>(rows), choices = tokens * c_.shape.top_k,
                balance = static_cast<double>(c_.shape.router.balance_loss) * c_.shape.experts,
                z = static_cast<double>(c_.shape.router.z_loss);

@@ -74,14 +74,30 @@ void Executor::route(const Step& s, std::size_t step, StepTrace& trace) {
                               .renormalize = c_.shape.renormalize,
                               .options = c_.shape.router,
                               .dtype = c_.shape.dtype});
-  m_.ids.resize(static_cast<std::size_t>(tokens.rows * c_.shape.top_k));
-  c_.device.to_host(s.lane, m_.ids.data(), ids.data, ids.bytes());
-  report_routing(s.lane, tokens.rows, sums);
+  std::vector<std::int32_t>& host = state_.ids;
+  host.resize(static_cast<std::size_t>(tokens.rows * c_.shape.top_k));
+  state_.ids_buffer = root_of(c_.schedule, s.out[0].buffer);
+  read(s, host.data(), ids.data, ids.bytes());
+  report_routing(s, tokens.rows, sums);
   if (settles(c_.shape, c_.placement)) {  // ids are of experts before, of copies from here on
-    trace.dropped = settle(m_.ids, c_.shape, c_.placement, c_.groups.index_in(Role::ep, c_.rank), m_.used);
-    c_.device.to_device(s.lane, ids.data, m_.ids.data(), ids.bytes());
+    trace.dropped = settle(host, c_.shape, c_.placement, c_.groups.index_in(Role::ep, c_.rank), m_.used);
+    c_.device.to_device(s.lane, ids.data, host.data(), ids.bytes());
   }
-  state_.counts.set_routing(m_.ids, c_.shape.top_k);
+  state_.counts.set_routing(host, c_.shape.top_k);
+}
+
+// Those that this rank's router chose are on the host since; others' are read.
+std::span<const std::int32_t> Executor::ids_on_host(const Step& s, const View& view) {
+  const Span from = at(view);
+  const std::size_t count = from.bytes() / sizeof(std::int32_t);
+  if (root_of(c_.schedule, view.buffer) == state_.ids_buffer) {
+    const auto first = static_cast<std::size_t>(from.data - memory_of(view.buffer)) / sizeof(std::int32_t);
+    TOPOMOE_ASSERT(first + count <= state_.ids.size());
+    return std::span(state_.ids).subspan(first, count);
+  }
+  m_.ids.resize(count);
+  read(s, m_.ids.data(), from.data, from.bytes());
+  return m_.ids;
 }
 
 void Executor::counts_exchange(const Step& s, StepTrace& trace) {
@@ -118,14 +134,10 @@ void Executor::counts_exchange(const Step& s, StepTrace& trace) {
 
 void Executor::index(const Step& s) {
   const IndexMap& map = c_.schedule.maps[static_cast<std::size_t>(s.map)];
-  m_.ids.clear();
-  if (map.ids.buffer >= 0) {
-    const Span from = at(map.ids);
-    m_.ids.resize(from.bytes() / sizeof(std::int32_t));
-    c_.device.to_host(s.lane, m_.ids.data(), from.data, from.bytes());
-  }
+  std::span<const std::int32_t> ids;
+  if (map.ids.buffer >= 0) ids = ids_on_host(s, map.ids);
   HostMap& host = state_.maps[static_cast<std::size_t>(s.map)];
-  m_.maps.build(host, map, state_.counts, state_.offsets, m_.ids, c_.shape.top_k);
+  m_.maps.build(host, map, state_.counts, state_.offsets, ids, c_.shape.top_k);
   for (const auto& [part, rows] : {std::pair{Slots::position, &host.position},
                                    {Slots::source_row, &host.source_row},
                                    {Slots::source_factor, &host.source_factor}})
@@ -313,8 +325,8 @@ void Executor::route_backward(const Step& s, std::size_t step) {
     c_.device.to_device(s.lane, score_grads, state_.score_grads.data(), state_.score_grads.size() * sizeof(float));
   const std::int32_t* ids = as<std::int32_t>(at(s.in[2]).data);
   if (settled) {
-    m_.ids.resize(static_cast<std::size_t>(choices));
-    c_.device.to_host(s.lane, m_.ids.data(), ids, m_.ids.size() * sizeof(std::int32_t));
+    TOPOMOE_ASSERT(state_.ids.size() == static_cast<std::size_t>(choices));
+    m_.ids = state_.ids;
     unsettle(m_.ids, c_.placement);
     std::int32_t* const chosen = as<std::int32_t>(scratch) + logits + c_.shape.experts;
     c_.device.to_device(s.lane, chosen, m_.ids.data(), m_.ids.size() * sizeof(std::int32_t));

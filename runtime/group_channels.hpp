@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "topomoe/communicator.hpp"
@@ -16,7 +17,8 @@ std::vector<Role> roles_of(const Schedule& schedule);
 
 class GroupChannels {
  public:
-  GroupChannels(Communicator& communicator, const RankGroups& groups) : communicator_(communicator), groups_(groups) {}
+  GroupChannels(Communicator& communicator, RankGroups groups)
+      : communicator_(communicator), groups_(std::move(groups)) {}
   // Opens those that are not open yet. Throws InvalidInput for node and rail groups of unequal size.
   void open(const std::vector<Role>& roles);
   // Throws std::logic_error for a role that was not opened.
@@ -24,7 +26,7 @@ class GroupChannels {
 
  private:
   Communicator& communicator_;
-  const RankGroups& groups_;
+  RankGroups groups_;
   std::map<Role, ChannelId> channels_;
 };
 

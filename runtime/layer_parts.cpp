@@ -62,12 +62,14 @@ Capacity capacity_of(const LayerOptions& options) {
 }
 
 LayerParts::LayerParts(Schedule its_schedule, const Layout& layout, int gpus_per_node, const LayerShape& its_shape,
-                       Communicator& communicator, Device& device, std::chrono::milliseconds deadline)
+                       Communicator& communicator, Device& device, std::chrono::milliseconds deadline,
+                       std::shared_ptr<GroupChannels> shared)
     : schedule(checked(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator, device)),
       shape(its_shape),
       groups(layout, gpus_per_node),
       placement(shape.experts, layout.ep, shape.expert_owners, "shape.expert_owners"),
-      channels(communicator, groups),
+      its_channels(shared ? std::move(shared) : std::make_shared<GroupChannels>(communicator, groups)),
+      channels(*its_channels),
       context{schedule, groups, shape, placement, channels, communicator, device, deadline, communicator.rank()} {
   std::vector<Role> roles = roles_of(schedule);
   if (placement.replicated()) roles.push_back(Role::ep);  // of sum_over_replicas

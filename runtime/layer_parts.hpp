@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string>
 
 #include "runtime/executor.hpp"
@@ -13,9 +14,11 @@ Capacity capacity_of(const LayerOptions& options);
 
 // Stays where it is: its context refers to its other members.
 struct LayerParts {
-  // Collective: opens one channel for each group role that the schedule uses. Throws InvalidInput.
+  // Collective: opens one channel for each group role that the schedule uses, unless the channels that are shared (of
+  // the same communicator, layout and nodes; null: none are) have it. Throws InvalidInput.
   LayerParts(Schedule its_schedule, const Layout& layout, int gpus_per_node, const LayerShape& its_shape,
-             Communicator& communicator, Device& device, std::chrono::milliseconds deadline);
+             Communicator& communicator, Device& device, std::chrono::milliseconds deadline,
+             std::shared_ptr<GroupChannels> shared = nullptr);
   LayerParts(const LayerParts&) = delete;
   LayerParts& operator=(const LayerParts&) = delete;
 
@@ -30,7 +33,8 @@ struct LayerParts {
   LayerShape shape;
   RankGroups groups;
   ExpertPlacement placement;
-  GroupChannels channels;
+  std::shared_ptr<GroupChannels> its_channels;
+  GroupChannels& channels;
   ExecutorContext context;
 };
 

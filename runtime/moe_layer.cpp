@@ -129,8 +129,10 @@ class Lent {
 
 struct MoeLayer::Impl : LayerParts {
   Impl(Schedule its_schedule, const Layout& layout, int gpus_per_node, const LayerShape& its_shape,
-       Communicator& communicator, Device& device, std::chrono::milliseconds deadline)
-      : LayerParts(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator, device, deadline) {
+       Communicator& communicator, Device& device, std::chrono::milliseconds deadline,
+       std::shared_ptr<GroupChannels> shared)
+      : LayerParts(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator, device, deadline,
+                   std::move(shared)) {
     require_shared(schedule, shape, layout);
   }
   // While all that its steps use is there.
@@ -195,7 +197,8 @@ struct MoeLayer::Impl : LayerParts {
       const Executor::Span from = executor.at(routing[i]);
       device.copy(Lane::compute, pass.kept[i].room(device, from.bytes()), from.data, from.bytes());
     }
-    device.synchronize();
+    if (const EventPtr kept = device.record(Lane::compute))
+      kept->wait(std::chrono::steady_clock::now() + context.deadline);
   }
 
   // What the backward wants of a forward whose handle kept its routing only.
@@ -217,6 +220,10 @@ struct MoeLayer::Impl : LayerParts {
   void or_fail(Body body) const {
     try {
       body();
+    } catch (const TransportError& e) {
+      const TransportError ours = named(e, context.rank, "keep routing");
+      context.communicator.fail(ours.failure());
+      throw ours;
     } catch (const std::exception& e) {
       context.communicator.fail(failure_of(e, context.rank));
       throw;
@@ -226,7 +233,14 @@ struct MoeLayer::Impl : LayerParts {
 
 MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
                    Device& device, std::chrono::milliseconds deadline, const LayerOptions& options)
-    : impl_(std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, shape, communicator, device, deadline)) {
+    : MoeLayer(std::move(schedule), layout, gpus_per_node, std::move(shape), communicator, device, deadline, options,
+               nullptr) {}
+
+MoeLayer::MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
+                   Device& device, std::chrono::milliseconds deadline, const LayerOptions& options,
+                   std::shared_ptr<GroupChannels> channels)
+    : impl_(std::make_unique<Impl>(std::move(schedule), layout, gpus_per_node, shape, communicator, device, deadline,
+                                   std::move(channels))) {
   const Capacity capacity = capacity_of(options);
   if (options.tokens > 0 && impl_->shape.router.losses())
     throw InvalidInput("options.tokens", std::to_string(options.tokens),

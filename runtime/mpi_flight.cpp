@@ -22,13 +22,13 @@ MPI_Request* Flight::add(int peer, std::size_t bytes, bool receive) {
 }
 
 bool Flight::poll() {
-  if (done_) return true;
+  if (done_ || requests_.empty()) return done_ = true;
   const InsideMpi inside(watch_, step_, peers_, bytes_);
   return test();
 }
 
 bool Flight::test() {
-  if (done_) return true;
+  if (done_ || requests_.empty()) return done_ = true;
   statuses_.resize(requests_.size());
   int over = 0;
   const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &over, statuses_.data());

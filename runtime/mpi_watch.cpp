@@ -1,6 +1,8 @@
 #include "runtime/mpi_watch.hpp"
 
+#include <array>
 #include <atomic>
+#include <memory>
 #include <random>
 
 namespace topomoe::mpi {
@@ -35,11 +37,31 @@ void Watch::connect(MPI_Comm comm) {
 }
 
 void Watch::come_together(MPI_Comm comm, const char* step) {
-  const auto deadline = soon();
-  const auto other = [&](int culprit) { return culprit == rank() ? -1 : culprit; };  // all are waited for
-  box().wait_begins(step, others(), 0, deadline);
   MPI_Request request = MPI_REQUEST_NULL;
+  const auto deadline = soon();
+  box().wait_begins(step, others(), 0, deadline);
   try_mpi(MPI_Ibarrier(comm, &request), rank(), step);
+  finish(request, deadline, step);
+}
+
+std::uint64_t Watch::sum(MPI_Comm comm, std::uint64_t mine, const char* step) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  const auto deadline = soon();
+  auto numbers = std::make_unique<std::array<std::uint64_t, 2>>();
+  (*numbers)[0] = mine;
+  box().wait_begins(step, others(), 0, deadline);
+  try_mpi(MPI_Iallreduce(&(*numbers)[0], &(*numbers)[1], 1, MPI_UINT64_T, MPI_SUM, comm, &request), rank(), step);
+  try {
+    finish(request, deadline, step);
+  } catch (...) {
+    (void)numbers.release();  // MPI may still write there: it cannot take back what was started
+    throw;
+  }
+  return (*numbers)[1];
+}
+
+void Watch::finish(MPI_Request& request, Clock::time_point deadline, const char* step) {
+  const auto other = [&](int culprit) { return culprit == rank() ? -1 : culprit; };  // all are waited for
   ask_before(deadline);
   for (Pause pause;; pause()) {
     int over = 0;

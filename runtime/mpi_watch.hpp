@@ -12,6 +12,7 @@
 #include <mpi.h>
 
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -59,11 +60,14 @@ class Watch : public topomoe::Watch {
 
   // Waits until all ranks are here, so that a blocking collective which follows does not wait for an absent one.
   void come_together(MPI_Comm comm, const char* step);
+  // Of all ranks' numbers, on all. Collective, with a deadline.
+  std::uint64_t sum(MPI_Comm comm, std::uint64_t mine, const char* step);
 
   // And MPI is not to be finalized.
   void fail(const Failure& f) noexcept;
 
  private:
+  void finish(MPI_Request& request, Clock::time_point deadline, const char* step);
   std::chrono::milliseconds patience_;
 };
 

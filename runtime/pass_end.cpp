@@ -6,6 +6,13 @@
 
 namespace topomoe {
 
+TransportError named(const TransportError& e, int rank, const std::string& step) {
+  if (e.rank >= 0) return e;
+  Failure f = e.failure();
+  f.rank = rank, f.step = step;
+  return TransportError(f);
+}
+
 PassEnd::PassEnd(std::vector<Part> parts, EventPtr end, Communicator& communicator, Clock::time_point begin,
                  std::chrono::milliseconds deadline)
     : parts_(std::move(parts)), end_(std::move(end)), communicator_(communicator), begin_(begin), deadline_(deadline) {}
@@ -32,6 +39,11 @@ void PassEnd::wait(Clock::time_point deadline) {
   try {
     while (!look()) parts_[open_].event->wait(deadline);
     end_->wait(deadline);
+  } catch (const TransportError& e) {
+    const TransportError ours =
+        named(e, communicator_.rank(), open_ < parts_.size() ? parts_[open_].step : "end of pass");
+    communicator_.fail(ours.failure());
+    throw ours;
   } catch (const std::exception& e) {
     communicator_.fail(failure_of(e, communicator_.rank()));
     throw;

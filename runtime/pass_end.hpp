@@ -4,11 +4,15 @@
 
 #include <chrono>
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include "topomoe/communicator.hpp"
 
 namespace topomoe {
+
+// What a device says of a lane that does not get on, which knows neither rank nor step, with these; others as they are.
+TransportError named(const TransportError& e, int rank, const std::string& step);
 
 class PassEnd final : public Event {
  public:
@@ -17,6 +21,7 @@ class PassEnd final : public Event {
     EventPtr event;  // of one step
     std::size_t row = 0;
     double end_s = 0;  // when somebody first saw that it is over, since `begin`; 0: nobody has
+    std::string step = "pass";
   };
   // `end` happens when all parts have.
   PassEnd(std::vector<Part> parts, EventPtr end, Communicator& communicator, Clock::time_point begin,

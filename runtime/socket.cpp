@@ -167,4 +167,15 @@ void receive_whole(const Socket& from, void* data, std::size_t bytes, SocketDead
   }
 }
 
+bool is_closed(const Socket& s, SocketDeadline deadline) {
+  while (true) {
+    std::byte next{};
+    const ssize_t got = recv(s.fd(), &next, 1, MSG_PEEK);
+    if (got > 0) return false;
+    if (got == 0) return true;
+    if (errno != EAGAIN && errno != EINTR) return true;
+    if (Clock::now() >= deadline || !wait_for(s, POLLIN, deadline)) return false;
+  }
+}
+
 }  // namespace topomoe

@@ -59,5 +59,7 @@ std::optional<Socket> accept_one(const Socket& listener, SocketDeadline deadline
 // Throw SocketError when the peer is gone or the deadline passes.
 void send_whole(const Socket& to, const void* data, std::size_t bytes, SocketDeadline deadline);
 void receive_whole(const Socket& from, void* data, std::size_t bytes, SocketDeadline deadline);
+// Whether the peer has closed the connection, or does by the deadline.
+bool is_closed(const Socket& s, SocketDeadline deadline);
 
 }  // namespace topomoe

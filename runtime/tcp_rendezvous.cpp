@@ -57,6 +57,19 @@ struct Table {
   std::vector<Entry> entries;
 };
 
+// Assumed: until rank 0 hears that a process is gone, whose successor is already here.
+constexpr auto kHearsay = 200ms;
+
+// Those that are gone again: they may be started anew. Returns how many are left.
+int forget_the_dead(std::vector<Socket>& ranks) {
+  int alive = 0;
+  for (Socket& s : ranks) {
+    if (s && is_closed(s, Clock::now())) s = Socket();
+    if (s) ++alive;
+  }
+  return alive;
+}
+
 std::string missing_ranks(const std::vector<Socket>& here) {
   std::string list;
   for (std::size_t r = 1; r < here.size(); ++r)
@@ -82,11 +95,15 @@ Table gather_at_rank_0(const TcpPlace& place, std::uint16_t port, const Distress
                          "rank 0 listens there until all ranks have come: name one that is free, by "
                          "TOPOMOE_MASTER_PORT where MASTER_PORT serves something else");
     }
-    for (int come = 1; come < place.size && refusal.empty();) {
+    const int others = place.size - 1;
+    int come = 0;
+    while (refusal.empty() && (come < others || (come = forget_the_dead(ranks)) < others)) {
       Ipv4 from;
       auto s = accept_one(listener, deadline, &from);
-      if (!s)
+      if (!s) {
+        forget_the_dead(ranks);
         throw TransportError(0, -1, "meet", 0, "ranks that did not come before the deadline: " + missing_ranks(ranks));
+      }
       const auto hello = read_hello(*s, deadline);
       if (!hello) continue;
       const auto r = static_cast<std::size_t>(hello->rank);
@@ -95,17 +112,14 @@ Table gather_at_rank_0(const TcpPlace& place, std::uint16_t port, const Distress
                   std::to_string(place.size);
       } else if (hello->rank < 1 || hello->rank >= place.size) {
         refusal = "rank " + std::to_string(hello->rank) + " of " + std::to_string(place.size) + " came to rank 0";
-      } else if (ranks[r]) {
+      } else if (ranks[r] && !is_closed(ranks[r], Clock::now() + kHearsay)) {
         refusal = "two processes are rank " + std::to_string(hello->rank);
       } else {
         table.entries[r] = {from.address, hello->port, hello->distress};
-        ++come;
-      }
-      if (refusal.empty() || (r > 0 && r < ranks.size() && !ranks[r])) {
+        if (!ranks[r]) ++come;
         ranks[r] = std::move(*s);
-      } else {
-        ranks.push_back(std::move(*s));
       }
+      if (!refusal.empty()) ranks.push_back(std::move(*s));  // who is refused hears why
     }
   }  // nobody listens now: who comes for a later communicator of this job waits for that
   std::copy_n(refusal.begin(), std::min(refusal.size(), answer.refusal.size() - 1), answer.refusal.begin());

@@ -1,6 +1,8 @@
 // How processes that only know rank 0's address find each other: all tell rank 0 where they listen, rank 0 tells all.
 //
-// Rank 0 listens at the address's port until the last rank has come; what speaks another language there is ignored.
+// Rank 0 listens at the address's port until all ranks are there; what speaks another language there is ignored. A rank
+// whose process ends before that counts as not come: one that is started again takes its place. Two that live are
+// refused.
 // A rank is reached at the address that rank 0 saw it come from, so that the network is the one that the master
 // address names; where that is loopback and the hosts differ, at an address in a network that both are in.
 // Ignored: ranks of unlike byte order, translated addresses that only rank 0 sees.

@@ -1,14 +1,15 @@
 // Ranks as MPI processes that exchange host memory: several machines, no GPU.
 //
-// A channel is a communicator of its own, split off once; an exchange is one nonblocking send or receive
-// per transfer, matched by MPI's rule that messages of one sender, communicator and tag do not overtake.
+// A channel is a tag of one communicator, which is split off the caller's once; an exchange is one nonblocking send or
+// receive per transfer, matched by MPI's rule that messages of one sender, communicator and tag do not overtake.
 // Calls come from one thread (MPI_THREAD_FUNNELED), and transfers move only while that thread is inside
-// one: waits poll, and long kernels must call progress(). Every wait has a deadline. Splitting a communicator blocks
-// inside MPI: ranks meet before it, with a deadline, so that only one that dies within it can hold the others. At a
-// deadline ranks ask each other who is to blame (runtime/distress.hpp). After a TransportError the buffers stay with
-// MPI, which cannot take back a send: MPI can only be left behind. Open MPI may also end a survivor from inside, by
-// _exit, when a connection breaks: no library can prevent that. mpi.h is not included here; where MPI is not built in,
-// everything throws MissingEnvironment.
+// one: waits poll, and long kernels must call progress(). Every wait has a deadline, opening a channel too. Only MPI's
+// own start and that one split block inside MPI: ranks meet before the split, with a deadline, so that only one that
+// dies within it can hold the others, and the black box knows when either should be over. At a deadline ranks ask each
+// other who is to blame (runtime/distress.hpp). After a TransportError the buffers stay with MPI, which cannot take
+// back a send: MPI can only be left behind. Open MPI may also end a survivor from inside, by _exit, when a connection
+// breaks: no library can prevent that. mpi.h is not included here; where MPI is not built in, everything throws
+// MissingEnvironment.
 #pragma once
 
 #include <chrono>

@@ -75,9 +75,12 @@ class Device {
 
   // 64-byte aligned (256 on CUDA), uninitialised. Throws MissingEnvironment when there is no memory left.
   virtual DeviceMemory allocate(std::size_t bytes) = 0;
-  // Host <-> device, ordered on the lane; `to_host` returns only when the bytes are there.
+  // Host <-> device, ordered on the lane. Pageable memory may be used again when `to_device` returns. `to_host` returns
+  // when the bytes are there; a lane may wait for another rank, so that it calls the progress hook meanwhile, whose
+  // exceptions pass, and throws TransportError when the lane has not come so far by the deadline.
   virtual void to_device(Lane lane, void* device, const void* host, std::size_t bytes) = 0;
-  virtual void to_host(Lane lane, void* host, const void* device, std::size_t bytes) = 0;
+  virtual void to_host(Lane lane, void* host, const void* device, std::size_t bytes,
+                       std::chrono::steady_clock::time_point deadline) = 0;
   virtual void copy(Lane lane, void* to, const void* from, std::size_t bytes) = 0;
   virtual void zero(Lane lane, void* to, std::size_t bytes) = 0;
 

@@ -23,6 +23,8 @@
 
 namespace topomoe {
 
+class GroupChannels;
+
 class MoeLayer {
  public:
   // Collective: opens one channel for each group role that the schedule uses. The references must
@@ -78,6 +80,10 @@ class MoeLayer {
   const LayerCounters& counters() const;
 
  private:
+  friend class AdaptiveLayer;
+  MoeLayer(Schedule schedule, Layout layout, int gpus_per_node, LayerShape shape, Communicator& communicator,
+           Device& device, std::chrono::milliseconds deadline, const LayerOptions& options,
+           std::shared_ptr<GroupChannels> channels);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

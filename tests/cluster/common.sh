@@ -32,6 +32,26 @@ topomoe_binary() {
   readlink -f "$found"
 }
 
+# plan_of_four BINARY DIR: DIR/plan.json, of one layer on a host of four GPUs, one rank each, all of them peers.
+plan_of_four() {
+  local configs
+  configs=$(cd "$here/../../configs" && pwd)
+  sed -e 's/"gpus": 8/"gpus": 4/' -e 's/"nics": 8/"nics": 4/' "$configs/clusters/dgx-a100.json" > "$2/cluster.json"
+  "$1" plan --cluster "$2/cluster.json" --model "$configs/models/mixtral-8x7b.json" --memory-GiB 500 --dtype f32 \
+    --fix tp=1,ep=4,etp=1,pp=1 --transport flat --chunks 1 -o "$2/plan.json" > "$2/plan.out" 2>&1 ||
+    { cat "$2/plan.out"; exit 1; }
+}
+
+# Open MPI on this machine alone, with more ranks than cores, also as root (containers).
+open_mpi_here() {
+  mpirun --version 2> /dev/null | grep -q 'Open MPI' || { echo "skipped: mpirun is not Open MPI's"; exit $skip_code; }
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+  export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl=self,vader,tcp OMPI_MCA_btl_vader_single_copy_mechanism=none
+}
+
+# Neither gone nor a zombie.
+lives() { case $(sed 's/.*) //' "/proc/$1/stat" 2> /dev/null) in '' | Z* | X*) return 1 ;; esac; }
+
 # RATE as tc writes it (200mbit, 1gbit, 500kbit, none): GB/s on the wire, 0 for none.
 GBps_of() {
   case $1 in

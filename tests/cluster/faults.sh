@@ -46,7 +46,6 @@ mpirun --version 2> /dev/null | grep -q 'Open MPI' || skip "mpirun is not Open M
 [ -r /proc/self/environ ] || skip "no /proc"
 if [ "$hosts" = 2 ] && [ -z "${CLUSTER:-}" ]; then exec "$here/up.sh" --hosts 2 --rate 500mbit -- "$here/faults.sh" "${arguments[@]}"; fi
 
-configs=$(cd "$here/../../configs" && pwd)
 work=$(mktemp -d)
 started=()  # processes of the case under way
 finish() {
@@ -56,11 +55,7 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-# A host of four GPUs, one rank each, all of them peers of each other.
-sed -e 's/"gpus": 8/"gpus": 4/' -e 's/"nics": 8/"nics": 4/' "$configs/clusters/dgx-a100.json" > "$work/cluster.json"
-"$binary" plan --cluster "$work/cluster.json" --model "$configs/models/mixtral-8x7b.json" --memory-GiB 500 --dtype f32 \
-  --fix tp=1,ep=4,etp=1,pp=1 --transport flat --chunks 1 -o "$work/plan.json" > "$work/plan.out" 2>&1 ||
-  { cat "$work/plan.out"; exit 1; }
+plan_of_four "$binary" "$work"
 
 if [ "$hosts" = 1 ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
@@ -72,8 +67,6 @@ fi
 RANDOM=$seed
 
 now_ms() { date +%s%3N; }
-# Neither gone nor a zombie.
-lives() { case $(sed 's/.*) //' "/proc/$1/stat" 2> /dev/null) in '' | Z* | X*) return 1 ;; esac; }
 
 # The processes that may be ranks: children of mpirun, or all that a cluster's namespace of processes has.
 candidates() {

@@ -4,16 +4,10 @@
 set -u
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 binary=$1 shim=$2
-mpirun --version 2> /dev/null | grep -q 'Open MPI' || { echo "skipped: mpirun is not Open MPI's"; exit $skip_code; }
-configs=$(cd "$here/../../configs" && pwd)
+open_mpi_here
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-sed -e 's/"gpus": 8/"gpus": 4/' -e 's/"nics": 8/"nics": 4/' "$configs/clusters/dgx-a100.json" > "$work/cluster.json"
-"$binary" plan --cluster "$work/cluster.json" --model "$configs/models/mixtral-8x7b.json" --memory-GiB 500 --dtype f32 \
-  --fix tp=1,ep=4,etp=1,pp=1 --transport flat --chunks 1 -o "$work/plan.json" > "$work/plan.out" 2>&1 ||
-  { cat "$work/plan.out"; exit 1; }
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl=self,vader,tcp OMPI_MCA_btl_vader_single_copy_mechanism=none
+plan_of_four "$binary" "$work"
 
 failed=0
 # What they say WHAT, with the shim's settings. mpirun's timeout is none of ours: it would be SIGKILL.

@@ -7,8 +7,6 @@
 namespace topomoe::test {
 namespace {
 
-std::chrono::steady_clock::time_point soon() { return std::chrono::steady_clock::now() + std::chrono::seconds(30); }
-
 // A host event, as a communicator of host memory hands out.
 struct CountingEvent final : Event {
   bool poll() override { return ++polls > 3; }
@@ -34,7 +32,7 @@ TEST_F(DeviceInterface, Bytes_TravelThereAndBack) {
   device_->wait(Lane::compute, uploaded, soon());
   device_->copy(Lane::compute, b.get(), a.get(), count * 4);
   device_->zero(Lane::compute, b.get(), 8);
-  device_->to_host(Lane::compute, received.data(), b.get(), count * 4);
+  device_->to_host(Lane::compute, received.data(), b.get(), count * 4, soon());
   sent[0] = sent[1] = 0;
   EXPECT_EQ(received, sent);
 }
@@ -43,7 +41,7 @@ TEST_F(DeviceInterface, ZeroBytes_AreLegal) {
   const DeviceMemory nothing = device_->allocate(0);
   device_->zero(Lane::compute, nothing.get(), 0);
   device_->copy(Lane::compute, nothing.get(), nothing.get(), 0);
-  device_->to_host(Lane::compute, nullptr, nothing.get(), 0);
+  device_->to_host(Lane::compute, nullptr, nothing.get(), 0, soon());
   device_->synchronize();
 }
 

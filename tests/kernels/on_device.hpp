@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -25,6 +26,10 @@ using Ints = std::vector<std::int32_t>;
 
 // Throws MissingEnvironment where this machine lacks it. Defined by *_device_under_test.cpp.
 std::unique_ptr<Device> device_under_test();
+
+inline std::chrono::steady_clock::time_point soon() {
+  return std::chrono::steady_clock::now() + std::chrono::seconds(30);
+}
 
 // The value as it is once stored as dtype.
 inline float rounded(float x, DType dtype) { return dtype == DType::f32 ? x : kernels::to_float(kernels::to_bf16(x)); }
@@ -113,7 +118,7 @@ class Tensor {
     Floats values(count_);
     kernels::with_element(dtype_, [&]<class T>(T) {
       std::vector<T> elements(count_);
-      device_->to_host(Lane::compute, elements.data(), data(), bytes());
+      device_->to_host(Lane::compute, elements.data(), data(), bytes(), soon());
       std::transform(elements.begin(), elements.end(), values.begin(), [](T x) { return kernels::to_float(x); });
     });
     return values;
@@ -138,7 +143,7 @@ class IntTensor {
   std::int32_t* data() const { return reinterpret_cast<std::int32_t*>(memory_.get()); }
   Ints read() const {
     Ints values(count_);
-    device_->to_host(Lane::compute, values.data(), data(), count_ * sizeof(std::int32_t));
+    device_->to_host(Lane::compute, values.data(), data(), count_ * sizeof(std::int32_t), soon());
     return values;
   }
 

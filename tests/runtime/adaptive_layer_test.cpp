@@ -118,6 +118,32 @@ TEST(AdaptiveLayer, GroupsAreSplitOnce) {
   });
 }
 
+// node_dedup goes over rails and nodes; the sum over replicas needs the EP group as well, and that once for all.
+TEST(AdaptiveLayer, ReplicasUnderScheduleWithoutEpGroup_GroupsAreSplitOnceAndSwitchingSplitsNone) {
+  LayerCase c = a_case();
+  c.layout = layout(4, 1, 1, 4);
+  for (int e = 0; e < c.shape.experts; ++e) c.owners.push_back({e % 4, (e + 1) % 4});
+  const auto way = [&](int chunks) {
+    return build_schedule("node_dedup", request(c.layout, TokenSplit::replicated, chunks));
+  };
+  for (const Step& s : way(1).forward) EXPECT_TRUE(s.kind != StepKind::exchange || s.group != Role::ep) << s.name;
+  LayerShape its = shape();
+  its.expert_owners = c.owners;
+  const ReferenceWeights weights = make_weights(c);
+  run_inproc(4, [&](Communicator& inner) {
+    const auto device = make_cpu_device();
+    Opens ranks(inner);
+    AdaptiveLayer layer({way(1), way(2), way(3)}, c.layout, c.gpus_per_node, its, ranks, *device);
+    EXPECT_EQ(ranks.count, 3);  // node, rail, ep
+    RankTensors t(c, weights, inner.rank());
+    for (const int one : {0, 1, 2, 0}) {
+      step(layer.by(one), t);
+      layer.by(one).sum_over_replicas(t.gradients());
+    }
+    EXPECT_EQ(ranks.count, 3);
+  });
+}
+
 TEST(AdaptiveLayer, WhatIsNoSchedule_IsNamed) {
   run_inproc(4, [](Communicator& ranks) {
     const auto device = make_cpu_device();

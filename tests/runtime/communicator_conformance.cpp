@@ -118,7 +118,7 @@ class Round {
     if (on_host_) {
       std::copy_n(m.memory.get(), m.bytes, out.begin());
     } else {
-      device_.to_host(lane_, out.data(), m.memory.get(), m.bytes);
+      device_.to_host(lane_, out.data(), m.memory.get(), m.bytes, soon());
     }
     return out;
   }

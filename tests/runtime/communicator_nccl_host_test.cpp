@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "runtime/communicator_counting.hpp"
 #include "tests/runtime/communicator_conformance.hpp"
 #include "tests/runtime/fake_gpu.hpp"
+#include "tests/support/layer_cases.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/communicator_nccl.hpp"
 #include "topomoe/device_cpu.hpp"
@@ -123,6 +125,46 @@ TEST(NcclFactory, AnyOtherDevice_IsRefused) {
     EXPECT_EQ(c.refuses(d), "");
     EXPECT_EQ(c.refuses(*make_fake_gpu()), "NCCL exchanges on the lanes of the device that it was made with, fake gpu");
     EXPECT_NE(c.refuses(*make_cpu_device()), "");
+  });
+}
+
+// Rank 1's GPU hangs before its part of a transfer, and no host waits for the pass. Rank 0 notices in the next one,
+// where it waits for what its router chose: by then, and with the name of the transfer.
+TEST(NcclFailure, LaneWaitsForAPeerThatHangs_NextForwardNamesItInTime) {
+  const LayerCase c{.layout = layout(2, 1, 1, 2), .gpus_per_node = 2, .shape = {8, 4, 4, 2, true}, .tokens = {9, 5}};
+  const Schedule schedule = build_schedule("flat", request(c.layout, TokenSplit::replicated, 1));
+  const auto transfer = std::find_if(schedule.forward.begin(), schedule.forward.end(),
+                                     [](const Step& s) { return s.kind == StepKind::exchange; });
+  ASSERT_NE(transfer, schedule.forward.end());
+  const ReferenceWeights weights = make_weights(c);
+  run_inproc(2, [&](Communicator& host) {
+    const auto device = make_fake_gpu();
+    const auto nccl = make_nccl_communicator(*device, host.rank(), host.size(), broadcast_over(host));
+    RankTensors t(c, weights, host.rank());
+    MoeLayer layer = make_layer(c, schedule, *nccl, *device, std::chrono::milliseconds(500));
+    const auto forward = [&] { return layer.forward(t.x.data(), t.rows, t.y.data(), t.weights()); };
+    for (int warm = 0; warm < 3; ++warm) forward();
+    device->synchronize();
+    host.barrier();
+    {
+      std::optional<Stall> stall;
+      if (host.rank() == 1) stall.emplace(*device, Lane::copy);  // where rows are packed
+      const auto hangs = forward();
+      if (host.rank() == 0) {
+        const auto begin = Clock::now();
+        try {
+          forward();
+          ADD_FAILURE() << "no error";
+        } catch (const TransportError& e) {
+          EXPECT_EQ(e.rank, 0);
+          EXPECT_EQ(e.peer, 1);
+          EXPECT_EQ(e.step, transfer->name) << e.what();
+        }
+        EXPECT_LT(Clock::now() - begin, std::chrono::seconds(20));
+      }
+      host.barrier();
+    }
+    host.barrier();
   });
 }
 

@@ -211,6 +211,42 @@ TEST(TcpMeeting, TwoProcessesOfOneRank_AllAreTold) {
     EXPECT_EQ(e, "RANK, WORLD_SIZE: two processes are rank 1: each process is another rank of as many");
 }
 
+// A process that came, was gone before all were there, and is started again; also when the last of the others comes
+// while it is away.
+class TcpRestart : public ::testing::TestWithParam<bool> {};
+
+TEST_P(TcpRestart, BeforeAllHaveCome_ItsSuccessorTakesItsPlace) {
+  const int port = free_port();
+  std::vector<std::string> errors(3);
+  std::vector<std::thread> threads;
+  const auto start = [&](int rank) {
+    threads.emplace_back([&, rank] {
+      try {
+        make_tcp_communicator(place(rank, 3, port), {.deadline = 20s})->barrier();
+      } catch (const std::exception& e) {
+        errors[static_cast<std::size_t>(rank)] = e.what();
+      }
+    });
+  };
+  start(0);
+  try {
+    make_tcp_communicator(place(1, 3, port), {.deadline = 1s});
+    ADD_FAILURE() << "no error";
+  } catch (const TransportError& e) {
+    EXPECT_EQ(e.why, "receive: the deadline has passed");  // so rank 0 had heard of it
+  }
+  if (GetParam()) {
+    start(2);
+    std::this_thread::sleep_for(100ms);
+  }
+  start(1);
+  if (!GetParam()) start(2);
+  for (std::thread& t : threads) t.join();
+  for (const std::string& e : errors) EXPECT_EQ(e, "");
+}
+INSTANTIATE_TEST_SUITE_P(Communicator, TcpRestart, ::testing::Values(false, true),
+                         [](const auto& test) { return test.param ? "WhileTheLastComes" : "BeforeTheLast"; });
+
 TEST(TcpMeeting, RankMissing_IsNamed) {
   try {
     make_tcp_communicator(place(0, 3, free_port()), {.deadline = 30ms});

@@ -51,9 +51,9 @@ bool CUstream_st::idle() {
   return work_.empty() && !busy_;
 }
 
-void CUstream_st::drain() {
+bool CUstream_st::drain(std::chrono::steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return work_.empty() && !busy_; });
+  return changed_.wait_until(lock, deadline, [&] { return work_.empty() && !busy_; });
 }
 
 namespace topomoe::testing {
@@ -78,6 +78,7 @@ class FakeEvent final : public Event {
     if (!state_->changed.wait_until(lock, deadline, [&] { return state_->happened; }))
       throw TransportError(-1, -1, "fake event", 0, "did not happen in time");
   }
+  void* native_event() override { return this; }
   // What the waiting stream does.
   std::function<void()> until_happened() const {
     return [state = state_] {
@@ -105,11 +106,19 @@ class FakeGpu final : public Device {
     return {new std::byte[bytes], [](std::byte* p) { delete[] p; }};
   }
   void to_device(Lane lane, void* device, const void* host, std::size_t bytes) override {
-    stream(lane).drain();  // then host memory may be reused on return, as with pageable memory
-    if (bytes > 0) std::memcpy(device, host, bytes);
+    const auto* from = static_cast<const std::byte*>(host);
+    stream(lane).add([device, kept = std::vector<std::byte>(from, from + bytes)] {
+      if (!kept.empty()) std::memcpy(device, kept.data(), kept.size());
+    });
   }
-  void to_host(Lane lane, void* host, const void* device, std::size_t bytes) override {
-    to_device(lane, host, device, bytes);
+  void to_host(Lane lane, void* host, const void* device, std::size_t bytes,
+               std::chrono::steady_clock::time_point deadline) override {
+    while (!stream(lane).drain(std::min(deadline, std::chrono::steady_clock::now() + std::chrono::milliseconds(1)))) {
+      progress_();
+      if (std::chrono::steady_clock::now() > deadline)
+        throw TransportError(-1, -1, "fake copy to host", static_cast<double>(bytes), "the lane is not there in time");
+    }
+    if (bytes > 0) std::memcpy(host, device, bytes);
   }
   void copy(Lane lane, void* to, const void* from, std::size_t bytes) override {
     if (bytes > 0) stream(lane).add([=] { std::memcpy(to, from, bytes); });
@@ -120,17 +129,17 @@ class FakeGpu final : public Device {
   EventPtr record(Lane lane) override { return std::make_shared<FakeEvent>(stream(lane)); }
   void wait(Lane lane, const EventPtr& event, std::chrono::steady_clock::time_point deadline) override {
     if (!event) return;
-    if (const auto* ours = dynamic_cast<const FakeEvent*>(event.get())) {
-      stream(lane).add(ours->until_happened());
+    if (const void* ours = event->native_event()) {
+      stream(lane).add(static_cast<const FakeEvent*>(ours)->until_happened());
     } else {
       event->wait(deadline);
     }
   }
   void synchronize() override {
-    for (auto& s : streams_) s.drain();
+    for (auto& s : streams_) (void)s.drain(std::chrono::steady_clock::now() + std::chrono::hours(1));
   }
   void* native_queue(Lane lane) override { return &stream(lane); }
-  void set_progress(ProgressHook) override {}
+  void set_progress(ProgressHook hook) override { progress_ = hook; }
   void router(Lane lane, const kernels::Router& op) override { later(lane, op, &Device::router); }
   void router_backward(Lane lane, const kernels::RouterBackward& op) override {
     later(lane, op, &Device::router_backward);
@@ -165,9 +174,15 @@ class FakeGpu final : public Device {
                                                         make_cpu_device()};  // a stream is one thread of its own
   std::array<CUstream_st, kLaneCount> streams_;
   int ordinal_;
+  ProgressHook progress_;
 };
 
 }  // namespace
+
+Stall::Stall(Device& fake_gpu, Lane lane) {
+  static_cast<CUstream_st*>(fake_gpu.native_queue(lane))->add([over = over_.get_future().share()] { over.wait(); });
+}
+Stall::~Stall() { over_.set_value(); }
 
 std::unique_ptr<Device> make_fake_gpu(int ordinal) { return std::make_unique<FakeGpu>(ordinal); }
 

@@ -8,9 +8,11 @@
 // starting a group never waits for a peer. Not modelled: several GPUs seen by one thread, memory spaces.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -25,7 +27,8 @@ struct CUstream_st {
   // Runs on the stream's thread once all before it is done.
   void add(std::function<void()> work);
   bool idle();
-  void drain();
+  // False at the deadline.
+  bool drain(std::chrono::steady_clock::time_point deadline);
 
  private:
   void run();
@@ -39,6 +42,18 @@ struct CUstream_st {
 namespace topomoe::testing {
 
 std::unique_ptr<Device> make_fake_gpu(int ordinal = 0);
+
+// What a lane is told waits for as long as this lives, as behind a transfer with a rank that is gone.
+class Stall {
+ public:
+  Stall(Device& fake_gpu, Lane lane);
+  ~Stall();
+  Stall(const Stall&) = delete;
+  Stall& operator=(const Stall&) = delete;
+
+ private:
+  std::promise<void> over_;
+};
 
 // What became of comms (ncclComm_t) since this was last asked; several entries where it was done several times.
 struct FakeNccl {

@@ -9,9 +9,12 @@
 #include "tests/runtime/fake_gpu.hpp"
 #include "tests/support/layer_cases.hpp"
 #include "topomoe/communicator_inproc.hpp"
+#include "topomoe/error.hpp"
 
 namespace topomoe::testing {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 struct OnGpus {
   std::vector<std::vector<std::byte>> output, token_grads;  // by rank
@@ -62,6 +65,31 @@ TEST_P(LayerOnGpus, GivesTheBitsOfTheCpu) {
       }
     }
   }
+}
+
+// The host waits for what the router chose on a lane that gets no further: no longer than the deadline.
+TEST(LayerOnAGpu, LaneNeverEnds_IsAnErrorInTimeThatNamesRankAndStep) {
+  const LayerCase c{.layout = layout(1, 1, 1, 1), .gpus_per_node = 1, .shape = {8, 4, 4, 2, true}, .tokens = {9}};
+  const Schedule schedule = build_schedule("flat", request(c.layout, TokenSplit::replicated, 1));
+  const ReferenceWeights weights = make_weights(c);
+  const auto gpu = make_fake_gpu();
+  RankTensors t(c, weights, 0);
+  run_inproc(1, [&](Communicator& communicator) {
+    use_device(communicator, *gpu);
+    MoeLayer layer = make_layer(c, schedule, communicator, *gpu, std::chrono::milliseconds(200));
+    for (int warm = 0; warm < 3; ++warm) layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
+    gpu->synchronize();
+    const Stall stall(*gpu, Lane::compute);
+    const auto begin = Clock::now();
+    try {
+      layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
+      ADD_FAILURE() << "no error";
+    } catch (const TransportError& e) {
+      EXPECT_EQ(e.rank, 0);
+      EXPECT_EQ(e.step, "route");
+    }
+    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(20));
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Transports, LayerOnGpus, ::testing::ValuesIn(transport_names()),

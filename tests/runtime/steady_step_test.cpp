@@ -60,7 +60,9 @@ class CountingDevice final : public Device {
   std::string name() const override { return inner_->name(); }
   MemorySpace memory_space() const override { return inner_->memory_space(); }
   void to_device(Lane l, void* to, const void* from, std::size_t n) override { inner_->to_device(l, to, from, n); }
-  void to_host(Lane l, void* to, const void* from, std::size_t n) override { inner_->to_host(l, to, from, n); }
+  void to_host(Lane l, void* to, const void* from, std::size_t n, std::chrono::steady_clock::time_point t) override {
+    inner_->to_host(l, to, from, n, t);
+  }
   void copy(Lane l, void* to, const void* from, std::size_t n) override { inner_->copy(l, to, from, n); }
   void zero(Lane l, void* to, std::size_t n) override { inner_->zero(l, to, n); }
   EventPtr record(Lane l) override { return inner_->record(l); }

@@ -67,6 +67,9 @@ void DeferredDevice::pump_until(const std::function<bool()>& over, Clock::time_p
 }
 
 void DeferredDevice::on_stream(std::function<void()> work) { queues_[kStream].push_back({nullptr, std::move(work)}); }
+void DeferredDevice::stall(Lane lane) {
+  queue(lane).push_back({[] { return false; }, nullptr});
+}
 EventPtr DeferredDevice::record_stream() { return record(kStream); }
 void DeferredDevice::stream_waits(const EventPtr& event) { wait(kStream, event); }
 
@@ -90,8 +93,9 @@ void DeferredDevice::to_device(Lane lane, void* device, const void* host, std::s
                            if (!kept.empty()) std::memcpy(device, kept.data(), kept.size());
                          }});
 }
-void DeferredDevice::to_host(Lane lane, void* host, const void* device, std::size_t bytes) {
-  pump_until([&] { return queue(lane).empty(); }, Clock::now() + std::chrono::seconds(60));
+void DeferredDevice::to_host(Lane lane, void* host, const void* device, std::size_t bytes, Clock::time_point deadline) {
+  ++counts.host_reads;
+  pump_until([&] { return queue(lane).empty(); }, deadline);
   if (bytes > 0) std::memcpy(host, device, bytes);
 }
 void DeferredDevice::copy(Lane lane, void* to, const void* from, std::size_t bytes) {

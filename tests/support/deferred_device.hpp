@@ -26,6 +26,7 @@ class DeferredDevice final : public Device {
     long synchronizes = 0, lane_waits = 0, allocations = 0;
     std::size_t bytes = 0;  // allocated, in all
     long waits = 0;         // for events of this device, over or not
+    long host_reads = 0;    // copies to the host, which wait for their lane
   };
   Counts counts;
 
@@ -33,12 +34,15 @@ class DeferredDevice final : public Device {
   void on_stream(std::function<void()> work);
   EventPtr record_stream();
   void stream_waits(const EventPtr& event);
+  // What the lane is told from now on never comes to pass, as behind a transfer with a rank that is gone.
+  void stall(Lane lane);
 
   std::string name() const override { return "deferred"; }
   MemorySpace memory_space() const override { return MemorySpace::cuda; }
   DeviceMemory allocate(std::size_t bytes) override;
   void to_device(Lane, void* device, const void* host, std::size_t bytes) override;
-  void to_host(Lane, void* host, const void* device, std::size_t bytes) override;
+  void to_host(Lane, void* host, const void* device, std::size_t bytes,
+               std::chrono::steady_clock::time_point deadline) override;
   void copy(Lane, void* to, const void* from, std::size_t bytes) override;
   void zero(Lane, void* to, std::size_t bytes) override;
   EventPtr record(Lane) override;
