@@ -2,7 +2,6 @@
 // Internal to rehearsals and benches.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <vector>
