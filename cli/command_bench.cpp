@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "cli/bench_case.hpp"
 #include "cli/commands.hpp"
@@ -14,11 +15,13 @@
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
 #include "cli/run_size.hpp"
+#include "cli/together.hpp"
 #include "runtime/host_exchange.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/communicator_mpi.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
+#include "topomoe/rank_check.hpp"
 
 namespace topomoe::cli {
 namespace {
@@ -76,26 +79,32 @@ void over_threads(const BenchOptions& o, const Context& context) {
   deliver(context, contest, *rows);
 }
 
+constexpr auto kStart = std::chrono::minutes(1);  // for ranks to read, and to tell each other what they have
+
 void as_rank(const BenchOptions& o, Context& context) {
   const auto mpi = make_mpi_communicator(nullptr, {.black_box = &black_box()});
   context.silent = mpi->rank() != 0;
-  const std::optional<Plan> plan = o.plan.empty() ? std::nullopt : std::optional(plan_of(o));
-  const int world = plan ? plan->layout.world : o.ranks;
-  if (world > 0 && world != mpi->size())
-    throw InvalidInput(plan ? "--plan" : "--ranks", std::to_string(world),
-                       "mpirun started " + std::to_string(mpi->size()));
-  const BenchCase of = plan ? case_of(o, *plan, budget_for(least_free_bytes(*mpi, std::chrono::minutes(1))))
-                            : case_of(o, mpi->size(), o.per_host > 0 ? o.per_host : ranks_of_a_host(*mpi));
-  const Contest contest = contest_for(o, of, plan ? std::optional(plan->schedule) : std::nullopt, context.silent);
+  std::optional<Contest> contest;
   std::optional<std::vector<BenchRow>> rows;
   try {
-    rows = bench(o, contest, of, *mpi);
+    std::optional<Plan> plan;
+    if (!o.plan.empty()) plan = read_together(*mpi, kStart, context, [&] { return plan_of(o); });
+    const int world = plan ? plan->layout.world : o.ranks;
+    if (world > 0 && world != mpi->size())
+      throw InvalidInput(plan ? "--plan" : "--ranks", std::to_string(world),
+                         "mpirun started " + std::to_string(mpi->size()));
+    if (plan && check_ranks(*plan, *mpi, "").plans_differ)
+      throw InvalidInput("--plan", "not the same on all ranks", "give all ranks the same file");
+    const BenchCase of = plan ? case_of(o, *plan, budget_for(least_free_bytes(*mpi, kStart)))
+                              : case_of(o, mpi->size(), o.per_host > 0 ? o.per_host : ranks_of_a_host(*mpi));
+    contest = contest_for(o, of, plan ? std::optional(plan->schedule) : std::nullopt, context.silent);
+    rows = bench(o, *contest, of, *mpi);
   } catch (const InvalidInput&) {
     throw;  // alike on all ranks
   } catch (const std::exception& e) {
     give_up(*mpi, e);
   }
-  if (rows) deliver(context, contest, *rows);
+  if (rows) deliver(context, *contest, *rows);
 }
 
 void add_layer_options(CLI::App& command, BenchOptions& o, std::vector<CLI::Option*>& of_plan) {

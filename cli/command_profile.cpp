@@ -9,6 +9,7 @@
 #include "cli/files.hpp"
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
+#include "planner/rates/gpu_facts.hpp"
 #include "planner/rates/machine_figures.hpp"
 #include "runtime/profile.hpp"
 #include "topology/read_file.hpp"
@@ -25,17 +26,22 @@ struct Options {
   int tp = 0, ep = 0, etp = 0;
   bool edp_inner = false;
   double seconds = 30;
-  std::vector<std::string> experts{"512x512"}, dtypes{"f32", "bf16"};
+  std::vector<std::string> experts, dtypes{"f32", "bf16"};  // no experts: of a machine without GPUs
 };
 
 // On top of the time of collectives.
 constexpr double kExpertsShare = 0.2;
 
-// "4096x1536": hidden and the width of a shard.
-std::vector<ExpertShape> experts_for(const Options& o) {
+// "4096x1536": hidden and the width of a shard. Experts are timed on this machine's CPU, and a plan would take that for
+// the rate of the cluster's devices.
+std::vector<ExpertShape> experts_for(const Options& o, const Topology& topology) {
   std::vector<ExpertShape> out;
-  if (o.experts == std::vector<std::string>{"none"}) return out;
-  for (const std::string& text : o.experts)
+  const std::string& device = topology.gpu_spec(0).name;
+  const bool gpus = gpu_facts(device).sm > 0;
+  if (o.experts == std::vector<std::string>{"none"} || (o.experts.empty() && gpus)) return out;
+  if (gpus)
+    throw InvalidInput("--expert", o.experts[0], "none: the cluster computes on " + device + ", this profile on CPUs");
+  for (const std::string& text : o.experts.empty() ? std::vector<std::string>{"512x512"} : o.experts)
     for (const std::string& dtype : o.dtypes) {
       ExpertShape& s = out.emplace_back();
       s.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
@@ -44,10 +50,12 @@ std::vector<ExpertShape> experts_for(const Options& o) {
       const bool has_x = x != end && *x == 'x';
       const char* const width = has_x ? x + 1 : end;
       const auto [stop, no_ffn] = std::from_chars(width, end, s.ffn);
-      constexpr std::int64_t kMost = 1 << 20;
+      constexpr std::int64_t kMost = 1 << 20, kMostElements = 1 << 27;  // 3 GB a rank, gradients included
       if (no_hidden != std::errc() || no_ffn != std::errc() || !has_x || stop != end || s.hidden < 1 || s.ffn < 1 ||
           s.hidden > kMost || s.ffn > kMost)
         throw InvalidInput("--expert", text, "hidden x width of a shard, as 4096x1536, or none");
+      if (s.hidden * s.ffn > kMostElements)
+        throw InvalidInput("--expert", text, fmt::format("at most {} elements a matrix", kMostElements));
     }
   return out;
 }
@@ -63,7 +71,7 @@ std::vector<ProfileShape> shapes_for(const Options& o, const Topology& topology)
 
 std::optional<Calibration> profile(const Options& o, const Topology& topology, Communicator& communicator) {
   const auto device = make_cpu_device();
-  const auto experts = experts_for(o);
+  const auto experts = experts_for(o, topology);
   ProfileBudget budget{.seconds = o.seconds,
                        .most_bytes = static_cast<std::size_t>(bytes_from(o.most, "--most")),
                        .ranks_per_host = topology.gpus_per_node()};
@@ -169,7 +177,10 @@ void add_profile_command(CLI::App& app, Context& context) {
       ->check(positive_number("--seconds", 86400))
       ->option_text("S");
   command->add_option("--most", o->most, "Largest buffer of a rank, default 16M")->option_text("SIZE");
-  command->add_option("--expert", o->experts, "Hidden x width of a shard of experts to time, default 512x512; or none")
+  command
+      ->add_option(
+          "--expert", o->experts,
+          "Hidden x width of a shard of experts to time on CPUs, default 512x512 unless the cluster has GPUs; or none")
       ->delimiter(',')
       ->option_text("4096x1536,...|none");
   command->add_option("--dtype", o->dtypes, "Of these experts, default both")

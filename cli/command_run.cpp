@@ -14,9 +14,9 @@
 #include "cli/numbers.hpp"
 #include "cli/run_report.hpp"
 #include "cli/run_size.hpp"
+#include "cli/together.hpp"
 #include "planner/rates/machine_figures.hpp"
 #include "runtime/drift.hpp"
-#include "runtime/host_exchange.hpp"
 #include "runtime/trace.hpp"
 #include "topology/read_file.hpp"
 #include "topomoe/communicator_inproc.hpp"
@@ -31,6 +31,8 @@
 
 namespace topomoe::cli {
 namespace {
+
+constexpr const char* kNowhereElse = "ranks of one process are nowhere else: use --backend mpi, or mpirun with nccl";
 
 struct Options {
   std::string plan, backend = "inproc", cluster, shrink = "auto", trace, profile;
@@ -169,24 +171,12 @@ void require_ranks(const Plan& plan, const Options& o, int ranks) {
                            " topomoe run " + o.plan + " --backend " + o.backend);
 }
 
-// Reads the inputs as one of several ranks. Where some rank cannot, all say so and none waits for it; only the
-// first of those that fail speaks.
 Loaded load_together(const Options& o, const LauncherRank& launched, Context& context, Communicator& c) {
-  HostExchange host(c, deadline_of(o).value_or(std::chrono::minutes(10)));
-  std::optional<Loaded> mine;
-  std::exception_ptr failure;
-  try {
-    mine = load(o, launched);
-    require_ranks(mine->plan, o, c.size());
-  } catch (...) {
-    failure = std::current_exception();
-  }
-  const auto failed = host.gather_on_all("read the plan", {failure ? 1.0 : 0.0});
-  const auto first = std::find_if(failed.begin(), failed.end(), [](const auto& f) { return f[0] != 0; });
-  if (first == failed.end()) return std::move(*mine);
-  context.silent = first - failed.begin() != c.rank();
-  if (failure) std::rethrow_exception(failure);
-  throw InvalidInput("plan", "unreadable on another rank", "give all ranks the same files");
+  return read_together(c, deadline_of(o).value_or(std::chrono::minutes(10)), context, [&] {
+    Loaded mine = load(o, launched);
+    require_ranks(mine.plan, o, c.size());
+    return mine;
+  });
 }
 
 // Beyond so many, the rest is counted.
@@ -272,6 +262,7 @@ void run(const Options& o, Context& context, const LauncherRank& launched) {
     return;
   }
   if (o.backend == "nccl" && launched.size == 1) {
+    if (o.remap) throw InvalidInput("--remap", "one process", kNowhereElse);
     run_gpu_threads(o, launched, context);
     return;
   }
@@ -350,8 +341,7 @@ void add_run_command(CLI::App& app, Context& context) {
       ->option_text("SECONDS");
   add_format_option(*command, context);
   command->callback([o, &context] {
-    if (o->remap && o->backend == "inproc")
-      throw InvalidInput("--remap", "inproc", "ranks of one process are nowhere else: use --backend mpi or nccl");
+    if (o->remap && o->backend == "inproc") throw InvalidInput("--remap", "inproc", kNowhereElse);
     // Read before MPI starts, which sets variables of its own.
     const LauncherRank launched = launched_as(*o);
     std::unique_ptr<MpiSession> session;

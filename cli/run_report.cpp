@@ -164,7 +164,7 @@ std::string report_json(const Plan& plan, const RunInfo& info, const RehearsalRe
   out["overflow_rounds"] = report.overflow_rounds;
   out["payload"] = {{"predicted", classes(report.predicted_payload)}, {"measured", classes(report.counted_payload)}};
   out["metadata"] = {{"predicted", classes(report.predicted_metadata)}, {"measured", classes(report.counted_metadata)}};
-  out["bytes_agree"] = report.bytes_agree();
+  out["bytes_agree"] = report.overflow_rounds > 0 ? ordered_json(nullptr) : ordered_json(report.bytes_agree());
   out["steps"] = ordered_json::array();
   for (const KindRow& r : rows_by_kind(plan, info, report))
     out["steps"].push_back({{"pass", r.backward ? "backward" : "forward"},

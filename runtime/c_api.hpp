@@ -66,6 +66,7 @@ void require_rows(const void* tensor, std::int64_t rows, const char* name);
 topomoe_layer_config config_from(const topomoe_layer_config* given);
 // Of its kind, with what the config changes.
 LayerShape shape_of(const Plan& plan, const topomoe_layer_config& config);
+LayerOptions options_of(const Plan& plan, const topomoe_layer_config& config);
 std::chrono::milliseconds deadline_of(const topomoe_layer_config& config);
 
 // The caller's stream, if it has set one: null, and what a call writes is complete when it returns, on a GPU too.

@@ -17,8 +17,6 @@ void require_no_layer(const topomoe_layer_config& c) {
     if (value != 0) throw InvalidInput(name, std::to_string(value), "0: the experts are the caller's");
   for (const auto& [value, name] : {std::pair{c.balance_loss, "config.balance_loss"}, {c.z_loss, "config.z_loss"}})
     if (value != 0) throw InvalidInput(name, std::to_string(value), "0: the router is the caller's");
-  if (c.memory_tokens != 0)
-    throw InvalidInput("config.memory_tokens", std::to_string(c.memory_tokens), "0: memory grows with what comes");
 }
 
 }  // namespace
@@ -36,7 +34,7 @@ topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_commu
     const topomoe::LayerShape s = shape_of(p, c);
     const topomoe::DispatchShape shape{s.hidden, s.experts, s.top_k, s.dtype, s.expert_owners};
     topomoe::Dispatcher value(topomoe::schedule_of(p, c.kind), p.layout, p.topology.gpus_per_node, shape, *ranks, *on,
-                              deadline_of(c));
+                              deadline_of(c), options_of(p, c));
     *dispatcher = new topomoe_dispatcher{
         std::make_shared<DispatcherOwner>(DispatcherOwner{ranks, on, std::move(value), shape, {*on, deadline_of(c)}})};
   });

@@ -39,13 +39,21 @@ std::chrono::milliseconds deadline_of(const topomoe_layer_config& c) {
   return std::chrono::milliseconds(c.deadline_ms > 0 ? c.deadline_ms : 30000);
 }
 
-namespace {
-
 LayerOptions options_of(const Plan& plan, const topomoe_layer_config& c) {
-  if (c.memory_tokens == 0) return {};
+  if (c.memory_tokens == 0) {
+    if (c.memory_skew != 0)
+      throw InvalidInput("config.memory_skew", std::to_string(c.memory_skew), "0 where memory_tokens is: no bound");
+    return {};
+  }
+  if (!(c.memory_tokens > 0) && c.memory_tokens != -1)
+    throw InvalidInput("config.memory_tokens", std::to_string(c.memory_tokens), "above 0, 0 or -1");
+  if (!(c.memory_skew >= 1) && c.memory_skew != 0)
+    throw InvalidInput("config.memory_skew", std::to_string(c.memory_skew), "1 or more, or 0 as planned");
   const LayerOptions planned = layer_options_of(plan, c.kind);
   return {c.memory_tokens == -1 ? planned.tokens : c.memory_tokens, c.memory_skew == 0 ? planned.skew : c.memory_skew};
 }
+
+namespace {
 
 // One block, or a pointer an expert.
 template <class View, class Block, class Each>

@@ -122,18 +122,19 @@ class MpiCommunicator final : public Communicator {
       // Not MPI_Comm_dup, which would carry over the caller's attributes.
       try_mpi(MPI_Comm_split(callers, 0, rank_, &world_), rank_, kStep);
       MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
-      if (options_.rank >= 0) require_permutation();
     }
+    require_permutation();
     watch_->connect(world_);
   }
 
-  // All refuse together, as none would be whom the others call so.
+  // All refuse together, as none would be whom the others call so: also where only some of them gave a rank.
   void require_permutation() {
     int is = 0;
     MPI_Comm_rank(world_, &is);
-    int fits = is == options_.rank ? 1 : 0;
-    try_mpi(MPI_Allreduce(MPI_IN_PLACE, &fits, 1, MPI_INT, MPI_LAND, world_), rank_, "order the ranks");
-    if (fits == 1) return;
+    const auto fits = [&](int called) { return called < 0 || called == is; };
+    const std::uint64_t given = options_.rank < 0 ? 0 : 1, wrong = fits(options_.rank) ? 0 : 1;
+    const std::uint64_t all = watch_->sum(world_, given << 32 | wrong, "order the ranks");
+    if ((all & 0xFFFFFFFFU) == 0 && (all >> 32 == 0 || all >> 32 == static_cast<std::uint64_t>(size_))) return;
     MPI_Comm_free(&world_);
     throw InvalidInput("rank", std::to_string(options_.rank),
                        "0 to " + std::to_string(size_ - 1) + ", each on one of the ranks");

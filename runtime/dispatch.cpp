@@ -16,8 +16,8 @@ namespace {
 
 // Some of the caller's tokens, from that row on, in memory of their own: parts of other passes may run between theirs.
 struct Round {
+  PassState::Kept weight_gradients;  // read when the pass is over: outlives it, which waits for the lanes
   std::unique_ptr<PassState> pass;
-  PassState::Kept weight_gradients;  // read when the pass is over
   std::int64_t first = 0;
 };
 

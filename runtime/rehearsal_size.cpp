@@ -141,8 +141,7 @@ RehearsalSize choose_size(const Plan& plan, const SizeRequest& request, const Bu
 
 LayerOptions memory_of_plan(const Plan& plan, const RehearsalSize& size) {
   if (size.shape.capacity_factor > 0) return {};
-  // Rounded, an even share may come out a little below 1.
-  return {static_cast<double>(size.tokens), std::max(1.0, capacity_of(plan).skew)};
+  return {static_cast<double>(size.tokens), capacity_of(plan).skew};
 }
 
 std::vector<std::string> unexecuted(const Plan& plan) {

@@ -45,7 +45,8 @@ struct ExpertBatch {
 
 class Dispatcher {
  public:
-  // Collective, as MoeLayer's. The references must outlive it.
+  // Collective, as MoeLayer's. The references must outlive it. Throws InvalidInput for what does not fit together, and
+  // for options below 0 tokens or a skew of 1.
   Dispatcher(Schedule schedule, Layout layout, int gpus_per_node, DispatchShape shape, Communicator& communicator,
              Device& device, std::chrono::milliseconds deadline = std::chrono::seconds(30),
              const LayerOptions& options = {});
@@ -87,7 +88,7 @@ class Dispatcher {
   void dispatch_backward(Handle& handle, void* token_gradients, float* weight_gradients,
                          const EventPtr& ready = nullptr);
 
-  const LayerCounters& counters() const;
+  const LayerCounters& counters() const;  // since it was made
 
  private:
   struct Impl;

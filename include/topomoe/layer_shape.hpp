@@ -35,7 +35,8 @@ inline RowWidths row_widths(const LayerShape& s, int etp, int tp) {
 
 // Memory of bounded size. Planned once, for the `tokens` that a TP group holds and, of all routed rows, `skew` times
 // the mean on any rank (a Plan's: planner/plan/capacity.hpp). What does not fit runs again on a part of the tokens, in
-// the same memory, on all ranks alike: outputs are those of one pass, gradients of weights add up in another order.
+// the same memory (a Dispatcher's: each in its own), on all ranks alike: outputs are those of one pass, gradients of
+// weights add up in another order.
 // What rounds save for the backward takes what their rows need. 0 tokens: memory grows with what comes.
 struct LayerOptions {
   double tokens = 0, skew = 1;

@@ -244,7 +244,7 @@ topomoe_status topomoe_handle_router(const topomoe_handle* handle, topomoe_route
 topomoe_status topomoe_sum_over_replicas(topomoe_layer* layer, const topomoe_gradients* gradients);
 
 /* dispatch and combine, for programs with their own router and experts: include/topomoe/dispatch.hpp says what they
- * are. Of the config what is about experts, router and memory must be 0; accept_unlike plays no part. */
+ * are, also to bounded memory. Of the config what is about experts and router must be 0; accept_unlike plays no part. */
 typedef struct topomoe_dispatcher topomoe_dispatcher;
 typedef struct topomoe_dispatched topomoe_dispatched; /* one dispatch on its way to its combine and back */
 

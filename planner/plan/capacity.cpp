@@ -72,7 +72,9 @@ double routed_skew(std::span<const double> popularity, const ExpertPlacement& pl
         std::min(1.0, top_k * popularity[static_cast<std::size_t>(expert)]) / placement.replicas(expert);
     rows[static_cast<std::size_t>(placement.place_of(copy))] += chosen, all += chosen;
   }
-  return all > 0 ? *std::max_element(rows.begin(), rows.end()) * static_cast<double>(rows.size()) / all : 1;
+  // Rounded, an even share may come out a little below 1.
+  return all > 0 ? std::max(1.0, *std::max_element(rows.begin(), rows.end()) * static_cast<double>(rows.size()) / all)
+                 : 1;
 }
 
 Capacity capacity_of(const Plan& p, int kind) {

@@ -8,7 +8,7 @@
 #   the median over launches. --plan profiles the clusters first: ours is then what the planner takes, before it is timed.
 # dedup: 4 hosts x 4 ranks, 64 experts, top-8: bytes between hosts against what such a draw gives, time against bytes.
 # packets: 64 bytes a pair of ranks where every packet costs 1.5 ms: two_level against flat.
-# grid: 67 cases on 6 clusters, each profiled once: what the planner's picks are worth (grid.py, grid_cases.txt).
+# grid: 70 cases on 6 clusters, each profiled once: what the planner's picks are worth (grid.py, grid_cases.txt).
 #
 # Each launch runs all variants interleaved, after one round of warm-up. Printed: medians over launches of each launch's
 # median, and over the bound: the drawn payload through the busiest NIC at 0.956 of its rate, which TCP and Ethernet

@@ -140,6 +140,7 @@ TEST(CApiStructs, LayerOfTheFirstHeader_HasTheBitsOfTodays) {
     EXPECT_EQ(then.dx, now.dx);
     EXPECT_EQ(then.drouter, now.drouter);
     EXPECT_EQ(then.dgate, now.dgate);
+    EXPECT_EQ(then.dup, now.dup);
     EXPECT_EQ(then.ddown, now.ddown);
     EXPECT_EQ(then.losses, 0);
     EXPECT_TRUE(old_config.untouched() && old_w.untouched() && old_g.untouched());

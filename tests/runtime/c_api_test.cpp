@@ -294,7 +294,7 @@ TEST(CApi, ValuesThatDoNotFit_AreNamed) {
   EXPECT_EQ(refused([](auto& c) { c.deadline_ms = -1; }), "config.deadline_ms: -1: at least 1, or 0");
   EXPECT_EQ(refused([](auto& c) { c.shared_ffn = 8; }), "config.shared_ffn: 8: 0: the plan has no shared expert");
   EXPECT_EQ(refused([](auto& c) { c.z_loss = std::nan(""); }).rfind("shape.router", 0), 0U) << last();
-  EXPECT_EQ(refused([](auto& c) { c.memory_tokens = -2; }).rfind("options.tokens", 0), 0U) << last();
+  EXPECT_EQ(refused([](auto& c) { c.memory_tokens = -2; }).rfind("config.memory_tokens", 0), 0U) << last();
   topomoe_dispatcher* dispatcher = nullptr;
   const auto dispatcher_refused = [&](auto set) {
     topomoe_layer_config config = TOPOMOE_LAYER_CONFIG_INIT;
@@ -305,7 +305,10 @@ TEST(CApi, ValuesThatDoNotFit_AreNamed) {
   };
   EXPECT_EQ(dispatcher_refused([](auto& c) { c.ffn = 4; }), "config.ffn: 4: 0: the experts are the caller's");
   EXPECT_EQ(dispatcher_refused([](auto& c) { c.balance_loss = 1; }).rfind("config.balance_loss", 0), 0U) << last();
-  EXPECT_EQ(dispatcher_refused([](auto& c) { c.memory_tokens = 1; }).rfind("config.memory_tokens", 0), 0U) << last();
+  EXPECT_EQ(refused([](auto& c) { c.memory_skew = 2; }).rfind("config.memory_skew", 0), 0U) << last();
+  EXPECT_EQ(refused([](auto& c) { c.memory_tokens = 9, c.memory_skew = 0.5; }).rfind("config.memory_skew", 0), 0U)
+      << last();
+  EXPECT_EQ(dispatcher_refused([](auto& c) { c.memory_tokens = -2; }).rfind("config.memory_tokens", 0), 0U) << last();
   topomoe_communicator* alone = nullptr;
   ASSERT_EQ(topomoe_inproc_world(1, &alone), TOPOMOE_OK);
   EXPECT_EQ(topomoe_layer_create(o.plan, alone, o.device, nullptr, &layer), TOPOMOE_INVALID_INPUT);

@@ -384,6 +384,36 @@ TEST(Dispatch, HandleOutlivesItsDispatcher_IsHarmless) {
   });
 }
 
+// Nobody waits between the last call and the end of both: what lanes still read must not go before they are done.
+TEST(Dispatch, HandleAndDispatcherEndBeforeTheirWork_GradientsAreComplete) {
+  const LayerCase c{.layout = layout(2, 1, 1, 2), .gpus_per_node = 2, .shape = {16, 24, 8, 2, true}, .tokens = {7, 4}};
+  const ReferenceWeights weights = make_weights(c);
+  const Schedule schedule = build_schedule("flat", request(c.layout, TokenSplit::sliced, 1));
+  run_inproc(2, [&](Communicator& ranks) {
+    RankTensors t(c, weights, ranks.rank());
+    DeferredDevice device(13);
+    DeferredCommunicator communicator(ranks, device);
+    const Routing routing = route(c, t, device);
+    device.synchronize();
+    std::vector<float> expected, dweights(routing.weights.size(), -1);
+    std::vector<std::byte> y(t.y.size()), dx(t.dx.size());
+    std::vector<Kept> kept;
+    {
+      Dispatcher dispatcher(schedule, c.layout, 2, shape_of(c), communicator, device);
+      expected = run_step(c, t, routing, dispatcher, device).dweights;
+      auto handle = dispatcher.dispatch(t.x.data(), t.rows, routing.ids.data(), routing.weights.data());
+      for (const ExpertBatch& batch : handle.batches()) kept.push_back(compute(c, t, batch, device));
+      dispatcher.combine(handle, y.data());
+      const auto gradients = dispatcher.combine_backward(handle, t.dy.data());
+      for (std::size_t i = 0; i < kept.size(); ++i) compute_backward(c, t, kept[i], gradients[i], device);
+      dispatcher.dispatch_backward(handle, dx.data(), dweights.data());
+    }
+    device.synchronize();
+    EXPECT_EQ(dweights, expected);
+    ranks.barrier();
+  });
+}
+
 TEST(Dispatch, IdOfNoExpert_IsNamedBeforeAnythingMoves) {
   const Layout l = layout(1, 1, 1, 1);
   run_inproc(1, [&](Communicator& ranks) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "planner/plan/capacity.hpp"
 #include "tests/support/tiny_plan.hpp"
 #include "topomoe/error.hpp"
 
@@ -39,6 +40,15 @@ TEST(PlannedLayer, Shape_HasAllThatThePlanSays) {
   EXPECT_EQ(s.router, (RouterOptions{Scoring::sigmoid, 2, 1, 2.5F}));
   EXPECT_EQ(s.shared_ffn, 8);
   EXPECT_EQ(s.shared_gate, SharedGate::residual);
+}
+
+// 20 times 1/20, each twice, is 2.0000000000000004: the busiest place would have a little less than its share.
+TEST(PlannedLayer, EvenShares_AreASkewOfOneHoweverTheyRound) {
+  for (int experts = 2; experts <= 64; ++experts)
+    EXPECT_GE(routed_skew(std::vector<double>(static_cast<std::size_t>(experts), 1.0 / experts),
+                          ExpertPlacement(experts, experts, even_blocks(experts, experts)), 2),
+              1.0)
+        << experts;
 }
 
 TEST(PlannedLayer, LaterKind_HasItsOwnExpertsPlacesAndSchedule) {
