@@ -182,8 +182,8 @@ __global__ void count_threads(int* count) { atomicAdd(count, 1); }
 
 TEST(SimtGrid, ManyBlocks_ShareAFewFibers) {
   int count = 0;
-  launch("many", count_threads, 65535, 32, 0, nullptr, &count);
-  EXPECT_EQ(count, 65535 * 32);
+  launch("many", count_threads, 65535, 4, 0, nullptr, &count);
+  EXPECT_EQ(count, 65535 * 4);
 }
 
 __global__ void some_leave(int*) {

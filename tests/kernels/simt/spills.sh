@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Fails where ptxas spills registers of a kernel to memory, or says nothing of a kernel that the source names.
-#   spills.sh "ARCHITECTURES" SOURCE.cu [NVCC]    e.g. "90" or "80;90;100"; skipped (77) without NVCC
+#   spills.sh "ARCHITECTURES" SOURCE.cu [NVCC]    e.g. "90" or "80 90 100"; skipped (77) without NVCC
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)"
-architectures="${1//;/ }" source="$2" nvcc="${3:-}"
+architectures="$1" source="$2" nvcc="${3:-}"
 if [ -z "$nvcc" ]; then
   echo "spills.sh: skipped: built without CUDA, there is no nvcc to ask"
   exit 77

@@ -7,7 +7,7 @@
 #include <mutex>
 #include <vector>
 
-#include "tests/support/simt/fiber.hpp"
+#include "tests/support/simt/fiber_pool.hpp"
 #include "tests/support/simt/sanitizers.hpp"
 
 // The ends of where `__shared__` variables lie: shared.ld.
@@ -65,38 +65,7 @@ bool same(const Place& a, const Place& b) {
   return a.line() == b.line() && a.column() == b.column() && a.file_name() == b.file_name();
 }
 
-// Fibers of all launches. Without ThreadSanitizer a thread takes the fiber that was left last, often the one that
-// chooses it; with it, that which was left first: as there are twice as many as threads in a block, no two threads of
-// a block, nor of a block and the next, are one fiber, whose accesses would be ordered.
-class Pool {
- public:
-  void provide(std::size_t count, void (*body)()) {
-    while (all_.size() < count) all_.push_back(std::make_unique<Fiber>(body));
-    free_.clear();
-    for (const auto& fiber : all_) free_.push_back(fiber.get());
-    first_ = 0;
-    left_ = free_.size();
-  }
-  Fiber* take() {
-    --left_;
-    if (!sees_races()) return free_[left_];
-    Fiber* taken = free_[first_];
-    first_ = (first_ + 1) % free_.size();
-    return taken;
-  }
-  void give_back(Fiber* fiber) {
-    free_[sees_races() ? (first_ + left_) % free_.size() : left_] = fiber;
-    ++left_;
-  }
-  void drop() { all_.clear(); }
-  const std::vector<std::unique_ptr<Fiber>>& all() const { return all_; }
-
- private:
-  std::vector<std::unique_ptr<Fiber>> all_;
-  std::vector<Fiber*> free_;  // a ring: left_ of them from first_ on; a stack without ThreadSanitizer
-  std::size_t first_ = 0, left_ = 0;
-};
-Pool pool;
+FiberPool pool;
 unsigned long launches = 0;
 
 class Grid {
@@ -385,7 +354,7 @@ std::string launch(const Shape& shape, void (*body)(void*), void* arguments) {
   Grid now(shape, body, arguments);
   grid = &now;
   const std::size_t threads = std::size_t{shape.block.x} * shape.block.y * shape.block.z;
-  pool.provide(sees_races() ? 2 * threads : threads, fiber_body);
+  pool.provide(threads, fiber_body);
   begin_shared(shape);
   if (sees_races()) __tsan_release(&launch_edge);
 

@@ -28,9 +28,13 @@ else()
 endif()
 
 # No sanitizer, ever: see scheduler.cpp. No loops turned into memset or memcpy either, which sanitizers intercept.
-add_library(topomoe_simt STATIC ${TOPOMOE_SIMT_DIR}/scheduler.cpp ${TOPOMOE_SIMT_DIR}/fiber.cpp)
-target_include_directories(topomoe_simt PRIVATE ${PROJECT_SOURCE_DIR})
-target_compile_options(topomoe_simt PRIVATE ${TOPOMOE_WARNINGS} -fno-tree-loop-distribute-patterns)
+# topomoe_simt_portable switches stacks as machines other than x86-64 do.
+foreach(name topomoe_simt topomoe_simt_portable)
+  add_library(${name} STATIC ${TOPOMOE_SIMT_DIR}/scheduler.cpp ${TOPOMOE_SIMT_DIR}/fiber.cpp)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_options(${name} PRIVATE ${TOPOMOE_WARNINGS} -fno-tree-loop-distribute-patterns)
+endforeach()
+target_compile_definitions(topomoe_simt_portable PRIVATE TOPOMOE_SIMT_UCONTEXT)
 
 # topomoe_simt_objects(name flavour sources...): an object library of kernels and of what calls CUDA, against cuda/.
 function(topomoe_simt_objects name flavour)
@@ -46,20 +50,25 @@ function(topomoe_simt_objects name flavour)
     -Wno-conversion -Wno-sign-conversion ${TOPOMOE_SIMT_COMPILE_${flavour}})
 endfunction()
 
-# topomoe_simt_program(name flavour OBJECTS object libraries... [LIBS ...]): a program of that flavour.
+# topomoe_simt_program(name flavour OBJECTS object libraries... LIBS topomoe_simt ...): a program of that flavour.
 function(topomoe_simt_program name flavour)
   cmake_parse_arguments(ARG "" "" "OBJECTS;LIBS" ${ARGN})
   list(TRANSFORM ARG_OBJECTS REPLACE "(.+)" "$<TARGET_OBJECTS:\\1>")
   add_executable(${name} ${ARG_OBJECTS})
-  target_link_libraries(${name} PRIVATE topomoe_simt ${ARG_LIBS})
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS})
   target_link_options(${name} PRIVATE ${TOPOMOE_SIMT_LINK_${flavour}} LINKER:-T,${TOPOMOE_SIMT_DIR}/shared.ld)
   set_target_properties(${name} PROPERTIES LINK_DEPENDS ${TOPOMOE_SIMT_DIR}/shared.ld)
 endfunction()
 
-# The same as a GoogleTest binary, each TEST a ctest entry: "thread: Router.NoRows_WritesNothing".
+# The same as a GoogleTest binary, each TEST a ctest entry: "thread: Router.NoRows_WritesNothing". PREFIX, where the
+# flavour does not tell it from another; FILTER, where it need not run all.
 function(topomoe_simt_test name flavour)
-  cmake_parse_arguments(ARG "" "" "OBJECTS;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "" "PREFIX;FILTER" "OBJECTS;LIBS" ${ARGN})
+  if(NOT ARG_PREFIX)
+    set(ARG_PREFIX ${flavour})
+  endif()
   topomoe_simt_program(${name} ${flavour} OBJECTS ${ARG_OBJECTS} LIBS ${ARG_LIBS} GTest::gtest GTest::gtest_main)
   add_dependencies(topomoe_tests ${name})
-  gtest_discover_tests(${name} TEST_PREFIX "${flavour}: " DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 LABELS simt)
+  gtest_discover_tests(${name} TEST_PREFIX "${ARG_PREFIX}: " TEST_FILTER "${ARG_FILTER}" DISCOVERY_TIMEOUT 60
+                       PROPERTIES TIMEOUT 300 LABELS simt)
 endfunction()
