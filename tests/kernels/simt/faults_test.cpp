@@ -6,7 +6,7 @@
 #include <array>
 #include <cstdio>
 #include <fstream>
-#include <memory>
+#include <ostream>
 #include <string>
 
 namespace topomoe::test {
@@ -41,6 +41,7 @@ std::string line_of(const std::string& words) {
 
 struct Fault {
   const char *name, *twin, *kind, *line;
+  friend void PrintTo(const Fault& fault, std::ostream* out) { *out << fault.name; }
 };
 
 void expect_found(const char* program, const Fault& fault) {

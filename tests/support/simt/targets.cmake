@@ -60,7 +60,7 @@ function(topomoe_simt_program name flavour)
   set_target_properties(${name} PROPERTIES LINK_DEPENDS ${TOPOMOE_SIMT_DIR}/shared.ld)
 endfunction()
 
-# The same as a GoogleTest binary, each TEST a ctest entry: "thread: Router.NoRows_WritesNothing". PREFIX, where the
+# The same as a GoogleTest binary, each TEST a ctest entry: "thread.Router.NoRows_WritesNothing". PREFIX, where the
 # flavour does not tell it from another; FILTER, where it need not run all.
 function(topomoe_simt_test name flavour)
   cmake_parse_arguments(ARG "" "PREFIX;FILTER" "OBJECTS;LIBS" ${ARGN})
@@ -69,6 +69,6 @@ function(topomoe_simt_test name flavour)
   endif()
   topomoe_simt_program(${name} ${flavour} OBJECTS ${ARG_OBJECTS} LIBS ${ARG_LIBS} GTest::gtest GTest::gtest_main)
   add_dependencies(topomoe_tests ${name})
-  gtest_discover_tests(${name} TEST_PREFIX "${ARG_PREFIX}: " TEST_FILTER "${ARG_FILTER}" DISCOVERY_TIMEOUT 60
+  gtest_discover_tests(${name} TEST_PREFIX "${ARG_PREFIX}." TEST_FILTER "${ARG_FILTER}" DISCOVERY_TIMEOUT 60
                        PROPERTIES TIMEOUT 300 LABELS simt)
 endfunction()
