@@ -7,12 +7,11 @@
 // so that operations on zero rows need no case of their own.
 #pragma once
 
-#include <cuda_runtime_api.h>
+#include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <tuple>
 
 #include "kernels/cuda_error.hpp"
 
@@ -23,18 +22,22 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
             cudaStream_t stream, const Arguments&... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments));
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
-  std::apply(
-      [&](auto&... value) {
-        void* pointers[] = {&value...};
-        TOPOMOE_CUDA_TRY(
-            name, cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes, stream));
-      },
-      values);
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  // Not cudaLaunchKernel, which forgets the kernel's type: tests/support/simt calls it.
+  TOPOMOE_CUDA_TRY(name, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 
+// Tests on the SIMT harness compile a few, so that small shapes stride too.
+#ifndef TOPOMOE_MOST_BLOCKS
+#define TOPOMOE_MOST_BLOCKS 65535
+#endif
+
 // Blocks for `items` of which each block takes `per_block`, at most `most` (kernels then stride).
-inline unsigned blocks_for(std::int64_t items, std::int64_t per_block, std::int64_t most = 65535) {
+inline unsigned blocks_for(std::int64_t items, std::int64_t per_block, std::int64_t most = TOPOMOE_MOST_BLOCKS) {
   return static_cast<unsigned>(std::min((items + per_block - 1) / per_block, most));
 }
 
