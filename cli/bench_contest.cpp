@@ -112,8 +112,9 @@ Contest contest_for(const ContestOptions& o, const BenchCase& b, const std::opti
       }
   }
   std::vector<int> chunks;
-  for (const Schedule& s : out.schedules) chunks.push_back(s.chunks);
-  out.picked = pick(whole, chunks);
+  std::vector<std::string> algorithms;
+  for (const Schedule& s : out.schedules) chunks.push_back(s.chunks), algorithms.push_back(s.split + " " + s.transport);
+  out.picked = pick(whole, chunks, algorithms);
   return out;
 }
 

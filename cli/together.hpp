@@ -16,7 +16,7 @@ namespace topomoe::cli {
 
 // Collective. `read` is not.
 template <class Read>
-auto read_together(Communicator& c, std::chrono::milliseconds deadline, Context& context, const Read& read) {
+auto read_together(Communicator& c, std::chrono::seconds deadline, Context& context, const Read& read) {
   HostExchange host(c, deadline);
   std::optional<decltype(read())> mine;
   std::exception_ptr failure;

@@ -77,14 +77,20 @@ std::vector<ExchangeCandidate> exchange_candidates(const Layout& layout, int gpu
   return out;
 }
 
-std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks) {
-  constexpr double kAlike = 1.05;
+std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks,
+                 std::span<const std::string> algorithms) {
+  constexpr double kAlike = 1.05, kNoWorse = 1.01;
   constexpr int kUsual = 4;
   const double fastest = *std::min_element(predicted_us.begin(), predicted_us.end());
   const auto away = [&](std::size_t i) { return std::abs(std::log2(1.0 * chunks[i] / kUsual)); };
+  const auto costs = [&](std::size_t i) {  // more than the same in one piece
+    for (std::size_t one = 0; one < chunks.size(); ++one)
+      if (chunks[one] == 1 && algorithms[one] == algorithms[i]) return predicted_us[i] > kNoWorse * predicted_us[one];
+    return false;
+  };
   std::size_t best = predicted_us.size();
   for (std::size_t i = 0; i < predicted_us.size(); ++i) {
-    if (predicted_us[i] > fastest * kAlike) continue;
+    if (predicted_us[i] > fastest * kAlike || (predicted_us[i] > fastest && costs(i))) continue;
     if (best == predicted_us.size() || away(i) < away(best) ||
         (away(i) == away(best) && predicted_us[i] < predicted_us[best]))
       best = i;

@@ -61,9 +61,11 @@ std::vector<ExchangeCandidate> exchange_candidates(const Layout& layout, int gpu
                                                    std::span<const int> chunks);
 
 // Of those within 5% of the fastest, which is what predictions are off by, the one whose chunks are nearest four, then
-// the fastest. A few chunks hide what the curves do not see (copies beside the network, rendezvous), many cost
-// messages: on 45 exchanges of virtual clusters of 16 ranks that is within 3% or two deviations of the best in 40, the
-// fastest prediction alone in 37, the fewest chunks within 2% in 34. `predicted_us` is not empty.
-std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks);
+// the fastest; but none that is predicted to take over 1% more than the same in one piece. A few chunks hide what the
+// curves do not see (copies beside the network, rendezvous), and cost messages, which they see: where packets are dear,
+// all. Measured by `tests/cluster/bench.sh grid`. `algorithms`: the same for the same in other numbers of chunks.
+// `predicted_us` is not empty.
+std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks,
+                 std::span<const std::string> algorithms);
 
 }  // namespace topomoe

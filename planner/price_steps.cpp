@@ -147,7 +147,12 @@ LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step
   const auto cut = [&](int n) {
     const double us = unequal(&CollectiveCurve::time_us, send_bytes / n),
                  more = (chunks * n - 1) * unequal(&CollectiveCurve::in_a_row_us, send_bytes / n);
-    return std::max(raw_s / n, (us + more) / (chunks * n) * 1e-6);
+    double all = us + more;
+    // Nor do they take longer than one of all their bytes, and as many empty ones: a row is timed a few times only.
+    if (time.in_a_row_measured())
+      all = std::min(all,
+                     unequal(&CollectiveCurve::time_us, send_bytes * chunks) + (chunks * n - 1) * time.in_a_row_us(1));
+    return std::max(raw_s / n, all / (chunks * n) * 1e-6);
   };
   c.alone_s = cut(1);
   if (bounding_) c.in_cuts_s = least_in_cuts(cut), c.one_cut_s = cut(kMostChunks);

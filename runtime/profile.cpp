@@ -102,20 +102,24 @@ class Profiler {
       const auto least = std::max<Index>(kLeastBytes, static_cast<Index>(4 * shapes_[s].ranks));
       time_us(s, least, 1);  // connections
       double alone = 0;
+      Index long_row = 0;  // behind which point; the last that fits
       for (Index bytes = least; bytes <= budget_.most_bytes; bytes *= bytes < kDoubling && alone < kFlat_us ? 4 : 2) {
         alone = agreed(time_us(s, bytes, 1));
         points_.push_back({s, bytes, 1, false, alone, {}});
         const int row = alone < kManyLongest_us ? kManyInARow : kInARow;
-        const double left = kLongRowShare * longest / (alone * row);
-        const bool is_long = alone >= kRowLongest_us;
-        if ((!is_long || (left >= 1 && left < 2)) && bytes * static_cast<Index>(row) <= budget_.most_bytes)
-          points_.push_back({s, bytes, row, is_long, alone, {}});
+        const bool fits = bytes * static_cast<Index>(row) <= budget_.most_bytes;
+        if (fits && alone < kRowLongest_us) points_.push_back({s, bytes, row, false, alone, {}});
+        if (fits && alone >= kRowLongest_us && alone * row <= kLongRowShare * longest) long_row = points_.size();
         if (alone < longest) continue;
         // One larger, and connections have windows that large before anything is timed.
         if (const Index beyond = std::min(2 * bytes, budget_.most_bytes); beyond > bytes)
           points_.push_back({s, beyond, 1, true, std::max(agreed(time_us(s, beyond, 1)), alone), {}});
         break;
       }
+      if (long_row == 0) continue;
+      const Point one = points_[long_row - 1];
+      points_.insert(points_.begin() + static_cast<std::ptrdiff_t>(long_row),
+                     {s, one.bytes, kInARow, true, one.warm_us, {}});
     }
   }
 

@@ -39,10 +39,12 @@ double CollectiveCurve::time_us(double send_bytes) const {
 
 double CollectiveCurve::in_a_row_us(double send_bytes) const {
   if (!in_a_row_ || send_bytes <= 0) return time_us(send_bytes);
-  // Beyond what was measured, both grow alike: what one alone waits for its slowest rank is a share of it.
-  const double bytes = whole(send_bytes), known = std::min(bytes, in_a_row_most_);
+  // Outside of what was measured, both grow alike: what one alone waits for its slowest rank is a share of it. What a
+  // short one in a row takes more, since it comes after the burst that a shaper lets pass, is not.
+  const double bytes = whole(send_bytes), known = std::clamp(bytes, in_a_row_least_, in_a_row_most_);
   const double row_us = in_us((*in_a_row_)(known));
-  const double us = known < bytes ? time_us(send_bytes) * row_us / time_us(known / whole_per_send_) : row_us;
+  const double us =
+      known == bytes ? row_us : time_us(send_bytes) * std::min(1.0, row_us / time_us(known / whole_per_send_));
   return std::max(us, bound_us(send_bytes));
 }
 
@@ -198,7 +200,7 @@ bool CollectiveModel::State::add_measured(CollectiveCurve& c, Collective op, con
         continue;
       NodeCurve node = node_curve_of(curve, from->name);
       if (!is_alone(curve)) {
-        c.in_a_row_most_ = curve.knots.back().size;
+        c.in_a_row_least_ = curve.knots.front().size, c.in_a_row_most_ = curve.knots.back().size;
         c.in_a_row_ = std::make_shared<const SizeCurve>(std::move(node.curve));
         continue;
       }

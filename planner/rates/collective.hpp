@@ -47,9 +47,10 @@ class CollectiveCurve {
   // send_bytes: one rank's send buffer (all_gather: its contribution; reduce_scatter, all_reduce: the whole buffer).
   double time_us(double send_bytes) const;
   double bound_us(double send_bytes) const;
-  // A further one of several that are issued in a row: what it adds. As alone where that was not measured; beyond the
-  // largest that was, in its ratio to one alone.
+  // A further one of several that are issued in a row: what it adds. As alone where that was not measured; outside
+  // of the sizes that were, in its ratio to one alone, or as that.
   double in_a_row_us(double send_bytes) const;
+  bool in_a_row_measured() const { return in_a_row_ != nullptr; }
   // Measured at this very shape.
   bool measured() const { return measured_; }
   Estimate estimate(double send_bytes) const;
@@ -72,8 +73,8 @@ class CollectiveCurve {
   double node_floor_us_ = 0, node_work_ = 1, node_share_ = 1;
   bool measured_ = false;
   std::shared_ptr<const SizeCurve> in_a_row_;
-  double in_a_row_most_ = 0;  // of whole buffers, measured
-  bool whole_ = true;         // node_ is the time of the whole group
+  double in_a_row_least_ = 0, in_a_row_most_ = 0;  // of whole buffers, measured
+  bool whole_ = true;                              // node_ is the time of the whole group
   std::string node_name_;
   std::vector<Part> network_, bounds_;
   double error_ = 0;
