@@ -123,18 +123,16 @@ class MpiCommunicator final : public Communicator {
       try_mpi(MPI_Comm_split(callers, 0, rank_, &world_), rank_, kStep);
       MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
     }
-    require_permutation();
     watch_->connect(world_);
+    if (options_.rank >= 0) require_permutation();
   }
 
-  // All refuse together, as none would be whom the others call so: also where only some of them gave a rank.
+  // All refuse together, as none would be whom the others call so. Where only some gave a rank, the sums of the others
+  // are of other things, and nobody's fits.
   void require_permutation() {
     int is = 0;
     MPI_Comm_rank(world_, &is);
-    const auto fits = [&](int called) { return called < 0 || called == is; };
-    const std::uint64_t given = options_.rank < 0 ? 0 : 1, wrong = fits(options_.rank) ? 0 : 1;
-    const std::uint64_t all = watch_->sum(world_, given << 32 | wrong, "order the ranks");
-    if ((all & 0xFFFFFFFFU) == 0 && (all >> 32 == 0 || all >> 32 == static_cast<std::uint64_t>(size_))) return;
+    if (watch_->sum(world_, is == options_.rank ? 0 : 1, "order the ranks") == 0) return;
     MPI_Comm_free(&world_);
     throw InvalidInput("rank", std::to_string(options_.rank),
                        "0 to " + std::to_string(size_ - 1) + ", each on one of the ranks");
