@@ -186,7 +186,7 @@ void add_operation(CLI::App& parent, Context& context, bool layer) {
   of_plan.push_back(count("--top-k", o->top_k, "Experts of a token, default 2"));
   of_plan.push_back(count("--experts", o->experts, "Default 8, or one a rank of --ep"));
   of_plan.push_back(command->add_option("--skew", o->skew, "Zipf exponent of the routing, default 0: uniform")
-                        ->check(CLI::Range(0.0, kMostZipf))
+                        ->check(number_up_to("--skew", kMostZipf))
                         ->option_text("S"));
   if (layer) add_layer_options(*command, *o, of_plan);
   count("--repeat", o->repeat, "Timed rounds, default 5");

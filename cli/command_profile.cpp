@@ -1,6 +1,7 @@
 // topomoe profile: what this cluster does, measured by its ranks, as topomoe.calibration/1.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <memory>
 #include <optional>
@@ -70,6 +71,9 @@ std::vector<ProfileShape> shapes_for(const Options& o, const Topology& topology)
 }
 
 std::optional<Calibration> profile(const Options& o, const Topology& topology, Communicator& communicator) {
+  const std::int64_t least = std::max<std::int64_t>(64, 4 * topology.gpu_count());  // 4 bytes a rank
+  if (bytes_from(o.most, "--most") < static_cast<double>(least))
+    throw InvalidInput("--most", o.most, fmt::format("at least {}", least));
   const auto device = make_cpu_device();
   const auto experts = experts_for(o, topology);
   ProfileBudget budget{.seconds = o.seconds,

@@ -41,6 +41,8 @@ void OutputFiles::add(const std::string& flag, const std::string& path, const st
     if (!out) throw InvalidInput(flag, path, "cannot be written there; is there space?");
     return;
   }
+  for (const File& other : files_)
+    if (other.path == path) throw InvalidInput(flag, path, "is what " + other.flag + " writes: name another file");
   files_.push_back({flag, path, path + ".part" + std::to_string(getpid())});
   std::ofstream out(files_.back().beside, std::ios::binary | std::ios::trunc);
   out.write(text.data(), static_cast<std::streamsize>(text.size()));

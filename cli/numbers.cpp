@@ -41,15 +41,25 @@ CLI::Validator whole_number(const std::string& flag, std::int64_t low, std::int6
   return {check, ""};
 }
 
-CLI::Validator positive_number(const std::string& flag, double high) {
+namespace {
+
+CLI::Validator number(const std::string& flag, double low, bool with_low, double high) {
   const auto check = [=](const std::string& text) -> std::string {
     double value = 0;
     const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || rest != text.data() + text.size() || !(value > 0 && value <= high))
-      throw InvalidInput(flag, text.empty() ? "empty" : text, fmt::format("a number above 0, at most {:g}", high));
+    const bool above = value > low || (with_low && value == low);
+    if (error != std::errc() || rest != text.data() + text.size() || !above || !(value <= high))
+      throw InvalidInput(flag, text.empty() ? "empty" : text,
+                         with_low ? fmt::format("a number from {:g} to {:g}", low, high)
+                                  : fmt::format("a number above {:g}, at most {:g}", low, high));
     return "";
   };
   return {check, ""};
 }
+
+}  // namespace
+
+CLI::Validator positive_number(const std::string& flag, double high) { return number(flag, 0, false, high); }
+CLI::Validator number_up_to(const std::string& flag, double high) { return number(flag, 0, true, high); }
 
 }  // namespace topomoe::cli

@@ -16,5 +16,7 @@ double bytes_from(const std::string& text, const std::string& flag);
 CLI::Validator whole_number(const std::string& flag, std::int64_t low = 1, std::int64_t high = 10'000'000);
 // The same for a number above 0, at most `high`.
 CLI::Validator positive_number(const std::string& flag, double high);
+// The same from 0 on.
+CLI::Validator number_up_to(const std::string& flag, double high);
 
 }  // namespace topomoe::cli

@@ -37,6 +37,8 @@ constexpr double kFlows_us = 2e3, kMostGrowth = 2.1;
 constexpr double kUnequal = 0.06;
 constexpr int kLeastRounds = 2, kMostRounds = 31;
 
+Index least_bytes(const ProfileShape& s) { return std::max<Index>(kLeastBytes, static_cast<Index>(4 * s.ranks)); }
+
 // One operation of one size, alone or several in a row.
 struct Point {
   Index shape, bytes;
@@ -99,7 +101,7 @@ class Profiler {
     const double longest =
         std::min(kMostLongest_us, budget_.seconds * 1e6 / static_cast<double>(shapes_.size()) * kLongestShare);
     for (Index s = 0; s < shapes_.size(); ++s) {
-      const auto least = std::max<Index>(kLeastBytes, static_cast<Index>(4 * shapes_[s].ranks));
+      const Index least = least_bytes(shapes_[s]);
       time_us(s, least, 1);  // connections
       double alone = 0;
       Index long_row = 0;  // behind which point; the last that fits
@@ -269,6 +271,10 @@ std::optional<std::vector<CalibrationCurve>> profile_collectives(const std::vect
                                                                  Communicator& communicator, Device& device) {
   if (shapes.empty())
     throw InvalidInput("ranks", std::to_string(communicator.size()), "nothing travels: there are no groups to profile");
+  for (const ProfileShape& s : shapes)
+    if (budget.most_bytes < least_bytes(s))
+      throw InvalidInput("budget.most_bytes", std::to_string(budget.most_bytes),
+                         "at least " + std::to_string(least_bytes(s)));
   return Profiler(shapes, budget, communicator, device).run();
 }
 

@@ -125,6 +125,7 @@ TEST_F(ProfileCommand, BadInput_IsNamed) {
   refused("--cluster $clusters/h100-16x8.json", {"--cluster", "128 ranks", "mpi"});
   refused("--cluster cluster.json --tp 3", {"tp"});
   refused("--cluster cluster.json --expert 512", {"--expert", "4096x1536"});
+  refused("--cluster cluster.json --most 50", {"--most", "at least 64"});
   refused("--cluster cluster.json --expert 0x8", {"--expert"});
   refused("--cluster cluster.json --seconds 0", {"--seconds"});
 }
