@@ -59,6 +59,8 @@ LayerMemory::LayerMemory(const ExecutorContext& c, const Capacity& capacity)
     : rows(c.schedule, c.groups, c.rank, c.placement),
       maps(rows),
       arenas(c.schedule, c.device, bytes_for(c, capacity)),
+      device_(c.device),
+      deadline_(c.deadline),
       sizes_(arenas.bounded() ? slot_sizes(c.schedule, row_widths(c.shape, c.groups.layout().etp, c.groups.layout().tp))
                               : std::vector<SlotSize>{}) {
   if (arenas.bounded()) agree_over_ = roles_to_agree_over(c.schedule, c.groups, c.rank);
@@ -97,7 +99,7 @@ int LayerMemory::rounds(const ExecutorContext& c, PassState& state, std::int64_t
   return std::min(agreed[0], std::max(1, agreed[1]));
 }
 
-LayerMemory::~LayerMemory() { drain(); }
+LayerMemory::~LayerMemory() { drain_lanes(); }
 
 void LayerMemory::settle() {
   if (!last) return;
@@ -111,6 +113,18 @@ void LayerMemory::settle() {
 void LayerMemory::drain() noexcept {
   if (last) last->drain();
   last = nullptr;
+}
+
+void LayerMemory::drain_lanes() noexcept {
+  drain();
+  if (!failed) return;
+  failed = false;
+  try {
+    const auto until = Clock::now() + deadline_;
+    for (int lane = 0; lane < kLaneCount; ++lane)
+      if (const EventPtr end = device_.record(static_cast<Lane>(lane))) end->wait(until);
+  } catch (const std::exception&) {  // a lane that never ends: the failed pass has said so
+  }
 }
 
 std::unique_ptr<PassState> LayerMemory::take(const std::shared_ptr<LayerMemory>& layer,
@@ -349,6 +363,7 @@ EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const 
   } catch (const std::exception& e) {
     c_.communicator.fail(failure_of(e, c_.rank));
     events.clear();
+    m_.failed = true;
     throw;
   }
 }

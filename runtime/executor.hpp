@@ -60,6 +60,9 @@ struct LayerMemory {
   void settle();
   // It is over; for destructors.
   void drain() noexcept;
+  // Also where a pass failed on its way, and no event says when lanes have done what they were told: waits for them, up
+  // to the deadline. For whoever gives the memory back.
+  void drain_lanes() noexcept;
 
   // Rounds that the ranks which communicate with one another agree on: the largest number that one of them needs, by
   // the counts that its pass knows; 1 where no rank has tokens to cut.
@@ -74,6 +77,7 @@ struct LayerMemory {
   std::shared_ptr<PassEnd> last;  // of the last pass; null: it is over
   std::array<std::vector<StepTrace>, 2> trace;
   bool last_backward = false;
+  bool failed = false;            // a pass, on its way: lanes may still be at it
   std::vector<std::size_t> seen;  // by step: the last one that looked behind it
   std::vector<Outgoing> sends;
   std::vector<Incoming> receives;
@@ -86,6 +90,8 @@ struct LayerMemory {
   std::vector<std::int32_t> agreed;
 
  private:
+  Device& device_;
+  const std::chrono::milliseconds deadline_;
   const std::vector<SlotSize> sizes_;  // of bounded arenas
   std::vector<Role> agree_over_;
   std::mutex mutex_;

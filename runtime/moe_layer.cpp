@@ -137,7 +137,7 @@ struct MoeLayer::Impl : LayerParts {
   }
   // While all that its steps use is there.
   ~Impl() {
-    if (memory) memory->drain();
+    if (memory) memory->drain_lanes();
   }
   std::shared_ptr<LayerMemory> memory;  // outlives the layer with its handles
   LayerCounters counters;
