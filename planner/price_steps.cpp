@@ -131,12 +131,15 @@ LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step
   // Among many nodes equal messages take longer than their links need (14% among 4, 2% among 2 in virtual clusters):
   // each waits for others, now here, now there. Where one link is slower than the rest it waits for nobody: it takes
   // what it would between two nodes, if the crowd behind it is done by then.
-  const CollectiveGroup shape = group_on_nodes(members, groups_.gpus_per_node());
   const CollectiveCurve* two = nullptr;
-  if (time.measured() && !gather && mean_share < 1 && shape.nodes > 2 && shape.most == shape.fewest)
-    two = &machine_.curve(Collective::alltoall, regular_group(shape.most, 2));
-  if (two != nullptr && !two->measured()) two = nullptr;
-  const double in_two = 2.0 * (shape.nodes - 1) / shape.nodes;
+  double in_two = 0;
+  if (time.measured() && !gather && mean_share < 1) {
+    const CollectiveGroup shape = group_on_nodes(members, groups_.gpus_per_node());
+    if (shape.nodes > 2 && shape.most == shape.fewest)
+      two = &machine_.curve(Collective::alltoall, regular_group(shape.most, 2));
+    if (two != nullptr && !two->measured()) two = nullptr;
+    in_two = 2.0 * (shape.nodes - 1) / shape.nodes;
+  }
   const auto unequal = [&](double (CollectiveCurve::*us)(double) const, double bytes) {
     const double crowd = (time.*us)(bytes);
     if (two == nullptr) return crowd;
