@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <thread>
 
 #include "topomoe/error.hpp"
 
@@ -10,6 +11,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using Index = std::size_t;
+
+// Between two operations a network rests as long as the first took, at most this long: what that left behind is not the
+// next one's time. TCP acknowledges up to 40 ms late; where a packet takes 1.5 ms, those of 160 messages made the next
+// operation 72 ms instead of 46 (tests/cluster/bench.sh grid, case packets4x4 8 1 0 16K, in the orders with and
+// without).
+constexpr std::chrono::milliseconds kLongestRest{100};
 
 Tokens slice_of(const BenchCase& b, const RankGroups& groups, int rank) {
   const int t = groups.size(Role::tp), index = groups.index_in(Role::tp, rank);
@@ -57,14 +64,17 @@ std::vector<Measured> time_in_rounds(std::span<const Timed> timed, const BenchCa
   const auto repeat = static_cast<Index>(b.repeat);
   const int me = counting.rank();
   std::vector<double> mine(timed.size() * repeat), sent;
+  Clock::duration took{};
   for (int round = -b.warmup; round < b.repeat; ++round)
     for (Index i = 0; i < timed.size(); ++i) {
       if (round == 0) counting.reset();
       device.synchronize();
+      std::this_thread::sleep_for(std::min<Clock::duration>(took, kLongestRest));
       host.line_up(b.ranks_per_host);
       const auto begin = Clock::now();
       timed[i]();
-      const double us = std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
+      took = Clock::now() - begin;
+      const double us = std::chrono::duration<double, std::micro>(took).count();
       if (round < 0) continue;
       mine[i * repeat + static_cast<Index>(round)] = us;
       if (round > 0) continue;
