@@ -80,7 +80,7 @@ std::vector<ExchangeCandidate> exchange_candidates(const Layout& layout, int gpu
 std::size_t pick(std::span<const double> predicted_us, std::span<const int> chunks,
                  std::span<const std::string> algorithms) {
   constexpr double kAlike = 1.05, kNoWorse = 1.01;
-  constexpr int kUsual = 4;
+  constexpr int kUsual = 8;
   const double fastest = *std::min_element(predicted_us.begin(), predicted_us.end());
   const auto away = [&](std::size_t i) { return std::abs(std::log2(1.0 * chunks[i] / kUsual)); };
   const auto costs = [&](std::size_t i) {  // more than the same in one piece

@@ -146,9 +146,9 @@ TEST(PricePart, AllSteps_AreTheWhole) {
   }
 }
 
-TEST(ExchangePick, OfThoseAlike_TheOneNearestFourChunks) {
+TEST(ExchangePick, OfThoseAlike_TheOneNearestEightChunks) {
   const std::vector<std::string> flat(4, "sliced flat");
-  EXPECT_EQ(pick(std::vector<double>{100, 99.5, 120, 98.2}, std::vector<int>{4, 8, 1, 16}, flat), 0U);
+  EXPECT_EQ(pick(std::vector<double>{99.5, 100, 120, 98.2}, std::vector<int>{4, 8, 1, 32}, flat), 1U);
   EXPECT_EQ(pick(std::vector<double>{100, 90}, std::vector<int>{1, 16}, flat), 1U);
 }
 
