@@ -10,46 +10,44 @@ namespace {
 
 constexpr std::int64_t kHalf = kPanelColumns / 2;
 
-// Columns first, first + 1, ... of w, `columns` of them, `depth` deep: into one half of a step's columns.
+// One half of a step's columns, `columns` of them, `depth` deep. A column after the other, since those of a matrix
+// whose k is a power of two share a set of the first-level cache.
 template <class T>
 void pack_half(const PackedShape& s, T* step, std::int64_t half, const T* w, std::int64_t columns, std::int64_t depth,
                std::int64_t column_stride, std::int64_t depth_stride) {
-  for (std::int64_t c = 0; c < columns; ++c) {
+  const bool pairs = s.order == PackedOrder::bf16_pairs;
+  T* to = step + half * (pairs ? kHalf * kStepDepth : kHalf);
+  for (std::int64_t c = 0; c < columns; ++c, to += pairs ? 2 : 1) {
     const T* from = w + c * column_stride;
-    if (s.order == PackedOrder::bf16_pairs) {
-      T* to = step + half * kHalf * kStepDepth + 2 * c;
+    if (pairs && depth == kStepDepth && depth_stride == 1)
+      for (std::int64_t d = 0; d < kStepDepth; d += 2) std::memcpy(to + d * kHalf, from + d, 2 * sizeof(T));
+    else if (pairs)
       for (std::int64_t d = 0; d < depth; ++d) to[(d / 2) * 2 * kHalf + d % 2] = from[d * depth_stride];
-    } else {
-      T* to = step + half * kHalf + c;
+    else
       for (std::int64_t d = 0; d < depth; ++d) to[d * kPanelColumns] = from[d * depth_stride];
-    }
   }
 }
 
 template <class T>
-void pack(const PackedShape& s, std::byte* to, const T* first, const T* second, std::int64_t column_stride,
-          std::int64_t depth_stride) {
-  const std::int64_t of_each = s.interleaved ? s.n / 2 : s.n;
-  for (std::int64_t group = 0; group < s.groups(); ++group)
-    for (std::int64_t slice = 0; slice < s.slices(); ++slice)
-      for (std::int64_t p = 0; p < s.panels_of_group(group); ++p) {
-        T* step = reinterpret_cast<T*>(to + s.offset(group, slice, p));
-        const std::int64_t panel = group * kGroupPanels + p;
-        for (std::int64_t i = 0; i < s.steps_of_slice(slice); ++i, step += kPanelColumns * kStepDepth) {
-          const std::int64_t k = (slice * kSliceSteps + i) * kStepDepth, depth = std::min(kStepDepth, s.k - k);
-          const std::int64_t column = panel * (s.interleaved ? kHalf : kPanelColumns);
-          if (depth < kStepDepth || column + (s.interleaved ? kHalf : kPanelColumns) > of_each)
-            std::memset(step, 0, s.step_bytes());
-          for (std::int64_t half = 0; half < 2; ++half) {
-            const std::int64_t at = s.interleaved ? column : column + half * kHalf;
-            const std::int64_t columns = std::min(kHalf, of_each - at);
-            if (columns <= 0) continue;
-            const T* w = s.interleaved && half == 1 ? second : first;
-            pack_half(s, step, half, w + at * column_stride + k * depth_stride, columns, depth, column_stride,
-                      depth_stride);
-          }
-        }
+void pack(const PackedShape& s, std::int64_t panel, std::byte* to, const T* first, const T* second,
+          std::int64_t column_stride, std::int64_t depth_stride) {
+  const std::int64_t of_each = s.interleaved ? s.n / 2 : s.n, width = s.interleaved ? kHalf : kPanelColumns;
+  const std::int64_t column = panel * width;
+  for (std::int64_t slice = 0; slice < s.slices(); ++slice) {
+    T* step = reinterpret_cast<T*>(to + s.offset(panel / kGroupPanels, slice, panel % kGroupPanels));
+    for (std::int64_t i = 0; i < s.steps_of_slice(slice); ++i, step += kPanelColumns * kStepDepth) {
+      const std::int64_t k = (slice * kSliceSteps + i) * kStepDepth, depth = std::min(kStepDepth, s.k - k);
+      if (depth < kStepDepth || column + width > of_each) std::memset(step, 0, s.step_bytes());
+      for (std::int64_t half = 0; half < 2; ++half) {
+        const std::int64_t at = s.interleaved ? column : column + half * kHalf;
+        const std::int64_t columns = std::min(kHalf, of_each - at);
+        if (columns <= 0) continue;
+        const T* w = s.interleaved && half == 1 ? second : first;
+        pack_half(s, step, half, w + at * column_stride + k * depth_stride, columns, depth, column_stride,
+                  depth_stride);
       }
+    }
+  }
 }
 
 }  // namespace
@@ -77,10 +75,10 @@ PackedOrder packed_order(CpuIsa isa, DType dtype) {
   return dtype == DType::bf16 && isa >= CpuIsa::avx512_bf16 ? PackedOrder::bf16_pairs : PackedOrder::rows;
 }
 
-void pack_matrix(const PackedShape& shape, std::byte* to, const void* first, const void* second,
-                 std::int64_t column_stride, std::int64_t depth_stride) {
+void pack_panel(const PackedShape& shape, std::int64_t panel, std::byte* to, const void* first, const void* second,
+                std::int64_t column_stride, std::int64_t depth_stride) {
   with_element(shape.dtype, [&]<class T>(T) {
-    pack(shape, to, static_cast<const T*>(first), static_cast<const T*>(second), column_stride, depth_stride);
+    pack(shape, panel, to, static_cast<const T*>(first), static_cast<const T*>(second), column_stride, depth_stride);
   });
 }
 

@@ -2,18 +2,17 @@
 //
 //   out[rows, n] = a[rows, k] x w^T,   w [n, k], k contiguous
 //
-// 32 columns of out are a panel, kGroupPanels panels a group; k is cut into slices of kSliceSteps steps of 32. A group lies
-// together, slice after slice, in a slice panel after panel, in a panel step after step: a worker that computes a group
-// reads memory in one run. Inside a step of a panel, 32 k by 32 columns:
+// 32 columns of out are a panel, kGroupPanels panels a group; k is cut into slices of kSliceSteps steps of 32. A group
+// lies together, slice after slice, in a slice panel after panel, in a panel step after step: a worker that computes a
+// group reads memory in one run. Inside a step of a panel, 32 k by 32 columns:
 //   bf16_pairs   [2 halves of the columns][16 pairs of k][16 columns][2]   what TDPBF16PS and VDPBF16PS take
 //   rows         [32 k][32 columns]                                        fp32, or bf16 where it is widened first
-// Columns and k are padded with zeros. `interleaved` takes two matrices of the same shape (gate and up): columns 0-15 of
-// a panel are the first's, 16-31 the second's, so that one panel has what SwiGLU joins.
+// Columns and k are padded with zeros. `interleaved` takes two matrices of the same shape (gate and up): columns 0-15
+// of a panel are the first's, 16-31 the second's, so that one panel has what SwiGLU joins.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "kernels/cpu_isa.hpp"
 #include "topomoe/device.hpp"
@@ -48,9 +47,9 @@ struct PackedShape {
 
 PackedOrder packed_order(CpuIsa isa, DType dtype);
 
-// Writes shape.bytes() at `to`, 64-byte aligned. `second`: of interleaved shapes. Element (column, depth) of w is at
-// [column * column_stride + depth * depth_stride]: a transposed matrix packs as well.
-void pack_matrix(const PackedShape& shape, std::byte* to, const void* first, const void* second,
-                 std::int64_t column_stride, std::int64_t depth_stride);
+// Writes a panel of the shape.bytes() at `to`, 64-byte aligned. `second`: of interleaved shapes, else null. Element
+// (column, depth) of w is at [column * column_stride + depth * depth_stride]: a transposed matrix packs as well.
+void pack_panel(const PackedShape& shape, std::int64_t panel, std::byte* to, const void* first, const void* second,
+                std::int64_t column_stride, std::int64_t depth_stride);
 
 }  // namespace topomoe::kernels

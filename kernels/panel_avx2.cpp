@@ -40,15 +40,16 @@ template <class T, int R>
 TOPOMOE_AVX2 void rows_of(const PanelBlock& b, int row, bool fetching) {
   float* const c = b.c + row * 32;
   const std::byte* const a = b.a + row * 32 * T::kBytes;
-  __m256 sum[R][4];
+  __m256 sum[static_cast<std::size_t>(R)][4];
   for (int r = 0; r < R; ++r)
     for (int q = 0; q < 4; ++q) sum[r][q] = b.first ? _mm256_setzero_ps() : _mm256_load_ps(c + r * 32 + q * 8);
   const std::byte* panel = b.panel;
-  const std::byte* ahead = b.ahead;
+  PanelAhead ahead[2] = {b.weights_ahead, b.rows_ahead};
   for (int k = 0; k < b.steps * 32; ++k, panel += 32 * T::kBytes) {
     if (fetching && k % 32 == 0)
-      for (int i = 0; i < b.ahead_lines; ++i, ahead += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
+      for (PanelAhead& next : ahead)
+        for (int i = 0; i < next.lines; ++i, next.from += 64)
+          _mm_prefetch(reinterpret_cast<const char*>(next.from), _MM_HINT_T1);
     __m256 w[4];
     for (int q = 0; q < 4; ++q) w[q] = T::load(panel + q * 8 * T::kBytes);
     for (int r = 0; r < R; ++r) {

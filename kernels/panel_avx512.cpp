@@ -1,5 +1,5 @@
-// fp32 by FMA, bf16 widened to fp32 or, where the CPU has them, by dot products of pairs. Twelve rows by 32 columns of sums
-// fill 24 of 32 registers: 12 broadcasts and two loads feed 24 instructions, which two units take 12 cycles for.
+// fp32 by FMA, bf16 widened to fp32 or, where the CPU has them, by dot products of pairs. Twelve rows by 32 columns of
+// sums fill 24 of 32 registers: 12 broadcasts and two loads feed 24 instructions, which two units take 12 cycles for.
 #include "kernels/panel_kernels.hpp"
 
 #if defined(__x86_64__)
@@ -15,9 +15,15 @@ namespace {
 
 constexpr int kRows = 12;
 
-TOPOMOE_AVX512 inline void fetch(const std::byte*& ahead, int lines) {
-  for (int i = 0; i < lines; ++i, ahead += 64) _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
-}
+// What comes next, step by step; by the first rows of a block only.
+struct Fetch {
+  PanelAhead weights, rows;
+  TOPOMOE_AVX512 void step() { lines(weights), lines(rows); }
+  TOPOMOE_AVX512 static void lines(PanelAhead& ahead) {
+    for (int i = 0; i < ahead.lines; ++i, ahead.from += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(ahead.from), _MM_HINT_T1);
+  }
+};
 
 struct Fp32 {
   static constexpr int kBytes = 4;
@@ -45,13 +51,13 @@ template <class T, int R>
 TOPOMOE_AVX512 void rows_of(const PanelBlock& b, int row, bool fetching) {
   float* const c = b.c + row * 32;
   const std::byte* a = b.a + row * 32 * T::kBytes;
-  __m512 sum[R][2];
+  __m512 sum[static_cast<std::size_t>(R)][2];
   for (int r = 0; r < R; ++r)
     for (int h = 0; h < 2; ++h) sum[r][h] = b.first ? _mm512_setzero_ps() : _mm512_load_ps(c + r * 32 + h * 16);
   const std::byte* panel = b.panel;
-  const std::byte* ahead = b.ahead;
+  Fetch ahead = fetching ? Fetch{b.weights_ahead, b.rows_ahead} : Fetch{};
   for (int step = 0; step < b.steps; ++step) {
-    if (fetching) fetch(ahead, b.ahead_lines);
+    ahead.step();
     for (int k = 0; k < 32; ++k, panel += 32 * T::kBytes) {
       const __m512 left = T::load(panel), right = T::load(panel + 16 * T::kBytes);
       for (int r = 0; r < R; ++r) {
@@ -70,13 +76,13 @@ template <int R>
 TOPOMOE_AVX512_BF16 void pairs_of(const PanelBlock& b, int row, bool fetching) {
   float* const c = b.c + row * 32;
   const std::byte* a = b.a + row * 64;
-  __m512 sum[R][2];
+  __m512 sum[static_cast<std::size_t>(R)][2];
   for (int r = 0; r < R; ++r)
     for (int h = 0; h < 2; ++h) sum[r][h] = b.first ? _mm512_setzero_ps() : _mm512_load_ps(c + r * 32 + h * 16);
   const std::byte* panel = b.panel;
-  const std::byte* ahead = b.ahead;
+  Fetch ahead = fetching ? Fetch{b.weights_ahead, b.rows_ahead} : Fetch{};
   for (int step = 0; step < b.steps; ++step, panel += 2048, a += 2048) {
-    if (fetching) fetch(ahead, b.ahead_lines);
+    ahead.step();
     for (int pair = 0; pair < 16; ++pair) {
       const __m512bh left = (__m512bh)_mm512_loadu_si512(panel + pair * 64);
       const __m512bh right = (__m512bh)_mm512_loadu_si512(panel + 1024 + pair * 64);
