@@ -19,6 +19,7 @@ constexpr std::int64_t kManyRows = 128;
 template <class T>
 struct Targets {
   T *packed, *gate, *up, *act;
+  std::int64_t ahead = 0;
   std::int64_t stride;  // from row to row; of packed kStepDepth
 };
 
@@ -51,7 +52,7 @@ TOPOMOE_AVX512 void join_avx512(const float* sums, std::int64_t rows, const Targ
     const auto gate = V::from(_mm512_loadu_ps(sums)), up = V::from(_mm512_loadu_ps(sums + kHalf));
     const __m512 g = V::value(gate);
     const auto act = V::from(_mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), V::value(up)));
-    __builtin_prefetch(to.packed + r * kStepDepth + kNextStep, 1);
+    __builtin_prefetch(to.packed + r * kStepDepth + to.ahead, 1);
     V::put(to.packed + r * kStepDepth, act);
     if (to.gate != nullptr) V::put(to.gate + r * to.stride, gate);
     if (to.up != nullptr) V::put(to.up + r * to.stride, up);
@@ -81,10 +82,10 @@ void join(const void* state, const PackedProduct& product, std::int64_t row, std
   const std::int64_t at = (product.first_row + row) * t.ffn + column;
   const auto part = [&](void* tensor) { return tensor == nullptr ? nullptr : static_cast<T*>(tensor) + at; };
   if (columns == kHalf) {
-    kJoin(sums, rows, {packed, part(t.gate), part(t.up), part(t.act), t.ffn});
+    kJoin(sums, rows, {packed, part(t.gate), part(t.up), part(t.act), shape.steps_of_slice(column/kStepDepth/kSliceSteps)*kBlockRows*kStepDepth, t.ffn});
   } else {  // the last columns: beside, then what there is of them
     T gate[kBlockRows * kHalf], up[kBlockRows * kHalf], act[kBlockRows * kHalf];
-    kJoin(sums, rows, {packed, gate, up, act, kHalf});
+    kJoin(sums, rows, {packed, gate, up, act, 0, kHalf});
     for (std::int64_t r = 0; r < rows; ++r)
       for (const auto& [from, to] : {std::pair{gate, part(t.gate)}, {up, part(t.up)}, {act, part(t.act)}})
         if (to != nullptr) std::copy_n(from + r * kHalf, columns, to + r * t.ffn);

@@ -116,7 +116,7 @@ struct Run {
   }
 };
 
-std::int64_t row_pieces(std::int64_t rows) { return (rows + kPieceRows - 1) / kPieceRows; }
+std::int64_t row_pieces(std::int64_t rows, DType dtype) { return (rows + piece_rows(dtype) - 1) / piece_rows(dtype); }
 
 }  // namespace
 
@@ -137,14 +137,15 @@ void multiply_packed(CpuIsa isa, const PackedShape& shape, std::span<const Packe
   const auto of_piece = [&](const PackedProduct& p) { return p.rows <= kFewRows ? together : 1; };
   first.assign(1, 0);
   for (const PackedProduct& p : products)
-    first.push_back(first.back() + row_pieces(p.rows) * ((shape.groups() + of_piece(p) - 1) / of_piece(p)));
+    first.push_back(first.back() +
+                    row_pieces(p.rows, shape.dtype) * ((shape.groups() + of_piece(p) - 1) / of_piece(p)));
   const PanelKernel kernel = panel_kernel(isa, shape.dtype);
   pool.run(first.back(), hook, [&](std::int64_t number, int worker) {
     const auto index = std::upper_bound(first.begin(), first.end(), number) - first.begin() - 1;
     const PackedProduct& product = products[static_cast<std::size_t>(index)];
     // Row pieces of one group are neighbours: whoever takes them shares the weights in the last-level cache.
     const std::int64_t of_product = number - first[static_cast<std::size_t>(index)];
-    const std::int64_t parts = row_pieces(product.rows), part = of_product % parts;
+    const std::int64_t parts = row_pieces(product.rows, shape.dtype), part = of_product % parts;
     // All of one height, so that none is left with a few rows.
     const std::int64_t blocks = blocks_of(product.rows);
     const std::int64_t begin = blocks * part / parts * kBlockRows,

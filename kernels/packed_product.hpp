@@ -1,8 +1,8 @@
 // Products of rows with packed weights, shared out among a pool: the one loop around the panel kernels.
 //
 // Several products at once, as of the experts of a rank. Each is cut into pieces, a group of columns by at most
-// kPieceRows rows; whoever is free takes the next. While a piece runs, a slice of its rows and its sums stay in the
-// second-level cache, weights come from memory once per kPieceRows rows, and what comes next, of both, is fetched
+// piece_rows() rows; whoever is free takes the next. While a piece runs, a slice of its rows and its sums stay in the
+// second-level cache, weights come from memory once per piece_rows() rows, and what comes next, of both, is fetched
 // meanwhile.
 #pragma once
 
@@ -18,7 +18,9 @@
 
 namespace topomoe::kernels {
 
+// 512 rows of bf16, 256 of fp32: a slice of them is half a MiB, a quarter of the second-level cache that is assumed.
 constexpr std::int64_t kPieceRows = 512;
+inline std::int64_t piece_rows(DType dtype) { return kPieceRows * 2 / static_cast<std::int64_t>(size_of(dtype)); }
 
 struct PackedProduct {
   const std::byte* a = nullptr;  // packed rows

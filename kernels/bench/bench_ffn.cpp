@@ -3,7 +3,7 @@
 //
 //   GFLOPS, GBps        of the products, of the weights read
 //   fraction_of_peak    the larger of the two over what the machine gives: fraction_of_read, or _of_multiply
-//   times_onednn        how many times as fast as oneDNN's three products (which leave out SwiGLU)
+//   times_onednn        how many times as fast as oneDNN
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -19,7 +19,7 @@
 namespace topomoe::bench {
 namespace {
 
-constexpr std::int64_t kColdBytes = 700 << 20;     // the largest last-level caches hold half of it
+constexpr std::int64_t kColdBytes = 700 << 20;     // twice a large last-level cache (300 MiB: Emerald Rapids)
 constexpr std::int64_t kMostFlops = 1000LL << 30;  // of a pass, where experts have many rows
 constexpr std::int64_t kFewestExperts = 3;
 constexpr std::size_t kReadBytes = 256 << 20;

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
 #include <vector>
 
 #include "kernels/row_span.hpp"
@@ -14,13 +15,25 @@ namespace {
 using dnnl::memory;
 using kernels::element_at;
 
-// rows x [n, k]^T, for as many weights as were added.
+enum class Then { nothing, swish, multiply };
+
+dnnl::primitive_attr attributes(Then then, const memory::desc& out) {
+  dnnl::post_ops ops;
+  if (then == Then::swish) ops.append_eltwise(1.0F, dnnl::algorithm::eltwise_swish, 1.0F, 0.0F);
+  if (then == Then::multiply) ops.append_binary(dnnl::algorithm::binary_mul, out);
+  dnnl::primitive_attr attr;
+  attr.set_post_ops(ops);
+  return attr;
+}
+
+// rows x [n, k]^T for as many weights as were added, and what follows.
 struct Product {
-  Product(const dnnl::engine& engine, std::int64_t rows, std::int64_t n, std::int64_t k, memory::data_type type)
+  Product(const dnnl::engine& engine, std::int64_t rows, std::int64_t n, std::int64_t k, memory::data_type type,
+          Then then)
       : in({rows, k}, type, memory::format_tag::ab),
         out({rows, n}, type, memory::format_tag::ab),
         plain({k, n}, type, memory::format_tag::ba),
-        description({in, memory::desc({k, n}, type, memory::format_tag::any), out}, engine),
+        description({in, memory::desc({k, n}, type, memory::format_tag::any), out}, attributes(then, out), engine),
         primitive(description) {}
   void add(dnnl::stream& stream, const void* w) {
     const dnnl::engine engine = stream.get_engine();
@@ -29,11 +42,14 @@ struct Product {
     dnnl::reorder(from, weights.back()).execute(stream, from, weights.back());
     stream.wait();
   }
-  void run(dnnl::stream& stream, std::size_t weight, const void* a, void* c) const {
+  // `by`: of Then::multiply.
+  void run(dnnl::stream& stream, std::size_t weight, const void* a, void* c, void* by = nullptr) const {
     const dnnl::engine engine = stream.get_engine();
-    primitive.execute(stream, {{DNNL_ARG_SRC, memory(in, engine, const_cast<void*>(a))},
-                               {DNNL_ARG_WEIGHTS, weights[weight]},
-                               {DNNL_ARG_DST, memory(out, engine, c)}});
+    std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, memory(in, engine, const_cast<void*>(a))},
+                                              {DNNL_ARG_WEIGHTS, weights[weight]},
+                                              {DNNL_ARG_DST, memory(out, engine, c)}};
+    if (by != nullptr) arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, memory(out, engine, by));
+    primitive.execute(stream, arguments);
   }
   memory::desc in, out, plain;
   dnnl::matmul::primitive_desc description;
@@ -48,12 +64,13 @@ struct Experts {
         engine(dnnl::engine::kind::cpu, 0),
         stream(engine),
         type(op.dtype == DType::f32 ? memory::data_type::f32 : memory::data_type::bf16),
-        gate_up(engine, rows, op.ffn, op.hidden, type),
-        down(engine, rows, op.hidden, op.ffn, type) {
+        gate(engine, rows, op.ffn, op.hidden, type, Then::swish),
+        up(engine, rows, op.ffn, op.hidden, type, Then::multiply),
+        down(engine, rows, op.hidden, op.ffn, type, Then::nothing) {
     const std::int64_t matrix = op.ffn * op.hidden;
     for (std::int64_t e = 0; e < count; ++e) {
-      gate_up.add(stream, op.w_gate.of(e, matrix, op.dtype));
-      gate_up.add(stream, op.w_up.of(e, matrix, op.dtype));
+      gate.add(stream, op.w_gate.of(e, matrix, op.dtype));
+      up.add(stream, op.w_up.of(e, matrix, op.dtype));
       down.add(stream, op.w_down.of(e, matrix, op.dtype));
     }
   }
@@ -62,9 +79,11 @@ struct Experts {
       const auto i = static_cast<std::size_t>(e);
       const std::int64_t wide = e * rows * op.hidden, narrow = e * rows * op.ffn;
       const void* in = element_at(op.in, wide, op.dtype);
-      gate_up.run(stream, 2 * i, in, element_at(op.gate, narrow, op.dtype));
-      gate_up.run(stream, 2 * i + 1, in, element_at(op.up, narrow, op.dtype));
-      down.run(stream, i, element_at(op.act, narrow, op.dtype), element_at(op.out, wide, op.dtype));
+      void* const silu = element_at(op.gate, narrow, op.dtype);
+      void* const act = element_at(op.act, narrow, op.dtype);
+      gate.run(stream, i, in, silu);
+      up.run(stream, i, in, act, silu);
+      down.run(stream, i, act, element_at(op.out, wide, op.dtype));
     }
     stream.wait();
   }
@@ -72,7 +91,7 @@ struct Experts {
   dnnl::engine engine;
   dnnl::stream stream;
   memory::data_type type;
-  Product gate_up, down;
+  Product gate, up, down;
 };
 
 }  // namespace

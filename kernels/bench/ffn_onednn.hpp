@@ -1,5 +1,5 @@
-// The three products of experts by oneDNN, with its own packing of the weights and its own threads: what packed experts
-// are measured against. Without SwiGLU, which it would do in a pass of its own.
+// Experts by oneDNN as well as it can: weights in its own order, its own threads, SwiGLU as what follows the first two
+// products inside of them (swish of gate, times gate of up). What packed experts are measured against.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace topomoe::bench {
 
-// Runs `experts` experts of `rows` rows each, on the tensors of `op` (gate, up and act included), whose weights it
+// Runs `experts` experts of `rows` rows each, on the tensors of `op` (gate and act included), whose weights it
 // copies. Empty where oneDNN is not built in.
 std::function<void()> onednn_ffn(const kernels::GroupedFfn& op, std::int64_t experts, std::int64_t rows, int threads);
 
