@@ -5,8 +5,9 @@
 // Rows offsets[e] .. offsets[e+1] belong to expert e; experts without rows, and no rows at all, are
 // legal. Data and weights are of dtype, weight gradients fp32. Forward saves gate, up and act;
 // backward comes in two halves, as schedules issue them apart: dgrad (what the way back waits for)
-// and wgrad (what fills gaps). In fp32 forward and dgrad are row-invariant (matmul.hpp); in bf16
-// every tensor named here is rounded, so results agree within a bound only.
+// and wgrad (what fills gaps). In fp32 forward and dgrad are row-invariant (matmul.hpp), with packed
+// weights forward is in bf16 too; every tensor named here is rounded, so that bf16 results of different
+// devices agree within a bound only.
 // What it ignores: biases, other activations, capacity, quantised weights.
 #pragma once
 
@@ -24,6 +25,8 @@ namespace topomoe::kernels {
 // cublasHandle_t, named without CUDA headers. One per lane; its stream is set by the caller.
 using GpuBlas = cublasContext*;
 
+class PackedFfn;  // packed_ffn.hpp
+
 struct GroupedFfn {
   const void* in = nullptr;               // [rows, hidden]
   void* out = nullptr;                    // [rows, hidden]
@@ -33,6 +36,7 @@ struct GroupedFfn {
   ExpertMatrices w_gate = {};             // [experts][ffn, hidden]
   ExpertMatrices w_up = {};               // [experts][ffn, hidden]
   ExpertMatrices w_down = {};             // [experts][hidden, ffn]
+  const PackedFfn* packed = nullptr;      // these weights as Device::pack_experts left them, read instead; or null
   std::span<const std::int64_t> offsets;  // host memory, experts + 1 row offsets, the first 0
   std::int64_t hidden = 0;
   std::int64_t ffn = 0;

@@ -8,6 +8,7 @@
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/mix.hpp"
 #include "kernels/ordered_sum.hpp"
+#include "kernels/packed_ffn.hpp"
 #include "kernels/router.hpp"
 #include "kernels/sum_rows.hpp"
 #include "runtime/caller_memory.hpp"
@@ -56,7 +57,15 @@ class CpuDevice final : public Device {
   void sum_rows(Lane, const kernels::SumRows& op) override { kernels::sum_rows_cpu(op, progress_); }
   void row_dots(Lane, const kernels::RowDots& op) override { kernels::row_dots_cpu(op, progress_); }
   void ordered_sum(Lane, const kernels::OrderedSum& op) override { kernels::ordered_sum_cpu(op, progress_); }
-  void grouped_ffn(Lane, const kernels::GroupedFfn& op) override { kernels::grouped_ffn_cpu(op, progress_); }
+  std::shared_ptr<const kernels::PackedFfn> pack_experts(const kernels::GroupedFfn& op) override {
+    return std::make_shared<const kernels::PackedFfn>(op, kernels::best_isa(), pool_, progress_);
+  }
+  void grouped_ffn(Lane, const kernels::GroupedFfn& op) override {
+    if (op.packed != nullptr)
+      op.packed->forward(op, pool_, scratch_, progress_);
+    else
+      kernels::grouped_ffn_cpu(op, progress_);
+  }
   void grouped_ffn_dgrad(Lane, const kernels::GroupedFfnDgrad& op) override {
     kernels::grouped_ffn_dgrad_cpu(op, progress_);
   }
@@ -86,6 +95,8 @@ class CpuDevice final : public Device {
 
   Allocator allocator_;
   ProgressHook progress_;
+  kernels::ThreadPool pool_{1};  // ranks are threads
+  kernels::ProductScratch scratch_;
 };
 
 }  // namespace

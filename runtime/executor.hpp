@@ -30,6 +30,11 @@ namespace topomoe {
 // The exchange by which ranks agree on how many rounds the tokens take: of no schedule.
 inline constexpr std::string_view kAgreeOnRounds = "agree on rounds";
 
+// What the device made of weights that a caller keeps as they are; null where it made nothing.
+struct PackedWeights {
+  std::shared_ptr<const kernels::PackedFfn> experts, shared;
+};
+
 // What is fixed for the life of a layer.
 struct ExecutorContext {
   const Schedule& schedule;
@@ -41,6 +46,7 @@ struct ExecutorContext {
   Device& device;
   std::chrono::milliseconds deadline;
   int rank;
+  const PackedWeights* packed = nullptr;  // forward reads these before the caller's; null: there are none
 };
 
 struct PassState;
@@ -196,6 +202,7 @@ class Executor {
     std::span<const std::int64_t> offsets;  // first row of each, and the end
     std::int64_t width;                     // of a shard
     ExpertMatrices gate, up, down;
+    const kernels::PackedFfn* packed = nullptr;  // the same
     ExpertGradients gate_grad = {}, up_grad = {}, down_grad = {};
     float scale = 1;  // of gradients
   };

@@ -53,7 +53,8 @@ void Executor::shared(const Step& s) {
         .width = c_.shape.shared_ffn / c_.groups.layout().tp,
         .gate = weights_.shared_gate,
         .up = weights_.shared_up,
-        .down = weights_.shared_down};
+        .down = weights_.shared_down,
+        .packed = c_.packed != nullptr ? c_.packed->shared.get() : nullptr};
   if (gradients_ != nullptr)
     f.gate_grad = gradients_->shared_gate, f.up_grad = gradients_->shared_up, f.down_grad = gradients_->shared_down;
   ffn(s, f);

@@ -229,6 +229,7 @@ void Executor::experts(const Step& s) {
         .gate = weights_.gate,
         .up = weights_.up,
         .down = weights_.down,
+        .packed = c_.packed != nullptr ? c_.packed->experts.get() : nullptr,
         .scale = s.shared_by_tp ? 1.0F / static_cast<float>(c_.groups.layout().tp) : 1.0F};
   if (gradients_ != nullptr) f.gate_grad = gradients_->gate, f.up_grad = gradients_->up, f.down_grad = gradients_->down;
   ffn(s, f);
@@ -250,6 +251,7 @@ void Executor::ffn(const Step& s, const Ffn& f) {
                                    .w_gate = f.gate,
                                    .w_up = f.up,
                                    .w_down = f.down,
+                                   .packed = f.packed,
                                    .offsets = f.offsets,
                                    .hidden = c_.shape.hidden,
                                    .ffn = f.width,

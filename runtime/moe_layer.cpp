@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/grouped_ffn.hpp"
 #include "runtime/layer_parts.hpp"
 #include "runtime/replica_sum.hpp"
 #include "topomoe/error.hpp"
@@ -134,6 +135,7 @@ struct MoeLayer::Impl : LayerParts {
       : LayerParts(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator, device, deadline,
                    std::move(shared)) {
     require_shared(schedule, shape, layout);
+    context.packed = &packed;
   }
   // While all that its steps use is there.
   ~Impl() {
@@ -141,6 +143,7 @@ struct MoeLayer::Impl : LayerParts {
   }
   std::shared_ptr<LayerMemory> memory;  // outlives the layer with its handles
   LayerCounters counters;
+  PackedWeights packed;
   const std::vector<View> routing = route_of(schedule).out;
   const std::vector<std::uint8_t> again = steps_again(schedule);
 
@@ -149,6 +152,20 @@ struct MoeLayer::Impl : LayerParts {
       throw InvalidInput("weights.shared_gate, shared_up, shared_down", "null", "the layer has a shared expert");
     if (shape.shared_gate != SharedGate::none && w.mix == nullptr)
       throw InvalidInput("weights.mix", "null", "the shared expert has a gate");
+  }
+
+  std::shared_ptr<const kernels::PackedFfn> pack(const ExpertMatrices& gate, const ExpertMatrices& up,
+                                                 const ExpertMatrices& down, std::size_t experts,
+                                                 std::int64_t width) const {
+    if (!gate || !up || !down) return nullptr;
+    const std::vector<std::int64_t> no_rows(experts + 1, 0);
+    return context.device.pack_experts({.w_gate = gate,
+                                        .w_up = up,
+                                        .w_down = down,
+                                        .offsets = no_rows,
+                                        .hidden = shape.hidden,
+                                        .ffn = width,
+                                        .dtype = shape.dtype});
   }
 
   struct Forward {
@@ -273,6 +290,18 @@ void MoeLayer::backward(Handle& handle, const void* output_gradients, void* toke
     if (pass.keeps_routing) impl_->run_again(executor, pass, ready);
     handle.state_->done = executor.run(true, {}, ready);
   }
+}
+
+bool MoeLayer::pack_weights(const LayerWeights& w) {
+  const Layout& layout = impl_->groups.layout();
+  const std::size_t experts = impl_->placement.held_by(impl_->groups.index_in(Role::ep, impl_->context.rank)).size();
+  impl_->memory->settle();
+  impl_->packed = {};  // before there are two copies
+  impl_->packed.experts = impl_->pack(w.gate, w.up, w.down, experts, impl_->shape.ffn / layout.etp);
+  if (impl_->shape.shared_ffn > 0)
+    impl_->packed.shared =
+        impl_->pack(w.shared_gate, w.shared_up, w.shared_down, 1, impl_->shape.shared_ffn / layout.tp);
+  return impl_->packed.experts != nullptr;
 }
 
 void MoeLayer::sum_over_replicas(const LayerGradients& gradients) {

@@ -69,6 +69,12 @@ class MoeLayer {
   void backward(Handle& handle, const void* output_gradients, void* token_gradients, const LayerWeights& weights,
                 const LayerGradients& gradients, const EventPtr& ready = nullptr);
 
+  // Copies the weights of experts (the shared one's too) into the order that the device's kernels read fastest. From
+  // then on forwards read the copy, and of the weights handed to them the router's and the mix only; backwards read
+  // what they are handed. So whoever changes weights packs again, between passes; LayerWeights{} drops the copy. Local
+  // to a rank. False, and nothing changes, where the device has no such order (a GPU).
+  bool pack_weights(const LayerWeights& weights);
+
   // Collective; once an optimizer step, after the last backward that adds to `gradients`: those of each replicated
   // expert become their sum over its replicas, in order of replica, with the same bits on each. Others are left as they
   // are, and so is EDP: that reduction is the caller's, before or after.

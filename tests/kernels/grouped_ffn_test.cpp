@@ -1,61 +1,10 @@
 #include "kernels/grouped_ffn.hpp"
 
+#include "tests/kernels/ffn_reference.hpp"
 #include "tests/kernels/on_device.hpp"
 
 namespace topomoe::test {
 namespace {
-
-std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
-
-struct Shape {
-  std::vector<std::int64_t> offsets;  // of rows, experts + 1
-  std::int64_t hidden, ffn;
-  std::int64_t rows() const { return offsets.back(); }
-  std::int64_t weights() const { return (static_cast<std::int64_t>(offsets.size()) - 1) * hidden * ffn; }
-};
-
-// The experts in double.
-struct Reference {
-  Shape shape;
-  Doubles in, w_gate, w_up, w_down;
-
-  Doubles out_of_row(std::int64_t row, std::int64_t expert) const {
-    const std::int64_t base = expert * shape.hidden * shape.ffn;
-    Doubles act(at(shape.ffn)), out(at(shape.hidden));
-    for (std::int64_t f = 0; f < shape.ffn; ++f) {
-      double gate = 0, up = 0;
-      for (std::int64_t h = 0; h < shape.hidden; ++h) {
-        gate += in[at(row * shape.hidden + h)] * w_gate[at(base + f * shape.hidden + h)];
-        up += in[at(row * shape.hidden + h)] * w_up[at(base + f * shape.hidden + h)];
-      }
-      act[at(f)] = gate / (1 + std::exp(-gate)) * up;
-    }
-    for (std::int64_t h = 0; h < shape.hidden; ++h) {
-      for (std::int64_t f = 0; f < shape.ffn; ++f) out[at(h)] += act[at(f)] * w_down[at(base + h * shape.ffn + f)];
-    }
-    return out;
-  }
-  template <class F>
-  void for_each_row(F&& f) const {
-    for (std::size_t e = 0; e + 1 < shape.offsets.size(); ++e) {
-      for (std::int64_t row = shape.offsets[e]; row < shape.offsets[e + 1]; ++row) {
-        f(row, out_of_row(row, static_cast<std::int64_t>(e)));
-      }
-    }
-  }
-  Doubles out() const {
-    Doubles all;
-    for_each_row([&](std::int64_t, const Doubles& row) { all.insert(all.end(), row.begin(), row.end()); });
-    return all;
-  }
-  double loss(const Floats& out_grad) const {
-    double total = 0;
-    for_each_row([&](std::int64_t row, const Doubles& values) {
-      for (std::int64_t h = 0; h < shape.hidden; ++h) total += values[at(h)] * out_grad[at(row * shape.hidden + h)];
-    });
-    return total;
-  }
-};
 
 // Where experts' weights and gradients lie.
 struct Matrices {
@@ -67,7 +16,7 @@ class GroupedFfn : public OnDevice {
  protected:
   // One expert layer on the device, forward and both halves of backward.
   struct Layer {
-    Layer(Device& device, Shape s, DType type, unsigned seed)
+    Layer(Device& device, FfnShape s, DType type, unsigned seed)
         : shape(std::move(s)),
           dtype(type),
           random(seed),
@@ -146,12 +95,12 @@ class GroupedFfn : public OnDevice {
                                                .dtype = dtype});
       device.synchronize();
     }
-    Reference reference() const {
+    FfnReference reference() const {
       auto wide = [](const Floats& v) { return Doubles(v.begin(), v.end()); };
       return {shape, wide(in_values), wide(w_gate_values), wide(w_up_values), wide(w_down_values)};
     }
 
-    Shape shape;
+    FfnShape shape;
     DType dtype;
     Random random;
     Floats in_values, w_gate_values, w_up_values, w_down_values, out_grad_values;
@@ -165,7 +114,7 @@ class GroupedFfn : public OnDevice {
     return largest(expected) * unit_roundoff(dtype) * (dtype == DType::f32 ? 200 : 6);
   }
 
-  void check_forward(const Shape& shape, DType dtype) {
+  void check_forward(const FfnShape& shape, DType dtype) {
     const Layer layer(*device_, shape, dtype, 1);
     layer.forward(*device_);
     const Doubles expected = layer.reference().out();
@@ -173,11 +122,11 @@ class GroupedFfn : public OnDevice {
   }
 
   // Every gradient against central differences of the reference.
-  void check_backward(const Shape& shape, DType dtype) {
+  void check_backward(const FfnShape& shape, DType dtype) {
     const Layer layer(*device_, shape, dtype, 2);
     layer.forward(*device_);
     layer.backward(*device_, 0.5F);
-    Reference reference = layer.reference();
+    FfnReference reference = layer.reference();
     auto scaled = [&](Doubles& values, double scale, double before) {
       Doubles result = differences(values, [&] { return reference.loss(layer.out_grad_values); });
       for (double& x : result) x = before + scale * x;
@@ -221,7 +170,7 @@ TEST_F(GroupedFfn, NoRows_LeavesGradientsAsTheyAre) {
 
 // Each expert's matrices where they happen to lie, here in reverse order: the same results in the same bits.
 TEST_F(GroupedFfn, ExpertsThatLieApart_GiveTheSameBits) {
-  const Shape shape{{0, 7, 7, 30}, 24, 40};
+  const FfnShape shape{{0, 7, 7, 30}, 24, 40};
   const Layer block(*device_, shape, DType::f32, 5), apart(*device_, shape, DType::f32, 5);
   block.forward(*device_);
   block.backward(*device_, 0.5F);

@@ -221,7 +221,7 @@ MoeLayer make_layer(const LayerCase& c, const Schedule& schedule, Communicator& 
   return {schedule, c.layout, c.gpus_per_node, shape, communicator, device, deadline};
 }
 
-LayerResult run_layer(const LayerCase& c, const Schedule& schedule) {
+LayerResult run_layer(const LayerCase& c, const Schedule& schedule, bool packed) {
   const auto world = static_cast<Index>(c.layout.world);
   const ReferenceWeights weights = make_weights(c);
   LayerResult result;
@@ -236,6 +236,7 @@ LayerResult run_layer(const LayerCase& c, const Schedule& schedule) {
     const auto r = static_cast<Index>(communicator.rank());
     RankTensors t(c, weights, communicator.rank());
     MoeLayer layer = make_layer(c, schedule, communicator, *device);
+    if (packed) TOPOMOE_ASSERT(layer.pack_weights(t.weights()));
     auto handle = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
     result.forward[r] = layer.last_trace(), result.sent_forward[r] = communicator.sent();
     communicator.reset();

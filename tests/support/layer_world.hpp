@@ -74,7 +74,8 @@ struct LayerResult {
   std::vector<std::vector<StepTrace>> forward, backward;          // by rank
   std::vector<std::vector<Traffic>> sent_forward, sent_backward;  // by rank, by peer, as its transport saw them
 };
-LayerResult run_layer(const LayerCase& c, const Schedule& schedule);
+// `packed`: with the experts' weights in the device's order (MoeLayer::pack_weights).
+LayerResult run_layer(const LayerCase& c, const Schedule& schedule, bool packed = false);
 
 // The same by definition; output and token_grads laid out like run_layer's.
 struct ExpectedResult {

@@ -1,0 +1,33 @@
+// What becomes of an expert's sums while they are in the cache: gate and up joined by SwiGLU, rows written.
+//
+// In: sums of up to 32 rows by 32 columns, of gate (columns 0-15) and up (16-31), or of the output. gate and up are
+// rounded to the element type first, since backward sees them so; act goes where the next product reads it, as packed
+// rows, and to a tensor where it is asked for. Instruction sets differ by rounding of the exponential only.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/packed_product.hpp"
+
+namespace topomoe::kernels {
+
+struct FfnTensors {
+  void* act = nullptr;              // [rows, ffn] or null
+  void* gate = nullptr;             // the same
+  void* up = nullptr;               // the same
+  void* out = nullptr;              // [rows, hidden]
+  std::byte* packed_act = nullptr;  // of all products, one after the other
+  const PackedShape* packed_act_shape = nullptr;
+  std::int64_t hidden = 0, ffn = 0;
+};
+
+// For PanelEpilogue, whose state is FfnTensors.
+struct FfnEpilogue {
+  decltype(PanelEpilogue::call) join = nullptr;   // gate and up -> act
+  decltype(PanelEpilogue::call) store = nullptr;  // -> out
+  decltype(PanelEpilogue::finish) stored = nullptr;
+};
+
+FfnEpilogue ffn_epilogue(CpuIsa isa, DType dtype);
+
+}  // namespace topomoe::kernels
