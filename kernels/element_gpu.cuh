@@ -1,7 +1,13 @@
 // Element types of device code, and rows in 16-byte pieces.
 //
-// As on the host (bf16.hpp), kernels are written once over T = float or __nv_bfloat16, compute in fp32
-// and round once. Vector<T> is 16 bytes of elements: four floats or eight bf16.
+// As on the host (bf16.hpp), kernels are written once over T = float or __nv_bfloat16, compute in fp32 and round once.
+// A row is walked in pieces of eight elements, which are one access of 16 bytes or two, then element by element: its
+// tail, or all of it where rows do not begin at multiples of 16 bytes. One body serves both:
+//
+//   for_each_piece(columns, slices, threadIdx.x, blockDim.x, [&]<int W>(Width<W>, std::int64_t i) {
+//     Piece<T, W> value = load_piece<W>(from + i);
+//     ...
+//   });
 #pragma once
 
 #include <cuda_bf16.h>
@@ -26,19 +32,43 @@ __device__ inline __nv_bfloat16 stored<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-template <class T, int Width>
-struct alignas(sizeof(T) * Width) Vector {
-  T element[Width];
+constexpr int kSlice = 8;
+
+template <int W>
+struct Width {};
+
+template <class T, int W>
+struct alignas(W == 1 ? alignof(T) : 16) Piece {
+  T element[W];
 };
 
-// Elements in a 16-byte vector.
-template <class T>
-constexpr int kVectorWidth = 16 / static_cast<int>(sizeof(T));
+template <int W, class T>
+__device__ Piece<T, W> load_piece(const T* at) {
+  return *reinterpret_cast<const Piece<T, W>*>(at);
+}
+template <class T, int W>
+__device__ void store_piece(T* at, const Piece<T, W>& piece) {
+  *reinterpret_cast<Piece<T, W>*>(at) = piece;
+}
 
-// Whether rows of `columns` elements that start at these pointers can be read 16 bytes at a time.
+template <class... Pointers>
+bool are_aligned(Pointers... pointers) {
+  return ((reinterpret_cast<std::uintptr_t>(pointers) % 16 == 0) && ...);
+}
+
+// How many slices of each row of `columns` elements of T may be moved whole; null pointers do not count.
 template <class T, class... Pointers>
-bool can_vectorize(std::int64_t columns, Pointers... pointers) {
-  return columns % kVectorWidth<T> == 0 && ((reinterpret_cast<std::uintptr_t>(pointers) % 16 == 0) && ...);
+std::int64_t whole_slices(std::int64_t columns, Pointers... pointers) {
+  const bool aligned = are_aligned(pointers...) && columns * static_cast<std::int64_t>(sizeof(T)) % 16 == 0;
+  return aligned ? columns / kSlice : 0;
+}
+
+// Items first, first + stride, ... of a row: its whole slices, then what elements are left.
+template <class F>
+__device__ void for_each_piece(std::int64_t columns, std::int64_t slices, std::int64_t first, std::int64_t stride,
+                               F&& f) {
+  for (std::int64_t i = first; i < slices; i += stride) f(Width<kSlice>{}, i * kSlice);
+  for (std::int64_t i = slices * kSlice + first; i < columns; i += stride) f(Width<1>{}, i);
 }
 
 // Calls f(T{}) with T = float or __nv_bfloat16.

@@ -5,6 +5,9 @@
 // scale null means 1 (bits are copied unchanged); a negative source_row writes a row of zeros. The
 // product is fp32, rounded once to dtype. A source row may be read any number of times. `in` and
 // `out` do not overlap. Source rows are not range-checked: the map is the executor's own.
+//
+// Bytes: 2 rows columns b. 65,536 rows of 4,096 in bf16: 1.07 GB, 321 us at 3.35 TB/s (H100 SXM's datasheet). Not
+// measured.
 #pragma once
 
 #include <cstdint>

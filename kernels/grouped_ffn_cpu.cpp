@@ -14,6 +14,7 @@ Matmul rows_product(DType dtype) {
 }  // namespace
 
 void grouped_ffn_cpu(const GroupedFfn& op, const ProgressHook& hook) {
+  if (op.activation == Activation::gelu) return gelu_ffn_cpu(op, hook);
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
     const std::int64_t matrix = op.ffn * op.hidden;
@@ -39,6 +40,7 @@ void grouped_ffn_cpu(const GroupedFfn& op, const ProgressHook& hook) {
 }
 
 void grouped_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& hook) {
+  if (op.activation == Activation::gelu) return gelu_ffn_dgrad_cpu(op, hook);
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
     const std::int64_t matrix = op.ffn * op.hidden;
@@ -71,6 +73,7 @@ void grouped_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& hook) 
 }
 
 void grouped_ffn_wgrad_cpu(const GroupedFfnWgrad& op, const ProgressHook& hook) {
+  if (op.activation == Activation::gelu) return gelu_ffn_wgrad_cpu(op, hook);
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
     const std::int64_t matrix = op.ffn * op.hidden;

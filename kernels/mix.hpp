@@ -6,6 +6,10 @@
 //
 // fp32, rounded once; a row's result depends on nothing but that row. Pointers are of the memory of the device that
 // runs the operation and are borrowed for the call. Rows may be 0.
+//
+// Bytes: 3 rows columns b, one more for a gate's token and one for a copy of the routed rows; backward 6 (residual 7).
+// 8,192 rows of 4,096 in bf16, sigmoid: 268 and 403 MB, 80 and 120 us at 3.35 TB/s (H100 SXM's datasheet). Not
+// measured. On a GPU weight_grad is one thread a column, and slower than its bytes.
 #pragma once
 
 #include <cstdint>

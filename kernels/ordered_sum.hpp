@@ -5,6 +5,9 @@
 // The accumulator is fp32, rounded once to dtype. The order is part of the contract: every rank and
 // every schedule that adds in rank order gets the same bits. No blocks: out is zeros. `out` may be
 // in[0] itself, and overlaps no other block.
+//
+// Bytes: (blocks + 1) rows columns b. Eight blocks of 8,192 rows of 4,096 in bf16: 604 MB, 180 us at 3.35 TB/s (H100
+// SXM's datasheet). Not measured.
 #pragma once
 
 #include <cstdint>

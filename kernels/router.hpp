@@ -6,9 +6,15 @@
 //             ones by lower expert id (groups too)
 //   weights = their scores (without bias), divided by their sum if `renormalize`, times options.scale
 //
-// A row's result depends on nothing but that row (row-invariant, DESIGN 8). A NaN counts as the
-// smallest value when choosing. No capacity: dropping is the caller's.
-// Pointers are of the memory of the device that runs the operation and are borrowed for the call.
+// e^x is exp.hpp's, without contraction: sigmoid_of, and exp_below of what is left of the row's largest logit, times 1
+// / its sum. A sum over experts has 32 parts, expert e added to part e % 32, which are folded in halves (as a warp
+// adds): the same bits wherever that is kept. A row's result depends on nothing but that row (row-invariant, DESIGN 8).
+// A NaN counts as the smallest value when choosing. No capacity: dropping is the caller's. Pointers are of the memory
+// of the device that runs the operation and are borrowed for the call.
+//
+// Of 8,192 rows of 7,168 in bf16 and 256 experts: tokens are 117 MB, 35 us at 3.35 TB/s (H100 SXM's datasheet); logits
+// 30 GFLOP in index order without FMA or tensor cores, 0.9 ms at half of 67 TFLOP/s, which is the bound; scores and
+// top-k read 8.4 MB, 2.5 us. Not measured.
 #pragma once
 
 #include <cstdint>

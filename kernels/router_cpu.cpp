@@ -2,6 +2,7 @@
 #include <cmath>
 #include <string>
 
+#include "kernels/exp.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/progress.hpp"
 #include "kernels/router.hpp"
@@ -26,21 +27,37 @@ float log_sum_exp(const float* logits, int experts) {
   return largest + std::log(sum);
 }
 
+// The order in which a warp adds; fixed by the number of experts alone.
+class Sum {
+ public:
+  void add(int expert, float x) { lane_[expert % kLanes] += x; }
+  float folded() {
+    for (int half = kLanes / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) lane_[i] += lane_[i + half];
+    return lane_[0];
+  }
+
+ private:
+  static constexpr int kLanes = 32;
+  float lane_[kLanes] = {};
+};
+
 // One row's scores, and the sum that scales them to sum 1.
 struct Scores {
   float of[kMaxExperts];
   float sum = 0.0F;
 
   Scores(const float* logits, int experts, Scoring scoring) {
+    Sum all;
     if (scoring == Scoring::sigmoid) {
-      for (int e = 0; e < experts; ++e) sum += of[e] = 1.0F / (1.0F + std::exp(-logits[e]));
-      sum += kLeastSigmoidSum;
+      for (int e = 0; e < experts; ++e) all.add(e, of[e] = sigmoid_of(logits[e]));
+      sum = all.folded() + kLeastSigmoidSum;
       return;
     }
     const float largest = *std::max_element(logits, logits + experts);
-    float all = 0.0F;
-    for (int e = 0; e < experts; ++e) all += of[e] = std::exp(logits[e] - largest);
-    for (int e = 0; e < experts; ++e) of[e] /= all;
+    for (int e = 0; e < experts; ++e) all.add(e, of[e] = exp_below(logits[e] - largest));
+    const float inverse = 1.0F / all.folded();
+    for (int e = 0; e < experts; ++e) of[e] *= inverse;
     sum = 1.0F;
   }
 };

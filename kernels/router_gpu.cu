@@ -1,10 +1,11 @@
 // The router on a GPU: a small tiled product, and one warp a row for scores and top-k.
 //
 // Not cuBLAS: a logit must be one sum in index order, whatever the number of rows (router.hpp), and the
-// experts' side is too narrow to gain much. Compiled without contraction, so that logits have the bits
-// of router_cpu.cpp; scores differ from it by the rounding of exp() and of the sum over experts.
-#include "kernels/element_gpu.cuh"
-#include "kernels/launch.hpp"
+// experts' side is too narrow to gain much. Compiled without contraction and with one exp (exp.hpp), so that logits,
+// scores, ids and weights have the bits of router_cpu.cpp; what losses are made of, and backward, differ in last bits.
+#include "kernels/dynamic_shared.cuh"
+#include "kernels/exp.hpp"
+#include "kernels/grid_gpu.cuh"
 #include "kernels/router.hpp"
 
 namespace topomoe::kernels {
@@ -13,9 +14,7 @@ namespace {
 constexpr int kTile = 32;
 constexpr int kTileRows = 8;  // threads of a block: kTile x kTileRows, each with kTile / kTileRows results
 constexpr int kResults = kTile / kTileRows;
-constexpr int kWarp = 32;
 constexpr int kWarpsPerBlock = 4;
-constexpr unsigned kAllLanes = 0xFFFFFFFFU;
 
 // A matrix of T seen through strides, so that a transpose needs no kernel of its own.
 template <class T>
@@ -81,45 +80,56 @@ void product(const char* name, Strided<const A> a, Strided<const B> b, C* c, std
   launch(name, product_kernel<A, B, C>, grid, dim3(kTile, kTileRows), 0, stream, a, b, c, m, n, k, scale, accumulate);
 }
 
-__device__ float warp_max(float x) {
-  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, lanes));
-  return x;
-}
-__device__ float warp_sum(float x) {
-  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) x += __shfl_xor_sync(kAllLanes, x, lanes);
-  return x;
-}
-
-__device__ std::int64_t warp_of_grid() {
-  return static_cast<std::int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
-}
-
 constexpr int kOwned = kMaxExperts / kWarp;  // experts, or groups, of a lane at most: i, i + 32, ...
 
-// One row's scores, worked out anew each time they are asked for. `sum` scales them to sum 1.
+std::size_t scores_bytes(int experts) { return sizeof(float) * kWarpsPerBlock * static_cast<std::size_t>(experts); }
+
+// One row's scores, worked out once by its warp, in the warp's part of shared memory. Sums over experts are those of
+// router_cpu.cpp: lane i adds e = i, i + 32, ..., lanes fold in halves.
 struct RowScores {
   const float* logits;
+  float* of;  // [experts]
+  float largest;
+  int experts, lane;
   bool sigmoid;
-  float largest, all, sum;
 
-  __device__ RowScores(const float* row, int experts, bool is_sigmoid, int lane) : logits(row), sigmoid(is_sigmoid) {
+  __device__ RowScores(const float* row, float* warps_part, int count, bool is_sigmoid)
+      : logits(row), of(warps_part), experts(count), lane(lane_of_warp()), sigmoid(is_sigmoid) {
+    __syncwarp();  // the row before may still be read
+    if (sigmoid) {
+      for (int e = lane; e < experts; e += kWarp) of[e] = sigmoid_of(logits[e]);
+    } else {
+      find_largest();
+      float all = 0.0F;
+      for (int e = lane; e < experts; e += kWarp) all += of[e] = exp_below(logits[e] - largest);
+      const float inverse = 1.0F / warp_sum(all);
+      for (int e = lane; e < experts; e += kWarp) of[e] *= inverse;
+    }
+    __syncwarp();
+  }
+  // A NaN is no number to be the largest.
+  __device__ void find_largest() {
     float most = -INFINITY;
-    for (int e = lane; e < experts; e += kWarp) most = fmaxf(most, logits[e]);
+    for (int e = lane; e < experts; e += kWarp) most = logits[e] > most ? logits[e] : most;
     largest = warp_max(most);
+  }
+  __device__ float operator()(int e) const { return of[e]; }
+  // What scales the scores to sum 1.
+  __device__ float sum() const {
+    if (!sigmoid) return 1.0F;
     float part = 0.0F;
-    for (int e = lane; e < experts; e += kWarp) part += expf(logits[e] - largest);
-    all = warp_sum(part);
-    sum = 1.0F;
-    if (!sigmoid) return;
-    part = 0.0F;
-    for (int e = lane; e < experts; e += kWarp) part += (*this)(e);
-    sum = warp_sum(part) + kLeastSigmoidSum;
+    for (int e = lane; e < experts; e += kWarp) part += of[e];
+    return warp_sum(part) + kLeastSigmoidSum;
   }
-  __device__ float operator()(int e) const {
-    return sigmoid ? 1.0F / (1.0F + expf(-logits[e])) : expf(logits[e] - largest) / all;
+  __device__ float log_sum_exp() {
+    if (sigmoid) find_largest();
+    float all = 0.0F;
+    for (int e = lane; e < experts; e += kWarp) all += expf(logits[e] - largest);
+    return largest + logf(warp_sum(all));
   }
-  __device__ float log_sum_exp() const { return largest + logf(all); }
 };
+
+__device__ float* scores_of_warp(int experts) { return dynamic_shared<float>() + warp_of_block() * experts; }
 
 __device__ float or_least(float x) { return isnan(x) ? -INFINITY : x; }
 
@@ -153,11 +163,11 @@ __device__ int warp_best(int n, unsigned& taken, int lane, Value value, Allowed 
 __global__ void top_k_kernel(const float* logits, const float* bias, std::int32_t* ids, float* weights,
                              std::int64_t rows, int experts, int k, bool renormalize, RouterOptions o) {
   __shared__ unsigned group_taken[kWarpsPerBlock][kOwned];
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = lane_of_warp(), warp = warp_of_block();
   const bool sigmoid = o.scoring == Scoring::sigmoid, limited = o.topk_groups < o.groups;
   const int of_group = experts / o.groups;
-  for (std::int64_t row = warp_of_grid(); row < rows; row += static_cast<std::int64_t>(gridDim.x) * kWarpsPerBlock) {
-    const RowScores score(logits + row * experts, experts, sigmoid, lane);
+  for (std::int64_t row = first_warp(); row < rows; row += warp_stride()) {
+    const RowScores score(logits + row * experts, scores_of_warp(experts), experts, sigmoid);
     const auto biased = [&](int e) { return bias != nullptr ? score(e) + bias[e] : score(e); };
     if (limited) {
       const auto worth = [&](int group) {
@@ -201,15 +211,18 @@ __global__ void top_k_kernel(const float* logits, const float* bias, std::int32_
 
 // One warp some rows; sums in whatever order warps come.
 __global__ void loss_sums_kernel(float* sums, const float* logits, std::int64_t rows, int experts, bool sigmoid) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  float mine[kOwned] = {}, squares = 0.0F;
-  for (std::int64_t row = warp_of_grid(); row < rows; row += static_cast<std::int64_t>(gridDim.x) * kWarpsPerBlock) {
-    const RowScores score(logits + row * experts, experts, sigmoid, lane);
-    for (int e = lane, i = 0; e < experts; e += kWarp, ++i) mine[i] += score(e) / score.sum;
+  const int lane = lane_of_warp();
+  float* mine = scores_of_warp(experts) + kWarpsPerBlock * experts;  // [experts], behind all warps' scores
+  for (int e = lane; e < experts; e += kWarp) mine[e] = 0.0F;
+  float squares = 0.0F;
+  for (std::int64_t row = first_warp(); row < rows; row += warp_stride()) {
+    RowScores score(logits + row * experts, scores_of_warp(experts), experts, sigmoid);
+    const float sum = score.sum();
+    for (int e = lane; e < experts; e += kWarp) mine[e] += score(e) / sum;
     const float z = score.log_sum_exp();
     squares += z * z;
   }
-  for (int e = lane, i = 0; e < experts; e += kWarp, ++i) atomicAdd(&sums[e], mine[i]);
+  for (int e = lane; e < experts; e += kWarp) atomicAdd(&sums[e], mine[e]);
   if (lane == 0) atomicAdd(&sums[experts], squares);
 }
 
@@ -217,10 +230,10 @@ __global__ void loss_sums_kernel(float* sums, const float* logits, std::int64_t 
 __global__ void logit_gradients_kernel(float* logit_grads, const float* logits, const std::int32_t* all_ids,
                                        const float* weight_grads, const float* score_grads, float z_grad,
                                        std::int64_t rows, int experts, int k, bool renormalize, RouterOptions o) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int lane = lane_of_warp();
   const bool sigmoid = o.scoring == Scoring::sigmoid;
-  for (std::int64_t row = warp_of_grid(); row < rows; row += static_cast<std::int64_t>(gridDim.x) * kWarpsPerBlock) {
-    const RowScores score(logits + row * experts, experts, sigmoid, lane);
+  for (std::int64_t row = first_warp(); row < rows; row += warp_stride()) {
+    RowScores score(logits + row * experts, scores_of_warp(experts), experts, sigmoid);
     const std::int32_t* ids = all_ids + row * k;
     const float* g = weight_grads + row * k;
     float divisor = 1.0F;
@@ -233,9 +246,10 @@ __global__ void logit_gradients_kernel(float* logit_grads, const float* logits, 
     }
     float dot = 0.0F;
     for (int slot = 0; slot < k; ++slot) dot += (o.scale * g[slot] - mean) / divisor * score(ids[slot]);
-    float wanted = 0.0F;
+    float wanted = 0.0F, sum = 1.0F;
     if (score_grads != nullptr) {
-      for (int e = lane; e < experts; e += kWarp) wanted += score_grads[e] * (score(e) / score.sum);
+      sum = score.sum();
+      for (int e = lane; e < experts; e += kWarp) wanted += score_grads[e] * (score(e) / sum);
       wanted = warp_sum(wanted);
     }
     const float z = z_grad != 0.0F ? score.log_sum_exp() : 0.0F;
@@ -244,7 +258,7 @@ __global__ void logit_gradients_kernel(float* logit_grads, const float* logits, 
       for (int slot = 0; slot < k; ++slot) {
         if (ids[slot] == e) gradient = (o.scale * g[slot] - mean) / divisor;
       }
-      if (score_grads != nullptr) gradient += (score_grads[e] - wanted) / score.sum;
+      if (score_grads != nullptr) gradient += (score_grads[e] - wanted) / sum;
       const float s = score(e);
       float out = sigmoid ? gradient * (s * (1.0F - s)) : s * (gradient - dot);
       if (z_grad != 0.0F) out += z_grad * z * expf(score.logits[e] - z);
@@ -262,22 +276,22 @@ void router_gpu(const Router& op, GpuStream stream) {
     product<T, float, float>("router logits", {static_cast<const T*>(op.tokens), op.hidden, 1}, {weight, 1, op.hidden},
                              op.logits, op.rows, op.experts, op.hidden, 1.0F, false, stream);
   });
-  launch("router top-k", top_k_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock, 0, stream,
-         static_cast<const float*>(op.logits), op.bias, op.ids, op.weights, op.rows, op.experts, op.k, op.renormalize,
-         op.options);
+  launch("router top-k", top_k_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock,
+         scores_bytes(op.experts), stream, static_cast<const float*>(op.logits), op.bias, op.ids, op.weights, op.rows,
+         op.experts, op.k, op.renormalize, op.options);
   if (op.loss_sums == nullptr) return;
   TOPOMOE_CUDA_TRY("router losses",
                    cudaMemsetAsync(op.loss_sums, 0, sizeof(float) * static_cast<std::size_t>(op.experts + 1), stream));
-  launch("router losses", loss_sums_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock, 0, stream,
-         op.loss_sums, static_cast<const float*>(op.logits), op.rows, op.experts,
+  launch("router losses", loss_sums_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock,
+         2 * scores_bytes(op.experts), stream, op.loss_sums, static_cast<const float*>(op.logits), op.rows, op.experts,
          op.options.scoring == Scoring::sigmoid);
 }
 
 void router_backward_gpu(const RouterBackward& op, GpuStream stream) {
   check(op);
   launch("router logit gradients", logit_gradients_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock,
-         0, stream, op.logit_grads, op.logits, op.ids, op.weight_grads, op.score_grads, op.z_grad, op.rows, op.experts,
-         op.k, op.renormalize, op.options);
+         scores_bytes(op.experts), stream, op.logit_grads, op.logits, op.ids, op.weight_grads, op.score_grads,
+         op.z_grad, op.rows, op.experts, op.k, op.renormalize, op.options);
   const float* grads = op.logit_grads;
   with_gpu_element(op.dtype, [&]<class T>(T) {
     if (op.token_grads != nullptr) {

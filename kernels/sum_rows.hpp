@@ -7,6 +7,9 @@
 // A position of -1 means "no such slot": it adds nothing, its dot is 0. Accumulators are fp32, sums
 // are rounded once to dtype; with `accumulate` the sum starts from out[r]. The order of addition is
 // fixed and knows nothing of the number of rows, so that a row's bits are the same in any chunk.
+//
+// Bytes of either: rows (k + 1) columns b. 8,192 rows of 4,096, k 8, in bf16: 604 MB, 180 us at 3.35 TB/s (H100 SXM's
+// datasheet). Not measured.
 #pragma once
 
 #include <cstdint>

@@ -5,6 +5,9 @@
 //   gate_grad = act_grad * up * s(gate) * (1 + gate * (1 - s(gate)))
 //
 // Computed in fp32, rounded once to dtype. act_grad may be the same memory as gate_grad.
+//
+// Bytes of n elements of b bytes: 3 n b forward, 6 n b backward. 65,536 rows of 1,408 in bf16: 165 and 331 us at 3.35
+// TB/s (H100 SXM's datasheet). Not measured.
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <new>
 
+#include "kernels/convert_rows.hpp"
+#include "kernels/expert_map.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/mix.hpp"
@@ -74,6 +76,9 @@ class CpuDevice final : public Device {
   }
   void mix(Lane, const kernels::Mix& op) override { kernels::mix_cpu(op, progress_); }
   void mix_backward(Lane, const kernels::MixBackward& op) override { kernels::mix_backward_cpu(op, progress_); }
+  void expert_map(Lane, const kernels::ExpertMap& op) override { kernels::expert_map_cpu(op, progress_); }
+  void to_fp8(Lane, const kernels::ToFp8& op) override { kernels::to_fp8_cpu(op, progress_); }
+  void from_fp8(Lane, const kernels::FromFp8& op) override { kernels::from_fp8_cpu(op, progress_); }
 
  private:
   static void* at(void* base, std::size_t offset) { return static_cast<std::byte*>(base) + offset; }

@@ -5,6 +5,8 @@
 #include <thread>
 
 #include "kernels/cuda_error.hpp"
+#include "kernels/convert_rows.hpp"
+#include "kernels/expert_map.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/mix.hpp"
@@ -217,6 +219,9 @@ class CudaDevice final : public Device {
   }
   void mix(Lane lane, const kernels::Mix& op) override { kernels::mix_gpu(op, stream(lane)); }
   void mix_backward(Lane lane, const kernels::MixBackward& op) override { kernels::mix_backward_gpu(op, stream(lane)); }
+  void expert_map(Lane lane, const kernels::ExpertMap& op) override { kernels::expert_map_gpu(op, stream(lane)); }
+  void to_fp8(Lane lane, const kernels::ToFp8& op) override { kernels::to_fp8_gpu(op, stream(lane)); }
+  void from_fp8(Lane lane, const kernels::FromFp8& op) override { kernels::from_fp8_gpu(op, stream(lane)); }
 
  private:
   void use() const { TOPOMOE_CUDA_TRY("select a GPU", cudaSetDevice(ordinal_)); }

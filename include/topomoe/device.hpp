@@ -64,6 +64,9 @@ struct GroupedFfnDgrad;
 struct GroupedFfnWgrad;
 struct Mix;
 struct MixBackward;
+struct ExpertMap;
+struct ToFp8;
+struct FromFp8;
 }  // namespace kernels
 
 class Device {
@@ -116,6 +119,9 @@ class Device {
   virtual void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad&) = 0;
   virtual void mix(Lane, const kernels::Mix&) = 0;
   virtual void mix_backward(Lane, const kernels::MixBackward&) = 0;
+  virtual void expert_map(Lane, const kernels::ExpertMap&) = 0;
+  virtual void to_fp8(Lane, const kernels::ToFp8&) = 0;
+  virtual void from_fp8(Lane, const kernels::FromFp8&) = 0;
 
  private:
   EventPtr no_queue(const void*) const {

@@ -1,10 +1,12 @@
-// SwiGLU experts over rows sorted by expert, by definition, in double.
+// SwiGLU or GELU experts over rows sorted by expert, by definition, in double.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <vector>
 
+#include "kernels/grouped_ffn.hpp"
 #include "tests/kernels/on_device.hpp"
 
 namespace topomoe::test {
@@ -14,8 +16,10 @@ inline std::size_t at(std::int64_t index) { return static_cast<std::size_t>(inde
 struct FfnShape {
   std::vector<std::int64_t> offsets;  // of rows, experts + 1
   std::int64_t hidden, ffn;
+  kernels::Activation activation = kernels::Activation::swiglu;
   std::int64_t rows() const { return offsets.back(); }
   std::int64_t weights() const { return (static_cast<std::int64_t>(offsets.size()) - 1) * hidden * ffn; }
+  bool gated() const { return activation == kernels::Activation::swiglu; }
 };
 
 // The experts in double.
@@ -23,6 +27,9 @@ struct FfnReference {
   FfnShape shape;
   Doubles in, w_gate, w_up, w_down;
 
+  static double gelu(double x) {
+    return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+  }
   Doubles out_of_row(std::int64_t row, std::int64_t expert) const {
     const std::int64_t base = expert * shape.hidden * shape.ffn;
     Doubles act(at(shape.ffn)), out(at(shape.hidden));
@@ -32,7 +39,7 @@ struct FfnReference {
         gate += in[at(row * shape.hidden + h)] * w_gate[at(base + f * shape.hidden + h)];
         up += in[at(row * shape.hidden + h)] * w_up[at(base + f * shape.hidden + h)];
       }
-      act[at(f)] = gate / (1 + std::exp(-gate)) * up;
+      act[at(f)] = shape.gated() ? gate / (1 + std::exp(-gate)) * up : gelu(up);
     }
     for (std::int64_t h = 0; h < shape.hidden; ++h) {
       for (std::int64_t f = 0; f < shape.ffn; ++f) out[at(h)] += act[at(f)] * w_down[at(base + h * shape.ffn + f)];

@@ -23,6 +23,7 @@ namespace topomoe::test {
 using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 using Ints = std::vector<std::int32_t>;
+using Bytes = std::vector<std::uint8_t>;
 
 // Throws MissingEnvironment where this machine lacks it. Defined by *_device_under_test.cpp.
 std::unique_ptr<Device> device_under_test();
@@ -106,7 +107,7 @@ class Tensor {
   void* data() const { return memory_.get(); }
   float* floats() const { return reinterpret_cast<float*>(memory_.get()); }
 
-  void write(const Floats& values) {
+  void write(const Floats& values) const {
     kernels::with_element(dtype_, [&]<class T>(T) {
       std::vector<T> elements(count_);
       std::transform(values.begin(), values.end(), elements.begin(), kernels::from_float<T>);
@@ -132,18 +133,22 @@ class Tensor {
   DeviceMemory memory_;
 };
 
-// An index map or ids on the device.
-class IntTensor {
+// An index map, ids or codes on the device.
+template <class T>
+class Elements {
  public:
-  IntTensor(Device& device, const Ints& values)
-      : device_(&device), count_(values.size()), memory_(device.allocate(count_ * sizeof(std::int32_t))) {
-    device.to_device(Lane::compute, data(), values.data(), count_ * sizeof(std::int32_t));
-    device.synchronize();
+  Elements(Device& device, const std::vector<T>& values)
+      : device_(&device), count_(values.size()), memory_(device.allocate(count_ * sizeof(T))) {
+    write(values);
   }
-  std::int32_t* data() const { return reinterpret_cast<std::int32_t*>(memory_.get()); }
-  Ints read() const {
-    Ints values(count_);
-    device_->to_host(Lane::compute, values.data(), data(), count_ * sizeof(std::int32_t), soon());
+  T* data() const { return reinterpret_cast<T*>(memory_.get()); }
+  void write(const std::vector<T>& values) const {
+    device_->to_device(Lane::compute, data(), values.data(), count_ * sizeof(T));
+    device_->synchronize();
+  }
+  std::vector<T> read() const {
+    std::vector<T> values(count_);
+    device_->to_host(Lane::compute, values.data(), data(), count_ * sizeof(T), soon());
     return values;
   }
 
@@ -152,6 +157,8 @@ class IntTensor {
   std::size_t count_;
   DeviceMemory memory_;
 };
+using IntTensor = Elements<std::int32_t>;
+using ByteTensor = Elements<std::uint8_t>;
 
 class OnDevice : public ::testing::Test {
  protected:

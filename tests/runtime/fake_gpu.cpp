@@ -3,6 +3,8 @@
 #include <array>
 #include <cstring>
 
+#include "kernels/convert_rows.hpp"
+#include "kernels/expert_map.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/mix.hpp"
@@ -157,6 +159,9 @@ class FakeGpu final : public Device {
   }
   void mix(Lane lane, const kernels::Mix& op) override { later(lane, op, &Device::mix); }
   void mix_backward(Lane lane, const kernels::MixBackward& op) override { later(lane, op, &Device::mix_backward); }
+  void expert_map(Lane lane, const kernels::ExpertMap& op) override { later(lane, op, &Device::expert_map); }
+  void to_fp8(Lane lane, const kernels::ToFp8& op) override { later(lane, op, &Device::to_fp8); }
+  void from_fp8(Lane lane, const kernels::FromFp8& op) override { later(lane, op, &Device::from_fp8); }
 
  private:
   CUstream_st& stream(Lane lane) { return streams_[static_cast<std::size_t>(lane)]; }

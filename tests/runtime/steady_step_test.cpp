@@ -114,6 +114,9 @@ class CountingDevice final : public Device {
     const Uncounted u;
     inner_->mix_backward(l, op);
   }
+  void expert_map(Lane l, const kernels::ExpertMap& op) override { inner_->expert_map(l, op); }
+  void to_fp8(Lane l, const kernels::ToFp8& op) override { inner_->to_fp8(l, op); }
+  void from_fp8(Lane l, const kernels::FromFp8& op) override { inner_->from_fp8(l, op); }
 
  private:
   std::unique_ptr<Device> inner_ = make_cpu_device();

@@ -5,6 +5,8 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/convert_rows.hpp"
+#include "kernels/expert_map.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/mix.hpp"
@@ -162,6 +164,15 @@ void DeferredDevice::mix(Lane lane, const kernels::Mix& op) {
 }
 void DeferredDevice::mix_backward(Lane lane, const kernels::MixBackward& op) {
   queue(lane).push_back({nullptr, [this, lane, op] { cpu_->mix_backward(lane, op); }});
+}
+void DeferredDevice::expert_map(Lane lane, const kernels::ExpertMap& op) {
+  queue(lane).push_back({nullptr, [this, lane, op] { cpu_->expert_map(lane, op); }});
+}
+void DeferredDevice::to_fp8(Lane lane, const kernels::ToFp8& op) {
+  queue(lane).push_back({nullptr, [this, lane, op] { cpu_->to_fp8(lane, op); }});
+}
+void DeferredDevice::from_fp8(Lane lane, const kernels::FromFp8& op) {
+  queue(lane).push_back({nullptr, [this, lane, op] { cpu_->from_fp8(lane, op); }});
 }
 
 void DeferredDevice::grouped_ffn(Lane lane, const kernels::GroupedFfn& op) {

@@ -66,6 +66,9 @@ class DeferredDevice final : public Device {
   void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad&) override;
   void mix(Lane, const kernels::Mix&) override;
   void mix_backward(Lane, const kernels::MixBackward&) override;
+  void expert_map(Lane, const kernels::ExpertMap&) override;
+  void to_fp8(Lane, const kernels::ToFp8&) override;
+  void from_fp8(Lane, const kernels::FromFp8&) override;
 
  private:
   friend class DeferredCommunicator;

@@ -222,8 +222,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const auto thread = [kernel, values = std::tuple<Parameters...>(std::forward<Arguments>(arguments)...)] {
     std::apply(kernel, values);
   };
-  const std::string trouble = simt::launch(
-      shape, [](void* f) { (*static_cast<decltype(thread)*>(f))(); },
-      const_cast<void*>(static_cast<const void*>(&thread)));
-  return trouble.empty() ? cudaSuccess : simt::failed(cudaErrorLaunchFailure, trouble);
+  return simt::issue([shape, thread] {
+    const std::string trouble = simt::launch(
+        shape, [](void* f) { (*static_cast<decltype(thread)*>(f))(); },
+        const_cast<void*>(static_cast<const void*>(&thread)));
+    return trouble.empty() ? cudaSuccess : simt::failed(cudaErrorLaunchFailure, trouble);
+  });
 }

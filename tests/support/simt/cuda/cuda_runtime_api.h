@@ -1,19 +1,30 @@
 // Stands in for CUDA's header of that name where kernels are compiled for the SIMT harness: what of the runtime this
-// project calls, over host memory. Streams hold nothing back: each call is done when it returns.
+// project calls, over host memory. Streams hold nothing back: each call is done when it returns; or, while a graph is
+// captured (on any stream), is kept for the graph's launches, and what would wait, allocate or touch host memory is
+// refused.
 #pragma once
 
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <new>
 #include <string>
+#include <utility>
+#include <vector>
 
 #define CUDART_VERSION 13000  // whose interface this follows
 
 struct CUstream_st;
 struct CUevent_st;
+struct CUgraph_st {
+  std::vector<std::function<void()>> calls;
+};
 using cudaStream_t = CUstream_st*;
 using cudaEvent_t = CUevent_st*;
+using cudaGraph_t = CUgraph_st*;
+using cudaGraphExec_t = CUgraph_st*;
 
 // Numbers are CUDA's own.
 enum cudaError_t {
@@ -22,7 +33,9 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorNotReady = 600,
-  cudaErrorLaunchFailure = 719
+  cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorIllegalState = 401
 };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
@@ -53,6 +66,32 @@ inline cudaError_t failed(cudaError_t error, const std::string& words) {
   failure() = words;
   return error;
 }
+
+// The graph that is being captured, if one is.
+inline std::unique_ptr<CUgraph_st>& captured() {
+  static std::unique_ptr<CUgraph_st> graph;
+  return graph;
+}
+// The last error of a graph's calls.
+inline cudaError_t& graph_error() {
+  static cudaError_t error = cudaSuccess;
+  return error;
+}
+// Calls f now, or with the graph. Returns what it returns, or success.
+template <class F>
+cudaError_t issue(F f) {
+  if (!captured()) return f();
+  captured()->calls.emplace_back([f = std::move(f)] {
+    if (const cudaError_t error = f(); error != cudaSuccess) graph_error() = error;
+  });
+  return cudaSuccess;
+}
+// Calls f, unless a graph is captured.
+template <class F>
+cudaError_t outside_capture(const char* call, F&& f) {
+  if (captured()) return failed(cudaErrorStreamCaptureUnsupported, std::string(call) + " while a graph is captured");
+  return f();
+}
 }  // namespace topomoe::simt
 
 inline const char* cudaGetErrorName(cudaError_t error) {
@@ -63,6 +102,8 @@ inline const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
     case cudaErrorNotReady: return "cudaErrorNotReady";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorIllegalState: return "cudaErrorIllegalState";
   }
   return "unknown error";
 }
@@ -82,6 +123,8 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 // Exactly the bytes asked for, so that AddressSanitizer knows their end; uninitialised memory is NaN.
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   constexpr std::align_val_t kAlignment{256};
+  if (topomoe::simt::captured())
+    return topomoe::simt::failed(cudaErrorStreamCaptureUnsupported, "cudaMalloc while a graph is captured");
   *memory = bytes == 0 ? nullptr : ::operator new(bytes, kAlignment, std::nothrow);
   if (bytes > 0 && *memory == nullptr)
     return topomoe::simt::failed(cudaErrorMemoryAllocation, "no " + std::to_string(bytes) + " bytes left");
@@ -89,23 +132,33 @@ inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* memory) {
-  ::operator delete (memory, std::align_val_t{256});
-  return cudaSuccess;
+  return topomoe::simt::outside_capture("cudaFree", [&] {
+    ::operator delete (memory, std::align_val_t{256});
+    return cudaSuccess;
+  });
 }
 inline cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) { return cudaMalloc(memory, bytes); }
 inline cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
-  return cudaSuccess;
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  const auto copy = [=] {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+    return cudaSuccess;
+  };
+  if (kind == cudaMemcpyDeviceToDevice) return topomoe::simt::issue(copy);
+  return topomoe::simt::outside_capture("cudaMemcpyAsync of host memory", copy);
 }
 inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
-  if (bytes > 0) std::memset(to, value, bytes);
-  return cudaSuccess;
+  return topomoe::simt::issue([=] {
+    if (bytes > 0) std::memset(to, value, bytes);
+    return cudaSuccess;
+  });
 }
 
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = nullptr, cudaSuccess; }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return topomoe::simt::outside_capture("cudaStreamSynchronize", [] { return cudaSuccess; });
+}
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   static char some_event;  // not null: null is "the host alone can wait"
@@ -113,4 +166,30 @@ inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 }
 inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventQuery(cudaEvent_t) {
+  return topomoe::simt::outside_capture("cudaEventQuery", [] { return cudaSuccess; });
+}
+
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal };
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  return topomoe::simt::outside_capture("cudaStreamBeginCapture", [] {
+    topomoe::simt::captured() = std::make_unique<CUgraph_st>();
+    return cudaSuccess;
+  });
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = topomoe::simt::captured().release();
+  if (*graph == nullptr) return topomoe::simt::failed(cudaErrorIllegalState, "no graph is captured");
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new CUgraph_st(*graph);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  topomoe::simt::graph_error() = cudaSuccess;
+  for (const auto& call : exec->calls) call();
+  return topomoe::simt::graph_error();
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
