@@ -24,18 +24,35 @@ function(topomoe_compile_options target)
 endfunction()
 
 # topomoe_add_library(name SOURCES ... [PUBLIC libs...] [PRIVATE libs...]) -> topomoe_<name>, topomoe::<name>
+# Compiled with topomoe_library_headers, unless NO_HEADERS.
 function(topomoe_add_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "NO_HEADERS" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
   add_library(topomoe_${name} STATIC ${ARG_SOURCES})
   add_library(topomoe::${name} ALIAS topomoe_${name})
   target_include_directories(topomoe_${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(topomoe_${name} PUBLIC topomoe::api ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
   topomoe_compile_options(topomoe_${name})
+  if(NOT ARG_NO_HEADERS)
+    target_precompile_headers(topomoe_${name} REUSE_FROM topomoe_library_headers)
+  endif()
 endfunction()
 
-# Headers that cost seconds in every source that includes them, compiled once a target.
-function(topomoe_precompile target)
-  target_precompile_headers(${target} PRIVATE ${ARGN} <algorithm> <cmath> <map> <memory> <string> <vector>)
+# Headers that cost seconds in every source that includes them, compiled once for our libraries and once for all tests.
+# GCC refuses those compiled with other options, and GCC 12 crashes on those of another -O: a source or target with
+# options of its own goes without (SKIP_PRECOMPILE_HEADERS, NO_HEADERS). Sources include what they use all the same.
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/headers.cpp CONTENT "// CMake makes headers for sources.\n")
+function(topomoe_headers name)
+  add_library(${name} OBJECT ${PROJECT_BINARY_DIR}/generated/headers.cpp)
+  target_precompile_headers(${name} PRIVATE ${ARGN} <algorithm> <array> <cmath> <functional> <map> <memory> <optional> <set>
+    <span> <string> <vector>)
+endfunction()
+
+# What every source of tests is compiled with: position-independent as programs are, so that headers and objects fit all
+# of them.
+function(topomoe_test_options target)
+  topomoe_compile_options(${target})
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:C,CXX>:${CMAKE_CXX_COMPILE_OPTIONS_PIE}>")
 endfunction()
 
 # topomoe_add_test(name SOURCES ... LIBS ... [LABELS ...]): one GoogleTest binary, each TEST a ctest entry.
@@ -47,8 +64,8 @@ function(topomoe_add_test name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE TOPOMOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} GTest::gtest GTest::gtest_main)
-  topomoe_compile_options(${name})
-  topomoe_precompile(${name} <gtest/gtest.h>)
+  topomoe_test_options(${name})
+  target_precompile_headers(${name} REUSE_FROM topomoe_test_headers)
   set(properties TIMEOUT 300)
   if(ARG_LABELS)
     list(APPEND properties LABELS "${ARG_LABELS}")
