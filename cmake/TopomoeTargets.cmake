@@ -48,11 +48,12 @@ function(topomoe_headers name)
 endfunction()
 
 # What every source of tests is compiled with: position-independent as programs are, so that headers and objects fit all
-# of them.
+# of them, and -O1, since compiling them takes longer than they run, and most of that is our libraries' time.
 function(topomoe_test_options target)
   topomoe_compile_options(${target})
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:C,CXX>:${CMAKE_CXX_COMPILE_OPTIONS_PIE}>")
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:C,CXX>:${CMAKE_CXX_COMPILE_OPTIONS_PIE}>"
+                         "$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>")
 endfunction()
 
 # topomoe_add_test(name SOURCES ... LIBS ... [LABELS ...]): one GoogleTest binary, each TEST a ctest entry.
