@@ -47,13 +47,17 @@ function(topomoe_headers name)
     <span> <string> <vector>)
 endfunction()
 
-# What every source of tests is compiled with: position-independent as programs are, so that headers and objects fit all
-# of them, and -O1, since compiling them takes longer than they run, and most of that is our libraries' time.
-function(topomoe_test_options target)
+# Position-independent as programs are, so that headers and objects fit all of them.
+function(topomoe_program_options target)
   topomoe_compile_options(${target})
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:C,CXX>:${CMAKE_CXX_COMPILE_OPTIONS_PIE}>"
-                         "$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>")
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:C,CXX>:${CMAKE_CXX_COMPILE_OPTIONS_PIE}>")
+endfunction()
+
+# Tests take longer to compile than to run, and it is our libraries that run: -O1 in a release build.
+function(topomoe_test_options target)
+  topomoe_program_options(${target})
+  target_compile_options(${target} PRIVATE "$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>")
 endfunction()
 
 # topomoe_add_test(name SOURCES ... LIBS ... [LABELS ...]): one GoogleTest binary, each TEST a ctest entry.
