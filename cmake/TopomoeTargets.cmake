@@ -23,10 +23,23 @@ function(topomoe_compile_options target)
   endif()
 endfunction()
 
+# A sanitizer looks at some of our libraries and takes the others, which are plain, from a build that has made them.
+set(TOPOMOE_PLAIN_LIBRARIES "" CACHE STRING "Our libraries that this build does not compile: rates;planner say")
+set(TOPOMOE_PLAIN_FROM ${PROJECT_SOURCE_DIR}/build/release CACHE PATH "The build that has compiled TOPOMOE_PLAIN_LIBRARIES")
+
 # topomoe_add_library(name SOURCES ... [PUBLIC libs...] [PRIVATE libs...]) -> topomoe_<name>, topomoe::<name>
 # Compiled with topomoe_library_headers, unless NO_HEADERS.
 function(topomoe_add_library name)
   cmake_parse_arguments(ARG "NO_HEADERS" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  if(name IN_LIST TOPOMOE_PLAIN_LIBRARIES)
+    file(RELATIVE_PATH folder ${PROJECT_BINARY_DIR} ${CMAKE_CURRENT_BINARY_DIR})
+    add_library(topomoe_${name} STATIC IMPORTED GLOBAL)
+    set_target_properties(topomoe_${name} PROPERTIES IMPORTED_LOCATION ${TOPOMOE_PLAIN_FROM}/${folder}/libtopomoe_${name}.a)
+    list(TRANSFORM ARG_PRIVATE REPLACE "(.+)" "$<LINK_ONLY:\\1>")
+    target_link_libraries(topomoe_${name} INTERFACE topomoe::api ${ARG_PUBLIC} ${ARG_PRIVATE})
+    add_library(topomoe::${name} ALIAS topomoe_${name})
+    return()
+  endif()
   add_library(topomoe_${name} STATIC ${ARG_SOURCES})
   add_library(topomoe::${name} ALIAS topomoe_${name})
   target_include_directories(topomoe_${name} PRIVATE ${PROJECT_SOURCE_DIR})
