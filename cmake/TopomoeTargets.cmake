@@ -23,19 +23,54 @@ function(topomoe_compile_options target)
   endif()
 endfunction()
 
+# A sanitizer looks at some of our libraries and takes the others, which are plain, from a build that has made them.
+set(TOPOMOE_PLAIN_LIBRARIES "" CACHE STRING "Our libraries that this build does not compile: rates;planner say")
+set(TOPOMOE_PLAIN_FROM ${PROJECT_SOURCE_DIR}/build/release CACHE PATH "The build that has compiled TOPOMOE_PLAIN_LIBRARIES")
+
 # topomoe_add_library(name SOURCES ... [PUBLIC libs...] [PRIVATE libs...]) -> topomoe_<name>, topomoe::<name>
+# Compiled with topomoe_library_headers, unless NO_HEADERS.
 function(topomoe_add_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "NO_HEADERS" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  if(name IN_LIST TOPOMOE_PLAIN_LIBRARIES)
+    file(RELATIVE_PATH folder ${PROJECT_BINARY_DIR} ${CMAKE_CURRENT_BINARY_DIR})
+    add_library(topomoe_${name} STATIC IMPORTED GLOBAL)
+    set_target_properties(topomoe_${name} PROPERTIES IMPORTED_LOCATION ${TOPOMOE_PLAIN_FROM}/${folder}/libtopomoe_${name}.a)
+    list(TRANSFORM ARG_PRIVATE REPLACE "(.+)" "$<LINK_ONLY:\\1>")
+    target_link_libraries(topomoe_${name} INTERFACE topomoe::api ${ARG_PUBLIC} ${ARG_PRIVATE})
+    add_library(topomoe::${name} ALIAS topomoe_${name})
+    return()
+  endif()
   add_library(topomoe_${name} STATIC ${ARG_SOURCES})
   add_library(topomoe::${name} ALIAS topomoe_${name})
   target_include_directories(topomoe_${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(topomoe_${name} PUBLIC topomoe::api ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
   topomoe_compile_options(topomoe_${name})
+  if(NOT ARG_NO_HEADERS)
+    target_precompile_headers(topomoe_${name} REUSE_FROM topomoe_library_headers)
+  endif()
 endfunction()
 
-# Headers that cost seconds in every source that includes them, compiled once a target.
-function(topomoe_precompile target)
-  target_precompile_headers(${target} PRIVATE ${ARGN} <algorithm> <cmath> <map> <memory> <string> <vector>)
+# Headers that cost seconds in every source that includes them, compiled once for our libraries and once for all tests.
+# GCC refuses those compiled with other options, and GCC 12 crashes on those of another -O: a source or target with
+# options of its own goes without (SKIP_PRECOMPILE_HEADERS, NO_HEADERS). Sources include what they use all the same.
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/headers.cpp CONTENT "// CMake makes headers for sources.\n")
+function(topomoe_headers name)
+  add_library(${name} OBJECT ${PROJECT_BINARY_DIR}/generated/headers.cpp)
+  target_precompile_headers(${name} PRIVATE ${ARGN} <algorithm> <array> <cmath> <functional> <map> <memory> <optional> <set>
+    <span> <string> <vector>)
+endfunction()
+
+# Position-independent as programs are, so that headers and objects fit all of them.
+function(topomoe_program_options target)
+  topomoe_compile_options(${target})
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:C,CXX>:${CMAKE_CXX_COMPILE_OPTIONS_PIE}>")
+endfunction()
+
+# Tests take longer to compile than to run, and it is our libraries that run: -O1 in a release build.
+function(topomoe_test_options target)
+  topomoe_program_options(${target})
+  target_compile_options(${target} PRIVATE "$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>")
 endfunction()
 
 # topomoe_add_test(name SOURCES ... LIBS ... [LABELS ...]): one GoogleTest binary, each TEST a ctest entry.
@@ -47,8 +82,8 @@ function(topomoe_add_test name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE TOPOMOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} GTest::gtest GTest::gtest_main)
-  topomoe_compile_options(${name})
-  topomoe_precompile(${name} <gtest/gtest.h>)
+  topomoe_test_options(${name})
+  target_precompile_headers(${name} REUSE_FROM topomoe_test_headers)
   set(properties TIMEOUT 300)
   if(ARG_LABELS)
     list(APPEND properties LABELS "${ARG_LABELS}")
