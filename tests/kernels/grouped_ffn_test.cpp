@@ -112,7 +112,7 @@ class GroupedFfn : public OnDevice {
                                          .hidden = shape.hidden,
                                          .ffn = shape.ffn,
                                          .dtype = dtype});
-      device.synchronize();
+      device.synchronize(soon());
     }
     void backward(Device& device, float scale) const { backward(device, scale, in_blocks()); }
     void backward(Device& device, float scale, const Matrices& m) const {
@@ -144,7 +144,7 @@ class GroupedFfn : public OnDevice {
                                                .hidden = shape.hidden,
                                                .ffn = shape.ffn,
                                                .dtype = dtype});
-      device.synchronize();
+      device.synchronize(soon());
     }
     Reference reference() const {
       auto wide = [](const Floats& v) { return Doubles(v.begin(), v.end()); };

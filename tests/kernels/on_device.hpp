@@ -111,7 +111,7 @@ class Tensor {
       std::vector<T> elements(count_);
       std::transform(values.begin(), values.end(), elements.begin(), kernels::from_float<T>);
       device_->to_device(Lane::compute, data(), elements.data(), bytes());
-      device_->synchronize();
+      device_->synchronize(soon());
     });
   }
   Floats read() const {
@@ -138,7 +138,7 @@ class IntTensor {
   IntTensor(Device& device, const Ints& values)
       : device_(&device), count_(values.size()), memory_(device.allocate(count_ * sizeof(std::int32_t))) {
     device.to_device(Lane::compute, data(), values.data(), count_ * sizeof(std::int32_t));
-    device.synchronize();
+    device.synchronize(soon());
   }
   std::int32_t* data() const { return reinterpret_cast<std::int32_t*>(memory_.get()); }
   Ints read() const {

@@ -74,7 +74,7 @@ TEST_F(RandomShapes, GatherRows_SameBits) {
                                        .rows = rows,
                                        .columns = columns,
                                        .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return {{"rows", out.read(), 0}};
   });
 }
@@ -105,7 +105,7 @@ TEST_F(RandomShapes, SumRowsAndRowDots_SameBits) {
                                     .columns = columns,
                                     .k = k,
                                     .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return {{"sums", out.read(), 0}, {"dots", dots.read(), 0}};
   });
 }
@@ -119,7 +119,7 @@ TEST_F(RandomShapes, OrderedSum_SameBits) {
     device.ordered_sum(
         Lane::compute,
         {.out = out.data(), .in = in.data(), .rows = rows, .columns = columns, .blocks = blocks, .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return {{"sums", out.read(), 0}};
   });
 }
@@ -180,7 +180,7 @@ TEST_F(RandomShapes, RouterForwardAndBackward) {
                                            .renormalize = renormalize,
                                            .options = options,
                                            .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     const Ints chosen = ids.read();
     return {{"logits", logits.read(), 0},
             {"ids", Floats(chosen.begin(), chosen.end()), 0},
@@ -209,7 +209,7 @@ TEST_F(RandomShapes, MixForwardAndBackward) {
                                .columns = columns,
                                .gate = gate,
                                .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     const double bound = 1e-5 + 2 * unit_roundoff(draw.dtype);
     Outputs outputs{{"mixed", out.read(), bound}, {"routed", routed.read(), 0}};
     if (gate == SharedGate::none) return outputs;
@@ -231,7 +231,7 @@ TEST_F(RandomShapes, MixForwardAndBackward) {
                                         .columns = columns,
                                         .gate = gate,
                                         .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     outputs.insert(outputs.end(), {{"routed gradient", routed_grad.read(), bound},
                                    {"shared gradient", shared_grad.read(), bound},
                                    {"token gradient", token_grad.read(), bound},
@@ -301,7 +301,7 @@ TEST_F(RandomShapes, GroupedFfnForwardAndBackward) {
                                              .hidden = hidden,
                                              .ffn = ffn,
                                              .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     // bf16: a rounding of gate and up of some units in the last place, through a product of 20 terms.
     const double bound = draw.dtype == DType::f32 ? 1e-5 : 16 * unit_roundoff(draw.dtype);
     return {{"out", out.read(), bound},

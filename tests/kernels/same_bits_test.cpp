@@ -27,7 +27,7 @@ class SameBitsAsCpu : public OnDevice {
                                     .k = kSlots,
                                     .accumulate = true,
                                     .dtype = dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return out.read();
   }
   Floats dots(Device& device, std::int64_t columns, DType dtype) {
@@ -44,7 +44,7 @@ class SameBitsAsCpu : public OnDevice {
                                     .columns = columns,
                                     .k = kSlots,
                                     .dtype = dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return out.read();
   }
 };

@@ -11,6 +11,7 @@
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/router.hpp"
 #include "tests/support/deferred_device.hpp"
+#include "tests/support/soon.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
@@ -61,7 +62,7 @@ void route_backward(const LayerCase& c, const RankTensors& t, const Routing& r, 
                                          .k = c.shape.top_k,
                                          .renormalize = c.shape.renormalize,
                                          .dtype = c.dtype});
-  device.synchronize();
+  device.synchronize(soon());
 }
 
 struct Kept {
@@ -88,7 +89,7 @@ Kept compute(const LayerCase& c, const RankTensors& t, const ExpertBatch& batch,
                                      .hidden = c.shape.hidden,
                                      .ffn = ffn,
                                      .dtype = c.dtype});
-  device.synchronize();  // `act` goes
+  device.synchronize(soon());  // `act` goes
   return kept;
 }
 
@@ -111,7 +112,7 @@ void compute_backward(const LayerCase& c, const RankTensors& t, const Kept& kept
                                            .hidden = c.shape.hidden,
                                            .ffn = c.shape.ffn / c.layout.etp,
                                            .dtype = c.dtype});
-  device.synchronize();
+  device.synchronize(soon());
 }
 
 // One step with experts of the caller's.
@@ -131,7 +132,7 @@ OneStep run_step(const LayerCase& c, const RankTensors& t, const Routing& routin
   std::vector<Kept> kept;
   for (const ExpertBatch& batch : handle.batches()) kept.push_back(compute(c, t, batch, device));
   dispatcher.combine(handle, out.y.data());
-  device.synchronize();
+  device.synchronize(soon());
   if (forward) {
     EXPECT_THROW(dispatcher.combine_backward(handle, t.dy.data()), InvalidInput);
     return out;
@@ -143,7 +144,7 @@ OneStep run_step(const LayerCase& c, const RankTensors& t, const Routing& routin
     compute_backward(c, t, kept[i], gradients[i], device);
   }
   dispatcher.dispatch_backward(handle, out.dx.data(), out.dweights.data());
-  device.synchronize();
+  device.synchronize(soon());
   route_backward(c, t, routing, out.dweights, out.dx, device);
   return out;
 }
@@ -187,7 +188,7 @@ void expect_the_layers_bits_and_steady_memory(const LayerCase& c, const Schedule
     Dispatcher dispatcher(schedule, c.layout, c.gpus_per_node, shape_of(c), communicator, device,
                           std::chrono::seconds(60), options);
     const Routing routing = route(c, t, device);
-    device.synchronize();
+    device.synchronize(soon());
     constexpr int kSteps = 4;
     long allocations = 0;
     for (int i = 0; i < kSteps; ++i) {
@@ -357,7 +358,7 @@ TEST(Dispatch, HandlesThatStopHalfway_LeaveOthersTheirBits) {
     DeferredCommunicator communicator(ranks, device);
     Dispatcher dispatcher(schedule, c.layout, 2, shape_of(c), communicator, device);
     const Routing routing = route(c, t, device);
-    device.synchronize();
+    device.synchronize(soon());
     for (int i = 0; i < 4; ++i) {
       dispatcher.dispatch(t.x.data(), t.rows, routing.ids.data(), routing.weights.data());
       const OneStep step = run_step(c, t, routing, dispatcher, device);
@@ -394,7 +395,7 @@ TEST(Dispatch, HandleAndDispatcherEndBeforeTheirWork_GradientsAreComplete) {
     DeferredDevice device(13);
     DeferredCommunicator communicator(ranks, device);
     const Routing routing = route(c, t, device);
-    device.synchronize();
+    device.synchronize(soon());
     std::vector<float> expected, dweights(routing.weights.size(), -1);
     std::vector<std::byte> y(t.y.size()), dx(t.dx.size());
     std::vector<Kept> kept;
@@ -408,7 +409,7 @@ TEST(Dispatch, HandleAndDispatcherEndBeforeTheirWork_GradientsAreComplete) {
       for (std::size_t i = 0; i < kept.size(); ++i) compute_backward(c, t, kept[i], gradients[i], device);
       dispatcher.dispatch_backward(handle, dx.data(), dweights.data());
     }
-    device.synchronize();
+    device.synchronize(soon());
     EXPECT_EQ(dweights, expected);
     ranks.barrier();
   });

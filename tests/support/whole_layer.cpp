@@ -10,6 +10,7 @@
 
 #include "planner/schedules/build.hpp"
 #include "runtime/host_exchange.hpp"
+#include "tests/support/soon.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/device_cpu.hpp"
 
@@ -193,7 +194,7 @@ WholeRank run_rank(const WholeCase& c, Communicator& communicator, Device& devic
     const auto other = layer.forward(dy.data(), held_by(c, rank), other_y.data(), w, nullptr, c.keep);
     out.report = handle.router(), out.saved_bytes = handle.saved_bytes();
     layer.backward(handle, dy.data(), out.dx.data(), w, g);
-    device.synchronize();
+    device.synchronize(soon());
     if (after_step) after_step(i);
   }
   layer.sum_over_replicas(g);

@@ -1,17 +1,23 @@
 // Stands in for CUDA's header of that name where kernels are compiled for the SIMT harness: what of the runtime this
-// project calls, over host memory. Streams hold nothing back: each call is done when it returns.
+// project calls, over host memory. Streams hold nothing back: each call is done when it returns. Only events can be
+// made to wait, for tests of whoever waits for them.
 #pragma once
 
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <string>
 
 #define CUDART_VERSION 13000  // whose interface this follows
 
-struct CUstream_st;
-struct CUevent_st;
+struct CUstream_st {
+  std::shared_ptr<bool> stalled = std::make_shared<bool>(false);  // what is recorded meanwhile happens afterwards
+};
+struct CUevent_st {
+  std::shared_ptr<const bool> behind;  // null: it has happened
+};
 using cudaStream_t = CUstream_st*;
 using cudaEvent_t = CUevent_st*;
 
@@ -103,14 +109,26 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaS
   return cudaSuccess;
 }
 
-inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = nullptr, cudaSuccess; }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  return *stream = new CUstream_st, cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  static char some_event;  // not null: null is "the host alone can wait"
-  return *event = reinterpret_cast<cudaEvent_t>(&some_event), cudaSuccess;
+  return *event = new CUevent_st, cudaSuccess;
 }
-inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->behind = stream != nullptr && *stream->stalled ? stream->stalled : nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return event->behind && *event->behind ? cudaErrorNotReady : cudaSuccess;
+}
