@@ -90,7 +90,7 @@ int LayerMemory::rounds(const ExecutorContext& c, PassState& state, std::int64_t
     }
     c.communicator
         .exchange(c.channels.of(role), sends, receives,
-                  {.step = kAgreeOnRounds, .lane = Lane::inter_node, .metadata = true})
+                  {.step = "agree on rounds", .metadata = true, .of_schedule = false})
         ->wait(std::chrono::steady_clock::now() + c.deadline);
     for (std::size_t i = 0; i < members.size(); ++i)
       for (std::size_t j = 0; j < 2; ++j)

@@ -13,7 +13,6 @@
 #include <memory>
 #include <mutex>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "planner/plan/capacity.hpp"
@@ -26,9 +25,6 @@
 #include "topomoe/layer_shape.hpp"
 
 namespace topomoe {
-
-// The exchange by which ranks agree on how many rounds the tokens take: of no schedule.
-inline constexpr std::string_view kAgreeOnRounds = "agree on rounds";
 
 // What is fixed for the life of a layer.
 struct ExecutorContext {
