@@ -123,7 +123,7 @@ typedef struct topomoe_device_config {
 } topomoe_device_config;
 #define TOPOMOE_DEVICE_CONFIG_INIT \
   { sizeof(topomoe_device_config), TOPOMOE_ABI_VERSION, -1, NULL, NULL, NULL }
-/* `config` null: the CPU. */
+/* Each rank has its own, threads too. `config` null: the CPU. */
 topomoe_status topomoe_device_create(const topomoe_device_config* config, topomoe_device** device);
 void topomoe_device_free(topomoe_device* device);
 /* A rank of topomoe_inproc_world that exchanges GPU memory: which GPU is its own. Before any layer is made on it. */
