@@ -71,7 +71,7 @@ struct LayerMemory {
   std::vector<std::byte*> found;  // by slot: where this pass has it
   std::vector<EventPtr> events;   // by step
   std::shared_ptr<PassEnd> last;  // of the last pass; null: it is over
-  std::array<std::vector<StepTrace>, 2> trace;
+  std::array<PassTrace, 2> trace;
   bool last_backward = false;
   bool failed = false;            // a pass, on its way: lanes may still be at it
   std::vector<std::size_t> seen;  // by step: the last one that looked behind it

@@ -207,8 +207,8 @@ void expect_steady_steps(const std::vector<Case>& all) {
       }
       if (backward) backward->wait(std::chrono::steady_clock::now() + std::chrono::seconds(60));
       const std::lock_guard lock(mutex);
-      EXPECT_EQ(layer.last_trace().size(), c.schedule.backward.size());
-      for (const StepTrace& step : layer.last_trace()) EXPECT_GT(step.end_s, 0) << step.name;
+      EXPECT_EQ(layer.last_trace().steps.size(), c.schedule.backward.size());
+      for (const StepTrace& step : layer.last_trace().steps) EXPECT_GT(step.end_s, 0) << step.name;
       EXPECT_TRUE(forward && forward->poll());  // what comes after it is over
     });
   }
