@@ -14,9 +14,6 @@ namespace {
 using namespace benching;
 using Index = std::size_t;
 
-// Of one wait. The slowest single exchange of our cases takes 3 s.
-constexpr auto kDeadline = std::chrono::minutes(1);
-
 constexpr Index kAlignment = 64;  // as Device::allocate
 
 bool holds_tokens(const Schedule& s, int buffer) {

@@ -19,8 +19,6 @@ namespace {
 using namespace benching;
 using Index = std::size_t;
 
-// Of one wait, as of an exchange; backward is at most some times as long.
-constexpr auto kDeadline = std::chrono::minutes(2);
 // The first pass of a layer allocates slot by slot, the second lays out its arenas.
 constexpr int kPassesToSettle = 2;
 
@@ -87,7 +85,7 @@ struct Caller {
     for (const CallerTensor* t :
          {&y, &dx, &d_router, &d_gate, &d_up, &d_down, &d_shared_gate, &d_shared_up, &d_shared_down, &d_mix})
       device.zero(Lane::compute, t->memory.get(), t->bytes);
-    device.synchronize();
+    device.synchronize(std::chrono::steady_clock::now() + kDeadline);
   }
   static Index matrix(std::int64_t width, const LayerShape& s) { return static_cast<Index>(width * s.hidden); }
   // gate and up may be the same memory: nothing writes either.

@@ -68,7 +68,7 @@ std::vector<Measured> time_in_rounds(std::span<const Timed> timed, const BenchCa
   for (int round = -b.warmup; round < b.repeat; ++round)
     for (Index i = 0; i < timed.size(); ++i) {
       if (round == 0) counting.reset();
-      device.synchronize();
+      device.synchronize(Clock::now() + kDeadline);
       std::this_thread::sleep_for(std::min<Clock::duration>(took, kLongestRest));
       host.line_up(b.ranks_per_host);
       const auto begin = Clock::now();

@@ -2,6 +2,7 @@
 // bench_*.cpp.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <span>
@@ -13,6 +14,9 @@
 #include "runtime/host_exchange.hpp"
 
 namespace topomoe::benching {
+
+// Of one wait. The slowest single exchange of our cases takes 3 s, a layer's backward some times as long.
+constexpr auto kDeadline = std::chrono::minutes(2);
 
 // Throws InvalidInput where the communicator has not the layout's ranks, or there are fewer tokens than TP ranks.
 void check(const BenchCase& bench, const Communicator& communicator);

@@ -36,7 +36,7 @@ using topomoe::InvalidInput;
 namespace {
 
 void read_plan_text(const std::string& text, const std::string& name, topomoe_plan** plan) {
-  *plan = new topomoe_plan{topomoe::read_plan(text, name)};
+  *plan = new topomoe_plan{std::make_shared<const topomoe::Plan>(topomoe::read_plan(text, name))};
 }
 
 }  // namespace
@@ -77,7 +77,7 @@ void topomoe_plan_free(topomoe_plan* plan) { delete plan; }
 
 topomoe_status topomoe_plan_hash(const topomoe_plan* plan, char hash[17]) {
   return guarded([&] {
-    const std::string text = topomoe::plan_hash(require(plan, "plan").value);
+    const std::string text = topomoe::plan_hash(*require(plan, "plan").value);
     TOPOMOE_ASSERT(text.size() == 16);
     std::memcpy(&require(hash, "hash"), text.c_str(), 17);
   });
@@ -85,7 +85,7 @@ topomoe_status topomoe_plan_hash(const topomoe_plan* plan, char hash[17]) {
 
 topomoe_status topomoe_plan_get_info(const topomoe_plan* plan, int32_t kind, topomoe_plan_info* info) {
   return guarded([&] {
-    const topomoe::Plan& p = require(plan, "plan").value;
+    const topomoe::Plan& p = *require(plan, "plan").value;
     read_struct(require(info, "info"), "info");
     const topomoe::LayerShape s = topomoe::layer_shape_of(p, kind);
     const topomoe::Layout& l = p.layout;
@@ -111,7 +111,7 @@ topomoe_status topomoe_plan_get_info(const topomoe_plan* plan, int32_t kind, top
 topomoe_status topomoe_plan_held_experts(const topomoe_plan* plan, int32_t kind, int32_t rank, int32_t* experts,
                                          int32_t most, int32_t* count) {
   return guarded([&] {
-    const std::vector<int> held = topomoe::held_experts(require(plan, "plan").value, rank, kind);
+    const std::vector<int> held = topomoe::held_experts(*require(plan, "plan").value, rank, kind);
     require(count, "count") = static_cast<int32_t>(held.size());
     if (experts != nullptr)
       std::copy_n(held.begin(), std::min(held.size(), static_cast<std::size_t>(std::max(most, 0))), experts);

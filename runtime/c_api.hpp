@@ -7,20 +7,22 @@
 #include <new>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "runtime/c_api_structs.hpp"
+#include "runtime/trace.hpp"
+#include "topomoe/adaptive_layer.hpp"
 #include "topomoe/communicator.hpp"
 #include "topomoe/device.hpp"
 #include "topomoe/dispatch.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/layer_shape.hpp"
-#include "topomoe/moe_layer.hpp"
 #include "topomoe/plan.hpp"
 #include "topomoe/planned_layer.hpp"
 #include "topomoe/topomoe.h"
 
 struct topomoe_plan {
-  topomoe::Plan value;
+  std::shared_ptr<const topomoe::Plan> value;
 };
 struct topomoe_communicator {
   std::shared_ptr<topomoe::Communicator> value;
@@ -102,12 +104,21 @@ class CallersStream {
 struct Layer {
   std::shared_ptr<Communicator> communicator;
   std::shared_ptr<Device> device;
-  MoeLayer value;
+  AdaptiveLayer value;
   LayerShape shape;
   std::size_t local_experts;
   CallersStream stream;
+  std::vector<std::shared_ptr<const Plan>> plans;  // by schedule
+  int kind = 0;
+  int schedule = 0;
   MoeLayer::Keep keep = MoeLayer::Keep::all;
+  bool traced = false;
+  std::vector<TracedPass> passes;
 };
+// Of one call, null or not. Throws InvalidInput by field.
+LayerWeights weights_from(const Layer& layer, const topomoe_weights* given);
+LayerGradients gradients_from(const Layer& layer, const topomoe_gradients* given);
+
 struct DispatcherOwner {
   std::shared_ptr<Communicator> communicator;
   std::shared_ptr<Device> device;
@@ -129,6 +140,7 @@ struct topomoe_layer {
 };
 struct topomoe_handle {
   std::shared_ptr<topomoe::c_api::Layer> layer;
+  int schedule;
   std::int64_t rows;
   topomoe::MoeLayer::Handle value;
 };

@@ -126,7 +126,7 @@ topomoe_status topomoe_check_ranks(const topomoe_plan* plan, topomoe_communicato
   return guarded([&] {
     read_struct(require(check, "check"), "check");
     topomoe::Communicator& ranks = *require(communicator, "communicator").value;
-    const topomoe::RankCheck found = topomoe::check_ranks(require(plan, "plan").value, ranks,
+    const topomoe::RankCheck found = topomoe::check_ranks(*require(plan, "plan").value, ranks,
                                                           bus_id != nullptr ? bus_id : "", host != nullptr ? host : "");
     write_struct(*check, {0, 0, static_cast<int32_t>(found.mismatches.size()), found.plans_differ ? 1 : 0,
                           found.planned_rank(ranks.rank())});

@@ -17,6 +17,8 @@ void require_no_layer(const topomoe_layer_config& c) {
     if (value != 0) throw InvalidInput(name, std::to_string(value), "0: the experts are the caller's");
   for (const auto& [value, name] : {std::pair{c.balance_loss, "config.balance_loss"}, {c.z_loss, "config.z_loss"}})
     if (value != 0) throw InvalidInput(name, std::to_string(value), "0: the router is the caller's");
+  if (c.other_count != 0)
+    throw InvalidInput("config.other_count", std::to_string(c.other_count), "0: a dispatcher goes by one schedule");
 }
 
 }  // namespace
@@ -26,7 +28,7 @@ topomoe_status topomoe_dispatcher_create(const topomoe_plan* plan, topomoe_commu
                                          topomoe_dispatcher** dispatcher) {
   return guarded([&] {
     require(dispatcher, "dispatcher") = nullptr;
-    const topomoe::Plan& p = require(plan, "plan").value;
+    const topomoe::Plan& p = *require(plan, "plan").value;
     const auto& ranks = require(communicator, "communicator").value;
     const auto& on = require(device, "device").value;
     const topomoe_layer_config c = config_from(config);

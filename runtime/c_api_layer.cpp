@@ -1,6 +1,9 @@
-// topomoe.h: the whole layer. Checks what C cannot, and hands the rest to MoeLayer.
+// topomoe.h: the whole layer. Checks what C cannot, and hands the rest to AdaptiveLayer.
+#include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "runtime/c_api.hpp"
 
@@ -55,68 +58,34 @@ LayerOptions options_of(const Plan& plan, const topomoe_layer_config& c) {
 
 namespace {
 
-// One block, or a pointer an expert.
-template <class View, class Block, class Each>
-View view_of(Block* block, Each each, std::size_t experts, const std::string& name) {
-  if (each == nullptr) return View(block);
-  if (block != nullptr) throw InvalidInput(name, "given twice", "one block, or a pointer an expert");
-  for (std::size_t e = 0; e < experts; ++e)
-    if (each[e] == nullptr)
-      throw InvalidInput(name + "s[" + std::to_string(e) + "]", "null",
-                         "a pointer for each of the " + std::to_string(experts) + " local experts");
-  return View::one_by_one(each);
+// The plan, and those that the config names beside it: of one layer.
+std::vector<std::shared_ptr<const Plan>> plans_from(const topomoe_plan& first, const topomoe_layer_config& c) {
+  std::vector<std::shared_ptr<const Plan>> plans{first.value};
+  if (c.other_count < 0) throw InvalidInput("config.other_count", std::to_string(c.other_count), "0 or more");
+  if (c.other_count > 0) require(c.others, "config.others");
+  const LayerShape shape = layer_shape_of(*first.value, c.kind);
+  for (int i = 0; i < c.other_count; ++i) {
+    const std::string field = "config.others[" + std::to_string(i) + "]";
+    const auto& other = require(c.others[i], field.c_str()).value;
+    const auto refuse_unless = [&](bool alike, const std::string& what) {
+      if (!alike) throw InvalidInput(field, what, "plans of one layer differ in its schedule alone");
+    };
+    refuse_unless(other->layout == first.value->layout && other->ranks.size() == first.value->ranks.size(),
+                  "another layout, " + name(other->layout));
+    refuse_unless(other->topology.gpus_per_node == first.value->topology.gpus_per_node,
+                  std::to_string(other->topology.gpus_per_node) + " GPUs a node");
+    refuse_unless(c.kind < moe_kind_count(other->model) && layer_shape_of(*other, c.kind) == shape,
+                  "a layer of other sizes, placement or router");
+    plans.push_back(other);
+  }
+  return plans;
 }
 
-// What would be ignored: the caller means another layer.
-void require_none(const LayerShape& shape, bool shared, bool mix, const std::string& name) {
-  if (shared && shape.shared_ffn == 0)
-    throw InvalidInput(name + ".shared_gate, shared_up, shared_down", "given", "the plan has no shared expert");
-  if (mix && shape.shared_gate == SharedGate::none)
-    throw InvalidInput(name + ".mix", "given", "the plan has no shared expert with a gate");
-}
-
-LayerWeights weights_from(const Layer& layer, const topomoe_weights* given) {
-  const topomoe_weights w = read_struct(require(given, "weights"), "weights");
-  require(w.router, "weights.router");
-  const std::size_t experts = layer.local_experts;
-  const LayerWeights out{w.router,
-                         view_of<ExpertMatrices>(w.gate, w.gates, experts, "weights.gate"),
-                         view_of<ExpertMatrices>(w.up, w.ups, experts, "weights.up"),
-                         view_of<ExpertMatrices>(w.down, w.downs, experts, "weights.down"),
-                         w.selection_bias,
-                         w.shared_gate,
-                         w.shared_up,
-                         w.shared_down,
-                         w.mix};
-  for (const auto& [view, name] :
-       {std::pair{&out.gate, "weights.gate"}, {&out.up, "weights.up"}, {&out.down, "weights.down"}})
-    if (experts > 0 && !*view)
-      throw InvalidInput(name, "null", "the rank holds " + std::to_string(experts) + " experts");
-  require_none(layer.shape, w.shared_gate != nullptr || w.shared_up != nullptr || w.shared_down != nullptr,
-               w.mix != nullptr, "weights");
-  return out;
-}
-
-LayerGradients gradients_from(const Layer& layer, const topomoe_gradients* given) {
-  const topomoe_gradients g = read_struct(require(given, "gradients"), "gradients");
-  const std::size_t experts = layer.local_experts;
-  const LayerGradients out{g.router,
-                           view_of<ExpertGradients>(g.gate, g.gates, experts, "gradients.gate"),
-                           view_of<ExpertGradients>(g.up, g.ups, experts, "gradients.up"),
-                           view_of<ExpertGradients>(g.down, g.downs, experts, "gradients.down"),
-                           g.shared_gate,
-                           g.shared_up,
-                           g.shared_down,
-                           g.mix};
-  const auto all_or_none = [](bool a, bool b, bool c, const char* which) {
-    if (a != b || a != c)
-      throw InvalidInput("gradients", std::string("some of ") + which + " are null", "all three or none");
-  };
-  all_or_none(!out.gate, !out.up, !out.down, "gate, up and down");
-  all_or_none(g.shared_gate == nullptr, g.shared_up == nullptr, g.shared_down == nullptr,
-              "shared_gate, shared_up and shared_down");
-  require_none(layer.shape, g.shared_gate != nullptr, g.mix != nullptr, "gradients");
-  return out;
+// The pass that a call has just issued, to its end.
+void keep_trace(Layer& layer, int schedule) {
+  if (!layer.traced) return;
+  layer.passes.push_back(
+      {layer.plans[static_cast<std::size_t>(schedule)].get(), layer.kind, layer.value.by(schedule).last_trace()});
 }
 
 }  // namespace
@@ -129,23 +98,31 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
                                     topomoe_device* device, const topomoe_layer_config* config, topomoe_layer** layer) {
   return guarded([&] {
     require(layer, "layer") = nullptr;
-    const topomoe::Plan& p = require(plan, "plan").value;
+    const topomoe::Plan& p = *require(plan, "plan").value;
     const auto& ranks = require(communicator, "communicator").value;
     const auto& on = require(device, "device").value;
     const topomoe_layer_config c = config_from(config);
     const topomoe::LayerShape shape = shape_of(p, c);
-    const std::string lacking = topomoe::not_executed(p, c.kind);
-    if (!lacking.empty() && c.accept_unlike == 0)
-      throw InvalidInput("plan", p.model.name + " has " + lacking,
-                         "only SwiGLU experts are executed; config.accept_unlike = 1 puts them in their place");
-    topomoe::MoeLayer value(topomoe::schedule_of(p, c.kind), p.layout, p.topology.gpus_per_node, shape, *ranks, *on,
-                            deadline_of(c), options_of(p, c));
-    *layer = new topomoe_layer{std::make_shared<Layer>(Layer{ranks,
-                                                             on,
-                                                             std::move(value),
-                                                             shape,
-                                                             topomoe::held_experts(p, ranks->rank(), c.kind).size(),
-                                                             {*on, deadline_of(c)}})};
+    auto plans = plans_from(*plan, c);
+    std::vector<topomoe::Schedule> schedules;
+    for (const auto& of : plans) {
+      const std::string lacking = topomoe::not_executed(*of, c.kind);
+      if (!lacking.empty() && c.accept_unlike == 0)
+        throw InvalidInput("plan", of->model.name + " has " + lacking,
+                           "only SwiGLU experts are executed; config.accept_unlike = 1 puts them in their place");
+      schedules.push_back(topomoe::schedule_of(*of, c.kind));
+    }
+    topomoe::AdaptiveLayer value(std::move(schedules), p.layout, p.topology.gpus_per_node, shape, *ranks, *on,
+                                 deadline_of(c), options_of(p, c));
+    *layer = new topomoe_layer{
+        std::make_shared<Layer>(Layer{.communicator = ranks,
+                                      .device = on,
+                                      .value = std::move(value),
+                                      .shape = shape,
+                                      .local_experts = topomoe::held_experts(p, ranks->rank(), c.kind).size(),
+                                      .stream = {*on, deadline_of(c)},
+                                      .plans = std::move(plans),
+                                      .kind = c.kind})};
   });
 }
 
@@ -164,8 +141,44 @@ topomoe_status topomoe_layer_set_keep(topomoe_layer* layer, int32_t keep) {
   });
 }
 
+topomoe_status topomoe_layer_set_schedule(topomoe_layer* layer, int32_t schedule) {
+  return guarded([&] {
+    Layer& l = *require(layer, "layer").value;
+    l.value.by(schedule);  // or names the field
+    l.schedule = schedule;
+  });
+}
+
+topomoe_status topomoe_layer_set_trace(topomoe_layer* layer, int32_t on) {
+  return guarded([&] {
+    Layer& l = *require(layer, "layer").value;
+    if (on != 0 && on != 1) throw InvalidInput("on", std::to_string(on), "0 or 1");
+    l.traced = on == 1;
+    if (l.traced) l.passes.clear();
+  });
+}
+
+topomoe_status topomoe_layer_trace(const topomoe_layer* layer, char* text, size_t bytes, size_t* needed) {
+  return guarded([&] {
+    const Layer& l = *require(layer, "layer").value;
+    const std::string json = topomoe::write_trace(*l.plans.front(), l.communicator->rank(), l.passes);
+    if (needed != nullptr) *needed = json.size() + 1;
+    if (text == nullptr) {
+      require(needed, "text and needed");
+      return;
+    }
+    if (bytes <= json.size())
+      throw InvalidInput("bytes", std::to_string(bytes), "at least " + std::to_string(json.size() + 1));
+    std::memcpy(text, json.c_str(), json.size() + 1);
+  });
+}
+
 topomoe_status topomoe_layer_overflow_rounds(const topomoe_layer* layer, int64_t* rounds) {
-  return guarded([&] { require(rounds, "rounds") = require(layer, "layer").value->value.counters().overflow_rounds; });
+  return guarded([&] {
+    require(rounds, "rounds") = 0;
+    const topomoe::AdaptiveLayer& l = require(layer, "layer").value->value;
+    for (int i = 0; i < l.schedules(); ++i) *rounds += l.by(i).counters().overflow_rounds;
+  });
 }
 
 topomoe_status topomoe_forward(topomoe_layer* layer, const void* tokens, int64_t rows, void* output,
@@ -176,9 +189,11 @@ topomoe_status topomoe_forward(topomoe_layer* layer, const void* tokens, int64_t
     const topomoe::LayerWeights w = weights_from(*l, weights);
     require_rows(tokens, rows, "tokens");
     require_rows(output, rows, "output");
-    topomoe::MoeLayer::Handle value = l->value.forward(tokens, rows, output, w, l->stream.ready(), l->keep);
+    const int by = l->schedule;
+    topomoe::MoeLayer::Handle value = l->value.by(by).forward(tokens, rows, output, w, l->stream.ready(), l->keep);
     l->stream.finish(value.done());
-    if (handle != nullptr) *handle = new topomoe_handle{l, rows, std::move(value)};
+    keep_trace(*l, by);
+    if (handle != nullptr) *handle = new topomoe_handle{l, by, rows, std::move(value)};
   });
 }
 
@@ -193,8 +208,9 @@ topomoe_status topomoe_backward(topomoe_layer* layer, topomoe_handle* handle, co
     const topomoe::LayerGradients g = gradients_from(*l, gradients);
     require_rows(output_gradients, h.rows, "output_gradients");
     require_rows(token_gradients, h.rows, "token_gradients");
-    l->value.backward(h.value, output_gradients, token_gradients, w, g, l->stream.ready());
+    l->value.by(h.schedule).backward(h.value, output_gradients, token_gradients, w, g, l->stream.ready());
     l->stream.finish(h.value.done());
+    keep_trace(*l, h.schedule);
   });
 }
 
@@ -203,7 +219,7 @@ topomoe_status topomoe_sum_over_replicas(topomoe_layer* layer, const topomoe_gra
     const auto& l = require(layer, "layer").value;
     const topomoe::LayerGradients g = gradients_from(*l, gradients);
     l->device->wait(topomoe::Lane::compute, l->stream.ready(), l->stream.end());
-    l->value.sum_over_replicas(g);
+    l->value.by(l->schedule).sum_over_replicas(g);
   });
 }
 

@@ -44,6 +44,7 @@ struct Abi<topomoe_layer_config> {
   static constexpr topomoe_layer_config init = TOPOMOE_LAYER_CONFIG_INIT;
   static constexpr std::size_t first_bytes = 48;
   static_assert(offsetof(topomoe_layer_config, balance_loss) == first_bytes);
+  static_assert(offsetof(topomoe_layer_config, others) == 88);  // where the next header's went on
 };
 template <>
 struct Abi<topomoe_weights> {

@@ -1,7 +1,5 @@
 #include "runtime/communicator_counting.hpp"
 
-#include "runtime/executor.hpp"
-
 namespace topomoe {
 
 CountingCommunicator::CountingCommunicator(Communicator& inner)
@@ -19,7 +17,7 @@ EventPtr CountingCommunicator::exchange(ChannelId channel, std::span<const Outgo
                                         std::span<const Incoming> receives, const ExchangeInfo& info) {
   const auto& members = members_.at(static_cast<std::size_t>(channel));
   EventPtr event = inner_.exchange(inner_channel_[static_cast<std::size_t>(channel)], sends, receives, info);
-  if (info.step == kAgreeOnRounds) return event;
+  if (!info.of_schedule) return event;
   for (const Outgoing& s : sends) {
     const int peer = members.at(static_cast<std::size_t>(s.peer));
     if (s.bytes == 0 || peer == rank()) continue;

@@ -2,8 +2,7 @@
 //
 // Counted where the exchange starts, by world rank of the peer. A transfer to oneself is no traffic, and one
 // of zero bytes is no message. Payload and metadata are apart, since a schedule is judged by its payload.
-// Ignored: barriers, what a backend adds by itself (headers, retransmissions), and what ranks with memory of bounded
-// size tell each other of how it fits, which no schedule carries.
+// Ignored: barriers, what a backend adds by itself (headers, retransmissions), and exchanges of no schedule.
 #pragma once
 
 #include <vector>

@@ -47,7 +47,7 @@ class CpuDevice final : public Device {
   void wait(Lane, const EventPtr& event, std::chrono::steady_clock::time_point deadline) override {
     if (event) event->wait(deadline);
   }
-  void synchronize() override {}
+  void synchronize(std::chrono::steady_clock::time_point) override {}
   void* native_queue(Lane) override { return nullptr; }
   void set_progress(ProgressHook hook) override { progress_ = hook; }
 

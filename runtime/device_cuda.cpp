@@ -149,19 +149,7 @@ class CudaDevice final : public Device {
   // Into pageable memory CUDA returns from the copy itself when it is over: it is begun when the lane is there.
   void to_host(Lane lane, void* host, const void* device, std::size_t bytes, Deadline deadline) override {
     if (bytes == 0) return;
-    CudaEvent reached(ordinal_, stream(lane));
-    const auto begin = Clock::now();
-    while (!reached.poll()) {
-      progress_();
-      const auto now = Clock::now();
-      if (now > deadline)
-        throw TransportError(-1, -1, "copy to host", static_cast<double>(bytes),
-                             "GPU " + std::to_string(ordinal_) + " did not get there in time");
-      if (now - begin < kAwake)
-        std::this_thread::yield();
-      else
-        std::this_thread::sleep_for(std::chrono::microseconds(20));
-    }
+    reach(lane, "copy to host", bytes, deadline);
     transfer(lane, host, device, bytes, cudaMemcpyDeviceToHost);
     TOPOMOE_CUDA_TRY("wait for a copy to host", cudaStreamSynchronize(stream(lane)));
   }
@@ -184,10 +172,8 @@ class CudaDevice final : public Device {
       event->wait(deadline);
     }
   }
-  void synchronize() override {
-    for (int lane = 0; lane < kLaneCount; ++lane) {
-      TOPOMOE_CUDA_TRY("wait for a lane", cudaStreamSynchronize(stream(static_cast<Lane>(lane))));
-    }
+  void synchronize(Deadline deadline) override {
+    for (int lane = 0; lane < kLaneCount; ++lane) reach(static_cast<Lane>(lane), "synchronize", 0, deadline);
   }
   void* native_queue(Lane lane) override { return stream(lane); }
   EventPtr record_queue(void* queue) override {
@@ -231,6 +217,23 @@ class CudaDevice final : public Device {
   }
   cudaStream_t stream(Lane lane) { return at(lane).stream(); }
   cublasHandle_t blas(Lane lane) { return at(lane).blas(); }
+  // Until the lane has done what it was told so far. CUDA has no wait with a deadline.
+  void reach(Lane lane, const char* step, std::size_t bytes, Deadline deadline) {
+    CudaEvent reached(ordinal_, stream(lane));
+    const auto begin = Clock::now();
+    while (!reached.poll()) {
+      progress_();
+      const auto now = Clock::now();
+      if (now > deadline)
+        throw TransportError(-1, -1, step, static_cast<double>(bytes),
+                             "lane " + std::string(topomoe::name(lane)) + " of GPU " + std::to_string(ordinal_) +
+                                 " did not get there in time");
+      if (now - begin < kAwake)
+        std::this_thread::yield();
+      else
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+  }
   void transfer(Lane lane, void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
     if (bytes > 0) TOPOMOE_CUDA_TRY("copy memory", cudaMemcpyAsync(to, from, bytes, kind, stream(lane)));
   }

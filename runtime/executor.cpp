@@ -90,7 +90,7 @@ int LayerMemory::rounds(const ExecutorContext& c, PassState& state, std::int64_t
     }
     c.communicator
         .exchange(c.channels.of(role), sends, receives,
-                  {.step = kAgreeOnRounds, .lane = Lane::inter_node, .metadata = true})
+                  {.step = "agree on rounds", .metadata = true, .of_schedule = false})
         ->wait(std::chrono::steady_clock::now() + c.deadline);
     for (std::size_t i = 0; i < members.size(); ++i)
       for (std::size_t j = 0; j < 2; ++j)
@@ -104,7 +104,7 @@ LayerMemory::~LayerMemory() { drain_lanes(); }
 void LayerMemory::settle() {
   if (!last) return;
   last->wait();
-  std::vector<StepTrace>& steps = trace[last_backward];
+  std::vector<StepTrace>& steps = trace[last_backward].steps;
   for (const PassEnd::Part& p : last->parts())
     if (p.row < steps.size() && steps[p.row].end_s == 0) steps[p.row].end_s = p.end_s;
   last = nullptr;
@@ -260,7 +260,7 @@ void Executor::throw_what_hangs(const Step& s) const {
 // The host waits only for what no lane can wait for.
 EventPtr Executor::end_of_pass(Clock::time_point begin, std::span<const std::uint8_t> part) {
   const std::vector<Step>& steps = backward_ ? c_.schedule.backward : c_.schedule.forward;
-  std::vector<StepTrace>& trace = m_.trace[backward_];
+  std::vector<StepTrace>& trace = m_.trace[backward_].steps;
   std::array<EventPtr, kLaneCount> last;
   std::vector<PassEnd::Part> open;
   std::size_t row = 0;
@@ -297,7 +297,7 @@ EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const 
   while (first < last && left_out(first) && steps[first].beside) ++first;
   while (first < last && left_out(last) && steps[last].beside) --last;
   const bool begins = alone || !left_out(first) || m_.found.empty(), ends = alone || !left_out(last);
-  std::vector<StepTrace>& trace = m_.trace[backward];
+  std::vector<StepTrace>& trace = m_.trace[backward].steps;
   std::vector<EventPtr>& events = m_.events;
   // Host kernels drive our transfers while they compute, for as long as this pass runs.
   c_.device.set_progress(progress_hook(c_.communicator));
@@ -329,6 +329,7 @@ EventPtr Executor::run(bool backward, std::span<const std::uint8_t> part, const 
     const bool gives_back = begins && m_.arenas.lay_out(backward, state_.memory);
     if (gives_back) m_.settle();
     backward_ = m_.last_backward = backward;
+    m_.trace[backward].began = begin;
     trace.resize(steps.size());
     events.assign(steps.size(), nullptr);
     m_.seen.assign(steps.size(), 0);

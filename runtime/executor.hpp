@@ -13,7 +13,6 @@
 #include <memory>
 #include <mutex>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "planner/plan/capacity.hpp"
@@ -26,9 +25,6 @@
 #include "topomoe/layer_shape.hpp"
 
 namespace topomoe {
-
-// The exchange by which ranks agree on how many rounds the tokens take: of no schedule.
-inline constexpr std::string_view kAgreeOnRounds = "agree on rounds";
 
 // What the device made of weights that a caller keeps as they are; null where it made nothing.
 struct PackedWeights {
@@ -81,7 +77,7 @@ struct LayerMemory {
   std::vector<std::byte*> found;  // by slot: where this pass has it
   std::vector<EventPtr> events;   // by step
   std::shared_ptr<PassEnd> last;  // of the last pass; null: it is over
-  std::array<std::vector<StepTrace>, 2> trace;
+  std::array<PassTrace, 2> trace;
   bool last_backward = false;
   bool failed = false;            // a pass, on its way: lanes may still be at it
   std::vector<std::size_t> seen;  // by step: the last one that looked behind it

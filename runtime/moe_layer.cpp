@@ -308,7 +308,7 @@ void MoeLayer::sum_over_replicas(const LayerGradients& gradients) {
   topomoe::sum_over_replicas(impl_->context, gradients);
 }
 
-const std::vector<StepTrace>& MoeLayer::last_trace() const {
+const PassTrace& MoeLayer::last_trace() const {
   impl_->memory->settle();
   return impl_->memory->trace[impl_->memory->last_backward];
 }

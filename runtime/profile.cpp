@@ -16,7 +16,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Index = std::size_t;
 
-constexpr auto kDeadline = std::chrono::minutes(1);
 constexpr Index kLeastBytes = 64;
 // Sizes double from here on, and quadruple below, where curves are flat: between knots a sum of a latency and a flow is
 // then drawn at most 2% too high. Where even those take long, packets are what costs, and curves have steps: they
@@ -128,11 +127,11 @@ class Profiler {
   // Per operation, of this rank.
   double time_us(Index s, Index bytes, int in_a_row) {
     std::vector<EventPtr> events;
-    device_.synchronize();
+    device_.synchronize(Clock::now() + budget_.deadline);
     host_.line_up(budget_.ranks_per_host);
     const auto begin = Clock::now();
     for (int i = 0; i < in_a_row; ++i) events.push_back(start(s, bytes, static_cast<Index>(i)));
-    for (const EventPtr& e : events) e->wait(Clock::now() + kDeadline);
+    for (const EventPtr& e : events) e->wait(Clock::now() + budget_.deadline);
     return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
   }
 

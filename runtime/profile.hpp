@@ -8,6 +8,7 @@
 // between them: chunks of a schedule run so. Messages are of nearly equal size. Ignored: what else runs meanwhile.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -37,6 +38,7 @@ struct ProfileBudget {
   double seconds = 30;                // about; two rounds are made in any case
   std::size_t most_bytes = 16 << 20;  // of a rank's buffer
   int ranks_per_host = 1;
+  std::chrono::seconds deadline = std::chrono::minutes(1);  // of every wait
 };
 
 // Collective over `communicator`, in its ranks' host memory. Rank 0 gets the curves, the others nothing.

@@ -33,7 +33,7 @@ std::optional<CalibrationCurve> profile_copies(const ProfileBudget& budget, Comm
   std::vector<double> mine;
   for (int round = -1; round < kRounds; ++round)
     for (const std::int64_t n : sizes) {
-      device.synchronize();
+      device.synchronize(Clock::now() + budget.deadline);
       communicator.barrier();
       const auto begin = Clock::now();
       device.gather_rows(Lane::compute, {.out = out.get(),
@@ -41,7 +41,7 @@ std::optional<CalibrationCurve> profile_copies(const ProfileBudget& budget, Comm
                                          .source_row = reinterpret_cast<const std::int32_t*>(map.get()),
                                          .rows = n,
                                          .columns = kColumns});
-      device.synchronize();
+      device.synchronize(Clock::now() + budget.deadline);
       if (round >= 0) mine.push_back(std::chrono::duration<double, std::micro>(Clock::now() - begin).count());
     }
   HostExchange host(communicator);

@@ -120,11 +120,11 @@ std::optional<std::vector<CalibrationCurve>> profile_experts(std::span<const Exp
         static_cast<std::int64_t>(budget.most_bytes) / row_bytes / shape.experts, 1, kMostRows);
     Experts experts(shape, most * shape.experts, device);
     const auto time_us = [&](const Point& p) {
-      device.synchronize();
+      device.synchronize(Clock::now() + budget.deadline);
       communicator.barrier();
       const auto begin = Clock::now();
       experts.run(p.step, p.rows_each);
-      device.synchronize();
+      device.synchronize(Clock::now() + budget.deadline);
       return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
     };
     const auto slowest = [&](double mine) {

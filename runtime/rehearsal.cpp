@@ -111,7 +111,7 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
   for (int i = 0; i < request_.repeat; ++i) {
     for (const CallerTensor* t : {&d_router, &d_gate, &d_up, &d_down, &ds_gate, &ds_up, &ds_down, &d_mix})
       device_.zero(Lane::compute, t->memory.get(), t->bytes);
-    device_.synchronize();
+    device_.synchronize(std::chrono::steady_clock::now() + request_.deadline.value_or(kDeadline));
     counting_.reset();
     counting_.barrier();
     overflow_rounds_ = -layer.counters().overflow_rounds;
@@ -119,11 +119,11 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
     const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
     trace.forward_begin_s = now();
     MoeLayer::Handle handle = layer.forward(tokens.memory.get(), held.size(), y.memory.get(), weights);
-    trace.forward = layer.last_trace();
+    trace.forward = layer.last_trace().steps;
     trace.backward_begin_s = now();
     if (trains()) {
       layer.backward(handle, dout.memory.get(), dx.memory.get(), weights, gradients);
-      trace.backward = layer.last_trace();
+      trace.backward = layer.last_trace().steps;
     }
     seconds.push_back(now());
     overflow_rounds_ += layer.counters().overflow_rounds;

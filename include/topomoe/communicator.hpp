@@ -41,6 +41,7 @@ struct ExchangeInfo {
   Lane lane = Lane::inter_node;
   bool metadata = false;
   MemorySpace memory = MemorySpace::host;  // of the data pointers
+  bool of_schedule = true;                 // false: what ranks tell each other beside it, which is not counted
 };
 
 class Communicator {

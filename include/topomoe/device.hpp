@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "topomoe/error.hpp"
 
@@ -25,6 +26,7 @@ enum class MemorySpace : std::uint8_t { host, cuda };
 // communication inside a node and between nodes.
 enum class Lane : std::uint8_t { compute, copy, intra_node, inter_node };
 constexpr int kLaneCount = 4;
+std::string_view name(Lane);  // "inter_node"
 
 // Something that will have happened. Shared: whoever must wait keeps it.
 class Event {
@@ -92,8 +94,8 @@ class Device {
   virtual EventPtr record(Lane lane) = 0;
   // Later work on `lane` starts after `event`. A CPU device, or a host event, waits here and now.
   virtual void wait(Lane lane, const EventPtr& event, std::chrono::steady_clock::time_point deadline) = 0;
-  // Blocks until all lanes are empty.
-  virtual void synchronize() = 0;
+  // Blocks until all lanes are empty: waits as `to_host` does, and the error names the lane that is not.
+  virtual void synchronize(std::chrono::steady_clock::time_point deadline) = 0;
   // CUDA stream of a lane as an opaque pointer, null on a CPU; communicators of GPU memory need it.
   virtual void* native_queue(Lane lane) = 0;
   // A caller's queue on this device (a cudaStream_t): all work on it so far; and later work on it starts after `event`,

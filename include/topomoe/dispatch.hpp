@@ -11,7 +11,9 @@
 // With LayerOptions a batch has no more rows than the plan has room for, but where a single token needs it, and memory
 // is laid out once. What does not fit comes in overflow rounds, as further batches. This does not bound memory as it
 // does MoeLayer's: the caller's experts see all batches of a handle at once, so that each round has the planned memory
-// to itself, kept for later handles. To stay within it, dispatch fewer tokens at a time.
+// to itself, kept for later handles. Nor do rounds fill blocks of what they save together, as a layer's do: passes of
+// one layer follow each other, those of rounds and of other handles run side by side, and memory that changed hands
+// among them would have to make them wait. To stay within the plan's memory, dispatch fewer tokens at a time.
 #pragma once
 
 #include <chrono>

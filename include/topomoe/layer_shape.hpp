@@ -1,6 +1,7 @@
 // What a MoE layer is to whoever executes it: sizes, memory, weights, gradients, and what a step did.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ struct LayerShape {
   RouterOptions router = {};
   std::int64_t shared_ffn = 0;  // width of the shared expert, all shards; 0: none
   SharedGate shared_gate = SharedGate::none;
+  bool operator==(const LayerShape&) const = default;
 };
 
 inline RowWidths row_widths(const LayerShape& s, int etp, int tp) {
@@ -77,6 +79,11 @@ struct StepTrace {
   double begin_s = 0, end_s = 0;
   double payload_bytes = 0, metadata_bytes = 0;
   std::int64_t dropped = 0;  // of a route step: choices (token, slot) that found their expert full
+};
+// Of one pass.
+struct PassTrace {
+  std::chrono::steady_clock::time_point began;
+  std::vector<StepTrace> steps;  // in issue order
 };
 
 }  // namespace topomoe

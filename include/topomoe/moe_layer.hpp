@@ -80,8 +80,8 @@ class MoeLayer {
   // are, and so is EDP: that reduction is the caller's, before or after.
   void sum_over_replicas(const LayerGradients& gradients);
 
-  // Steps of the last pass, of its last round, in issue order. Waits until it is over.
-  const std::vector<StepTrace>& last_trace() const;
+  // Of the last pass, of its last round. Waits until it is over: when steps end is known as far as somebody looks.
+  const PassTrace& last_trace() const;
   const Schedule& schedule() const;
   const LayerCounters& counters() const;
 

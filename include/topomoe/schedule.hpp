@@ -272,6 +272,5 @@ std::vector<std::string> check(const Schedule& schedule);
 std::string_view name(Symbol);
 std::string_view name(StepKind);
 std::string_view name(StepPhase);
-std::string_view name(Lane);
 
 }  // namespace topomoe

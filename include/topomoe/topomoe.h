@@ -123,7 +123,7 @@ typedef struct topomoe_device_config {
 } topomoe_device_config;
 #define TOPOMOE_DEVICE_CONFIG_INIT \
   { sizeof(topomoe_device_config), TOPOMOE_ABI_VERSION, -1, NULL, NULL, NULL }
-/* `config` null: the CPU. */
+/* Each rank has its own, threads too. `config` null: the CPU. */
 topomoe_status topomoe_device_create(const topomoe_device_config* config, topomoe_device** device);
 void topomoe_device_free(topomoe_device* device);
 /* A rank of topomoe_inproc_world that exchanges GPU memory: which GPU is its own. Before any layer is made on it. */
@@ -158,9 +158,13 @@ typedef struct topomoe_layer_config {
   /* Memory of bounded size, for so many tokens of a TP group and so many times the mean of routed rows on any rank
      (-1, 0: as planned); what does not fit runs in further rounds. tokens 0: memory grows with what comes. */
   double memory_tokens, memory_skew;
+  /* Schedules to switch to: those of so many other plans, which have the layer on the same ranks, of the same sizes,
+     placement and router (planned with another --transport, --split or --chunks). topomoe_layer_set_schedule. */
+  const topomoe_plan* const* others;
+  int32_t other_count;
 } topomoe_layer_config;
 #define TOPOMOE_LAYER_CONFIG_INIT \
-  { sizeof(topomoe_layer_config), TOPOMOE_ABI_VERSION, 0, 0, 0, -1, 0, 0, 0.0, 0.0, 0, 0.0, 0.0 }
+  { sizeof(topomoe_layer_config), TOPOMOE_ABI_VERSION, 0, 0, 0, -1, 0, 0, 0.0, 0.0, 0, 0.0, 0.0, NULL, 0 }
 
 /* Collective over the communicator, whose size is the plan's world. `config` null: all as planned: sizes, placement,
  * capacity factor, router, shared expert. */
@@ -177,6 +181,17 @@ typedef enum topomoe_keep {
   TOPOMOE_KEEP_ROUTING = 1 /* routing only: the backward first runs the forward again, with the same bits */
 } topomoe_keep;
 topomoe_status topomoe_layer_set_keep(topomoe_layer* layer, int32_t keep); /* a topomoe_keep */
+/* By which schedule forwards go from now on, all ranks alike: 0, the plan's, as at first, or 1 + i, that of
+ * config.others[i]. No weights move and no groups are split; a handle's backward goes by the schedule of its forward.
+ * Each schedule that was used keeps memory of its own. */
+topomoe_status topomoe_layer_set_schedule(topomoe_layer* layer, int32_t schedule);
+/* 1: from now on each forward and backward is waited for on the host, and what its steps did is kept, of its last
+ * round; what was kept before goes. 0, as at first: no longer. */
+topomoe_status topomoe_layer_set_trace(topomoe_layer* layer, int32_t on);
+/* All that is kept as JSON text for ui.perfetto.dev, with what the plan predicted. A process is a rank, times are of
+ * the host's monotonic clock: lines of `traceEvents` of several ranks or layers may be joined. `bytes` must have room
+ * for `needed`, which counts a final zero; text null: only asks. */
+topomoe_status topomoe_layer_trace(const topomoe_layer* layer, char* text, size_t bytes, size_t* needed);
 /* Forwards beyond those asked for, as memory of bounded size was full. */
 topomoe_status topomoe_layer_overflow_rounds(const topomoe_layer* layer, int64_t* rounds);
 
@@ -244,7 +259,8 @@ topomoe_status topomoe_handle_router(const topomoe_handle* handle, topomoe_route
 topomoe_status topomoe_sum_over_replicas(topomoe_layer* layer, const topomoe_gradients* gradients);
 
 /* dispatch and combine, for programs with their own router and experts: include/topomoe/dispatch.hpp says what they
- * are, also to bounded memory. Of the config what is about experts and router must be 0; accept_unlike plays no part. */
+ * are, also to bounded memory. Of the config what is about experts, router and other schedules must be 0; accept_unlike
+ * plays no part. */
 typedef struct topomoe_dispatcher topomoe_dispatcher;
 typedef struct topomoe_dispatched topomoe_dispatched; /* one dispatch on its way to its combine and back */
 

@@ -1,4 +1,4 @@
-// Names of the schedule's enumerators, in JSON, traces and messages alike.
+// Names of the schedule's enumerators and of lanes, in JSON, traces and messages alike.
 
 #include <array>
 

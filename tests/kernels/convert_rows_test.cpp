@@ -34,7 +34,7 @@ class ConvertRows : public OnDevice {
                                       .rows = rows,
                                       .columns = columns,
                                       .dtype = dtype});
-    device_->synchronize();
+    device_->synchronize(soon());
     return {codes.read(), scales.read(), out.read()};
   }
 };

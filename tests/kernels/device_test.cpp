@@ -42,14 +42,14 @@ TEST_F(DeviceInterface, ZeroBytes_AreLegal) {
   device_->zero(Lane::compute, nothing.get(), 0);
   device_->copy(Lane::compute, nothing.get(), nothing.get(), 0);
   device_->to_host(Lane::compute, nullptr, nothing.get(), 0, soon());
-  device_->synchronize();
+  device_->synchronize(soon());
 }
 
 TEST_F(DeviceInterface, RecordedEvent_HappensOnceTheLaneIsEmpty) {
   const DeviceMemory memory = device_->allocate(1 << 20);
   device_->zero(Lane::intra_node, memory.get(), 1 << 20);
   const EventPtr event = device_->record(Lane::intra_node);
-  device_->synchronize();
+  device_->synchronize(soon());
   if (device_->memory_space() == MemorySpace::host) {
     EXPECT_EQ(event, nullptr);
   } else {

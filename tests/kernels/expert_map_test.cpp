@@ -12,7 +12,7 @@ class ExpertMap : public OnDevice {
   MapResult run(const kernels::ExpertMap& op, const Ints& ids) {
     const MapTensors tensors(*device_, op, ids);
     device_->expert_map(Lane::compute, tensors.map);
-    device_->synchronize();
+    device_->synchronize(soon());
     return tensors.read();
   }
 };

@@ -52,7 +52,7 @@ struct FfnLayer {
   void forward(Device& device) const { forward(device, in_blocks()); }
   void forward(Device& device, const FfnMatrices& m) const {
     issue_forward(device, m);
-    device.synchronize();
+    device.synchronize(soon());
   }
   void issue_forward(Device& device, const FfnMatrices& m) const {
     device.grouped_ffn(Lane::compute, {.in = in.data(),
@@ -73,7 +73,7 @@ struct FfnLayer {
   void backward(Device& device, float scale, const FfnMatrices& m) const {
     device.zero(Lane::compute, act.data(), at(shape.rows() * shape.ffn) * size_of(dtype));  // recomputed
     issue_backward(device, scale, m);
-    device.synchronize();
+    device.synchronize(soon());
   }
   void issue_backward(Device& device, float scale, const FfnMatrices& m) const {
     device.grouped_ffn_dgrad(Lane::compute, {.out_grad = out_grad.data(),

@@ -31,7 +31,7 @@ class GatherRows : public OnDevice {
                                       .rows = rows,
                                       .columns = columns,
                                       .dtype = dtype});
-    device_->synchronize();
+    device_->synchronize(soon());
     EXPECT_TRUE(same_bits(out.read(), expected)) << rows << " rows of " << columns << (scaled ? ", scaled" : "");
   }
 };

@@ -52,7 +52,7 @@ class Mix : public OnDevice {
                                  .columns = m.columns,
                                  .gate = m.gate,
                                  .dtype = dtype});
-    device_->synchronize();
+    device_->synchronize(soon());
     return {y.read(), copy.read()};
   }
 };
@@ -106,7 +106,7 @@ TEST_F(Mix, Backward_MatchesFiniteDifferences) {
                                               .columns = columns,
                                               .gate = gate,
                                               .dtype = dtype});
-        device_->synchronize();
+        device_->synchronize(soon());
         Mixed m{rows, columns, gate, doubles(x), doubles(w), doubles(r), doubles(s)};
         const auto loss = [&] {
           const Doubles y = m.out();

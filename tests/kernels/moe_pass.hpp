@@ -77,7 +77,7 @@ struct MoePass {
   }
   void run(Device& device) const {
     issue(device);
-    device.synchronize();
+    device.synchronize(soon());
   }
 
   static std::vector<std::int64_t> offsets_of(const Ints& ids, int experts, std::int64_t capacity) {

@@ -112,7 +112,7 @@ class Tensor {
       std::vector<T> elements(count_);
       std::transform(values.begin(), values.end(), elements.begin(), kernels::from_float<T>);
       device_->to_device(Lane::compute, data(), elements.data(), bytes());
-      device_->synchronize();
+      device_->synchronize(soon());
     });
   }
   Floats read() const {
@@ -144,7 +144,7 @@ class Elements {
   T* data() const { return reinterpret_cast<T*>(memory_.get()); }
   void write(const std::vector<T>& values) const {
     device_->to_device(Lane::compute, data(), values.data(), count_ * sizeof(T));
-    device_->synchronize();
+    device_->synchronize(soon());
   }
   std::vector<T> read() const {
     std::vector<T> values(count_);

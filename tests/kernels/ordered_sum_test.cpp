@@ -25,7 +25,7 @@ class OrderedSum : public OnDevice {
     device_->ordered_sum(
         Lane::compute,
         {.out = out.data(), .in = source.data(), .rows = rows, .columns = columns, .blocks = blocks, .dtype = dtype});
-    device_->synchronize();
+    device_->synchronize(soon());
     Floats actual = out.read();
     actual.resize(count);
     EXPECT_TRUE(same_bits(actual, expected)) << rows << " x " << columns << ", " << blocks << " blocks";

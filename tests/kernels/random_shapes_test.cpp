@@ -75,7 +75,7 @@ TEST_F(RandomShapes, GatherRows_SameBits) {
                                        .rows = rows,
                                        .columns = columns,
                                        .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return {{"rows", out.read(), 0}};
   });
 }
@@ -106,7 +106,7 @@ TEST_F(RandomShapes, SumRowsAndRowDots_SameBits) {
                                     .columns = columns,
                                     .k = k,
                                     .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return {{"sums", out.read(), 0}, {"dots", dots.read(), 0}};
   });
 }
@@ -127,7 +127,7 @@ TEST_F(RandomShapes, ExpertMap_SameEverywhere) {
                               .order = draw.whole(0, 1) == 0 ? kernels::PairOrder::token : kernels::PairOrder::slot},
                              ids);
     device.expert_map(Lane::compute, tensors.map);
-    device.synchronize();
+    device.synchronize(soon());
     const MapResult map = tensors.read();
     const auto floats = [](const Ints& values) { return Floats(values.begin(), values.end()); };
     return {{"counts", floats(map.counts), 0},
@@ -161,7 +161,7 @@ TEST_F(RandomShapes, ToFp8AndBack_SameBits) {
                                     .rows = rows,
                                     .columns = columns,
                                     .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     const Bytes written = codes.read();
     Floats back = out.read();
     for (float& v : back) v = std::isnan(v) ? -1e30F : v;  // which NaN is nobody's promise
@@ -178,7 +178,7 @@ TEST_F(RandomShapes, OrderedSum_SameBits) {
     device.ordered_sum(
         Lane::compute,
         {.out = out.data(), .in = in.data(), .rows = rows, .columns = columns, .blocks = blocks, .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return {{"sums", out.read(), 0}};
   });
 }
@@ -238,7 +238,7 @@ TEST_F(RandomShapes, RouterForwardAndBackward) {
                                            .renormalize = renormalize,
                                            .options = options,
                                            .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     const Ints chosen = ids.read();
     return {{"logits", logits.read(), 0},
             {"ids", Floats(chosen.begin(), chosen.end()), 0},
@@ -267,7 +267,7 @@ TEST_F(RandomShapes, MixForwardAndBackward) {
                                .columns = columns,
                                .gate = gate,
                                .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     const double bound = 1e-5 + 2 * unit_roundoff(draw.dtype);
     Outputs outputs{{"mixed", out.read(), bound}, {"routed", routed.read(), 0}};
     if (gate == SharedGate::none) return outputs;
@@ -289,7 +289,7 @@ TEST_F(RandomShapes, MixForwardAndBackward) {
                                         .columns = columns,
                                         .gate = gate,
                                         .dtype = draw.dtype});
-    device.synchronize();
+    device.synchronize(soon());
     outputs.insert(outputs.end(), {{"routed gradient", routed_grad.read(), bound},
                                    {"shared gradient", shared_grad.read(), bound},
                                    {"token gradient", token_grad.read(), bound},

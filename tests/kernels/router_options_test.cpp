@@ -102,7 +102,7 @@ class RouterWithOptions : public OnDevice {
                                     .renormalize = options.renormalize,
                                     .options = options.o,
                                     .dtype = dtype});
-    device_->synchronize();
+    device_->synchronize(soon());
     r.logits = logits.read(), r.weights = weights.read(), r.ids = ids.read(), r.sums = sums.read();
     return r;
   }
@@ -218,7 +218,7 @@ TEST_F(RouterWithOptions, Backward_MatchesFiniteDifferences) {
                                                    .renormalize = renormalize,
                                                    .options = r.options.o,
                                                    .dtype = dtype});
-          device_->synchronize();
+          device_->synchronize(soon());
           Doubles tokens(r.tokens.begin(), r.tokens.end()), weight(r.weight.begin(), r.weight.end());
           const auto loss = [&] {
             double total = 0;

@@ -73,7 +73,7 @@ class Router : public OnDevice {
                                     .k = s.k,
                                     .renormalize = renormalize,
                                     .dtype = dtype});
-    device_->synchronize();
+    device_->synchronize(soon());
     const Floats l = logits.read();
     return {softmax(l, s.experts), l, weights.read(), ids.read()};
   }
@@ -202,7 +202,7 @@ TEST_F(Router, Backward_MatchesFiniteDifferences) {
                                                  .k = s.k,
                                                  .renormalize = renormalize,
                                                  .dtype = dtype});
-        device_->synchronize();
+        device_->synchronize(soon());
 
         Reference reference{s, renormalize, Doubles(tokens.begin(), tokens.end()),
                             Doubles(weight.begin(), weight.end())};
@@ -232,7 +232,7 @@ TEST_F(Router, Backward_WithoutTargets_WritesLogitGradsOnly) {
                                            .hidden = 4,
                                            .experts = 2,
                                            .k = 1});
-  device_->synchronize();
+  device_->synchronize(soon());
   // p = (3/4, 1/4); d p0 / d logits = p0 (1 - p0), -p0 p1.
   expect_near(logit_grads.read(), {0.1875, -0.1875}, 1e-7, "logit gradients");
 }

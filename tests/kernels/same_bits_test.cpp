@@ -31,7 +31,7 @@ class SameBitsAsCpu : public OnDevice {
                                     .k = kSlots,
                                     .accumulate = true,
                                     .dtype = dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return out.read();
   }
   Floats dots(Device& device, std::int64_t columns, DType dtype) {
@@ -48,7 +48,7 @@ class SameBitsAsCpu : public OnDevice {
                                     .columns = columns,
                                     .k = kSlots,
                                     .dtype = dtype});
-    device.synchronize();
+    device.synchronize(soon());
     return out.read();
   }
 };
@@ -94,7 +94,7 @@ Routing route(Device& device, Random random, Scoring scoring) {
                  .k = k,
                  .renormalize = random.whole(0, 1) == 0,
                  .options = {.scoring = scoring, .groups = groups, .topk_groups = topk_groups, .scale = 2.5F}});
-  device.synchronize();
+  device.synchronize(soon());
   r.logits = logits.read(), r.ids = ids.read(), r.weights = weights.read();
   for (Floats* values : {&r.logits, &r.weights})
     for (float& v : *values) v = std::isnan(v) ? kNan : v;  // which NaN is nobody's promise

@@ -45,7 +45,7 @@ class SumRows : public OnDevice {
                                       .k = shape.k,
                                       .accumulate = accumulate,
                                       .dtype = dtype});
-    device_->synchronize();
+    device_->synchronize(soon());
     const double terms = shape.k + 1;  // each at most 1
     const double bound = terms * (2 * terms * unit_roundoff(DType::f32) + unit_roundoff(dtype));
     expect_near(out.read(), expected, bound, "sum");
@@ -76,7 +76,7 @@ TEST_F(SumRows, SlotsAreAddedInOrder) {
   const Tensor out = zeros(2);
   device_->sum_rows(Lane::compute,
                     {.out = out.data(), .in = in.data(), .position = position.data(), .rows = 2, .columns = 1, .k = 3});
-  device_->synchronize();
+  device_->synchronize(soon());
   EXPECT_EQ(out.read(), (Floats{1.0F, 1.0F + 2 * tiny}));
 }
 
@@ -95,7 +95,7 @@ class RowDots : public OnDevice {
                                       .columns = columns,
                                       .k = k,
                                       .dtype = dtype});
-    device_->synchronize();
+    device_->synchronize(soon());
     return out.read();
   }
 };

@@ -101,6 +101,26 @@ TEST(AdaptiveLayer, HandlesOfBothSchedules_AreOutstandingAtOnce) {
   });
 }
 
+// Each in memory of its own for a third of the tokens: the output of one pass, in rounds.
+TEST(AdaptiveLayer, BoundedMemory_HoldsForEachSchedule) {
+  const ReferenceWeights weights = make_weights(a_case());
+  run_inproc(4, [&](Communicator& ranks) {
+    const auto device = make_cpu_device();
+    AdaptiveLayer layer(ways(), a_case().layout, a_case().gpus_per_node, shape(), ranks, *device,
+                        std::chrono::seconds(30), {.tokens = 4});
+    AdaptiveLayer whole(ways(), a_case().layout, a_case().gpus_per_node, shape(), ranks, *device);
+    for (const int way : {0, 1, 2}) {
+      RankTensors t(a_case(), weights, ranks.rank()), expected(t);
+      step(layer.by(way), t);
+      step(whole.by(way), expected);
+      EXPECT_TRUE(t.y == expected.y);
+      EXPECT_TRUE(t.dx == expected.dx);
+      EXPECT_GT(layer.by(way).counters().overflow_rounds, 0) << way;
+      EXPECT_EQ(whole.by(way).counters().overflow_rounds, 0) << way;
+    }
+  });
+}
+
 TEST(AdaptiveLayer, GroupsAreSplitOnce) {
   run_inproc(4, [](Communicator& inner) {
     const auto device = make_cpu_device();

@@ -162,7 +162,7 @@ TEST(CApiComplete, BoundedMemory_RunsInRoundsAndCountsThem) {
 
 TEST(CApiComplete, PlanInfoAndHeldExperts_SayWhatToBring) {
   const Plan residual = with_residual_expert_and_groups(), replicas = with_replicas_and_capacity();
-  topomoe_plan a{residual}, b{replicas};
+  topomoe_plan a{std::make_shared<const Plan>(residual)}, b{std::make_shared<const Plan>(replicas)};
   topomoe_plan_info info = TOPOMOE_PLAN_INFO_INIT;
   ASSERT_EQ(topomoe_plan_get_info(&a, 0, &info), TOPOMOE_OK) << topomoe_last_error();
   EXPECT_EQ(info.shared_ffn, 8);

@@ -9,6 +9,7 @@
 #include "tests/runtime/c_api_world.hpp"
 #include "tests/runtime/fake_gpu.hpp"
 #include "tests/support/deferred_device.hpp"
+#include "tests/support/soon.hpp"
 #include "tests/support/tiny_plan.hpp"
 #include "topomoe/communicator_tcp.hpp"
 #include "topomoe/device_cpu.hpp"
@@ -126,7 +127,7 @@ TEST(CApiGpu, CallsOnACallersStream_AreInItsOrder_AndTheHostGoesOn) {
         EXPECT_LT(token_grads.size(), kSteps);
       }
       EXPECT_EQ(topomoe_handle_wait(handle), TOPOMOE_OK) << topomoe_last_error();
-      lanes.synchronize();
+      lanes.synchronize(soon());
       topomoe_handle_free(handle);
     }
     EXPECT_EQ(outputs, std::vector(kSteps, expected[0]));
@@ -177,7 +178,7 @@ TEST(CApiGpu, DispatchAndCombineOnACallersStream_AreInItsOrder) {
     experts();
     ASSERT_EQ(topomoe_dispatch_backward(pass, dx.data(), dweights.data()), TOPOMOE_OK) << topomoe_last_error();
     EXPECT_EQ(topomoe_dispatched_wait(pass), TOPOMOE_OK) << topomoe_last_error();
-    lanes.synchronize();
+    lanes.synchronize(soon());
     // Both shards double, both weights are 1/2: y = 4 x, and so for gradients.
     for (std::size_t i = 0; i < x.size(); ++i) {
       EXPECT_EQ(y[i], 4 * value(i));

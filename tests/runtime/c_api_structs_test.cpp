@@ -31,6 +31,17 @@ struct FirstLayerConfig {
   int64_t hidden, ffn;
   int32_t dtype, deadline_ms, accept_unlike;
 };
+// As topomoe.h had it before a layer could have several schedules.
+struct LayerConfigOfOneSchedule {
+  size_t size;
+  uint32_t version;
+  int32_t kind;
+  int64_t hidden, ffn;
+  int32_t dtype, deadline_ms, accept_unlike;
+  double balance_loss, z_loss;
+  int64_t shared_ffn;
+  double memory_tokens, memory_skew;
+};
 struct FirstWeights {
   size_t size;
   uint32_t version;
@@ -143,6 +154,15 @@ TEST(CApiStructs, LayerOfTheFirstHeader_HasTheBitsOfTodays) {
     EXPECT_EQ(then.dup, now.dup);
     EXPECT_EQ(then.ddown, now.ddown);
     EXPECT_EQ(then.losses, 0);
+    // What lies behind it, which would be plans and their number, is not read.
+    Fenced<LayerConfigOfOneSchedule> later_config(
+        {sizeof(LayerConfigOfOneSchedule), 1, 0, 0, 0, TOPOMOE_F32, 0, 0, 0.5, 0, 0, 0, 0});
+    Result between;
+    g.router = between.drouter.data();
+    g.gate = between.dgate.data(), g.up = between.dup.data(), g.down = between.ddown.data();
+    run(later_config.as<topomoe_layer_config>(), &w, &g, between);
+    EXPECT_EQ(between.y, now.y);
+    EXPECT_GT(between.losses, 0);
     EXPECT_TRUE(old_config.untouched() && old_w.untouched() && old_g.untouched());
   });
 }

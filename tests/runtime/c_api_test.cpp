@@ -369,10 +369,12 @@ TEST(CApi, DispatchAndCombine_WithExpertsThatReturnTheirInput) {
         }
         return TOPOMOE_OK;
       };
-      topomoe_status status = topomoe_dispatcher_create(o.plan, o.ranks[r], o.device, &config, &dispatcher);
+      topomoe_device* device = nullptr;  // a rank's own
+      topomoe_status status = topomoe_device_create(nullptr, &device);
+      if (status == TOPOMOE_OK) status = topomoe_dispatcher_create(o.plan, o.ranks[r], device, &config, &dispatcher);
       if (status == TOPOMOE_OK)
         status = topomoe_dispatch(dispatcher, x.data(), kRows, ids.data(), weights.data(), &pass);
-      topomoe_dispatcher_free(dispatcher);
+      topomoe_dispatcher_free(dispatcher), topomoe_device_free(device);
       if (status == TOPOMOE_OK) status = echo();
       if (status == TOPOMOE_OK) status = topomoe_combine(pass, y.data());
       if (status == TOPOMOE_OK) status = topomoe_combine_backward(pass, dy.data());

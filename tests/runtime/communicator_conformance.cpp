@@ -10,13 +10,13 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/soon.hpp"
+
 namespace topomoe::testing {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using Bytes = std::vector<std::byte>;
-
-Clock::time_point soon() { return Clock::now() + std::chrono::seconds(60); }
 
 std::uint64_t mix(std::uint64_t x) {  // splitmix64
   x += 0x9e3779b97f4a7c15U;

@@ -12,6 +12,7 @@
 #include "runtime/communicator_counting.hpp"
 #include "tests/runtime/communicator_conformance.hpp"
 #include "tests/runtime/fake_gpu.hpp"
+#include "tests/support/soon.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
@@ -30,7 +31,7 @@ void run_gpus(int ranks, const std::function<void(Communicator&, Device&)>& body
     Device& device = *devices[static_cast<std::size_t>(c.rank())];
     use_device(c, device);
     body(c, device);
-    device.synchronize();
+    device.synchronize(soon());
     c.barrier();
   });
 }

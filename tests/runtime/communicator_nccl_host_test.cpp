@@ -16,6 +16,7 @@
 #include "tests/runtime/communicator_conformance.hpp"
 #include "tests/runtime/fake_gpu.hpp"
 #include "tests/support/layer_cases.hpp"
+#include "tests/support/soon.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/communicator_nccl.hpp"
 #include "topomoe/device_cpu.hpp"
@@ -33,7 +34,7 @@ void run_nccl(int ranks, const std::function<void(Communicator&, Device&)>& body
     EXPECT_EQ(nccl->rank(), host.rank());
     EXPECT_EQ(nccl->size(), host.size());
     body(*nccl, *device);
-    device->synchronize();
+    device->synchronize(soon());
     host.barrier();
   });
 }
@@ -98,7 +99,7 @@ TEST(NcclFailure, PeerNeverSends_DeadlineNamesRankAndStep_ThenAbortEndsIt) {
       }
     }
     host.barrier();
-    device->synchronize();  // the abort ended the transfer
+    device->synchronize(soon());  // the abort ended the transfer
   });
 }
 
@@ -144,7 +145,7 @@ TEST(NcclFailure, LaneWaitsForAPeerThatHangs_NextForwardNamesItInTime) {
     MoeLayer layer = make_layer(c, schedule, *nccl, *device, std::chrono::milliseconds(500));
     const auto forward = [&] { return layer.forward(t.x.data(), t.rows, t.y.data(), t.weights()); };
     for (int warm = 0; warm < 3; ++warm) forward();
-    device->synchronize();
+    device->synchronize(soon());
     host.barrier();
     {
       std::optional<Stall> stall;
@@ -277,7 +278,7 @@ TEST_P(NcclCallersComm, IsSplitFromAndNeverTouched) {
       EXPECT_EQ(c->rank(), host.rank());
       conformance_cases()[1].body(*c, *device);
       c->barrier();
-      device->synchronize();
+      device->synchronize(soon());
       host.barrier();
       if (fails) c->fail({.rank = 0, .step = "s", .why = "w"});
     }

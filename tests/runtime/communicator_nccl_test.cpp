@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "tests/runtime/communicator_conformance.hpp"
+#include "tests/support/soon.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/device_cuda.hpp"
@@ -55,7 +56,7 @@ TEST_P(InprocCuda, Conforms) {
     Device& device = *devices[static_cast<std::size_t>(c.rank())];
     use_device(c, device);
     body(c, device);
-    device.synchronize();
+    device.synchronize(soon());
     c.barrier();
   });
 }

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "tests/support/deferred_device.hpp"
+#include "tests/support/soon.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/device_cpu.hpp"
 
@@ -126,7 +127,7 @@ TEST(ExpertPointers, OnLanesThatRunLater_GiveTheSameBits) {
     DeferredCommunicator communicator(inner, device);
     MoeLayer layer = make_layer(c.layer, c.schedule, communicator, device);
     step_apart(layer, apart, local_experts(c, inner.rank()));
-    device.synchronize();
+    device.synchronize(soon());
     inner.barrier();
     const std::lock_guard lock(mutex);
     expect_same(apart, block);

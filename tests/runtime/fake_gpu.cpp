@@ -115,11 +115,7 @@ class FakeGpu final : public Device {
   }
   void to_host(Lane lane, void* host, const void* device, std::size_t bytes,
                std::chrono::steady_clock::time_point deadline) override {
-    while (!stream(lane).drain(std::min(deadline, std::chrono::steady_clock::now() + std::chrono::milliseconds(1)))) {
-      progress_();
-      if (std::chrono::steady_clock::now() > deadline)
-        throw TransportError(-1, -1, "fake copy to host", static_cast<double>(bytes), "the lane is not there in time");
-    }
+    reach(lane, "fake copy to host", bytes, deadline);
     if (bytes > 0) std::memcpy(host, device, bytes);
   }
   void copy(Lane lane, void* to, const void* from, std::size_t bytes) override {
@@ -137,8 +133,8 @@ class FakeGpu final : public Device {
       event->wait(deadline);
     }
   }
-  void synchronize() override {
-    for (auto& s : streams_) (void)s.drain(std::chrono::steady_clock::now() + std::chrono::hours(1));
+  void synchronize(std::chrono::steady_clock::time_point deadline) override {
+    for (int lane = 0; lane < kLaneCount; ++lane) reach(static_cast<Lane>(lane), "fake synchronize", 0, deadline);
   }
   void* native_queue(Lane lane) override { return &stream(lane); }
   void set_progress(ProgressHook hook) override { progress_ = hook; }
@@ -164,6 +160,13 @@ class FakeGpu final : public Device {
   void from_fp8(Lane lane, const kernels::FromFp8& op) override { later(lane, op, &Device::from_fp8); }
 
  private:
+  void reach(Lane lane, const char* step, std::size_t bytes, std::chrono::steady_clock::time_point deadline) {
+    while (!stream(lane).drain(std::min(deadline, std::chrono::steady_clock::now() + std::chrono::milliseconds(1)))) {
+      progress_();
+      if (std::chrono::steady_clock::now() > deadline)
+        throw TransportError(-1, -1, step, static_cast<double>(bytes), "the lane is not there in time");
+    }
+  }
   CUstream_st& stream(Lane lane) { return streams_[static_cast<std::size_t>(lane)]; }
   template <class Op>
   void later(Lane lane, const Op& op, void (Device::*kernel)(Lane, const Op&)) {

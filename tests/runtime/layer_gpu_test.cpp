@@ -8,6 +8,7 @@
 
 #include "tests/runtime/fake_gpu.hpp"
 #include "tests/support/layer_cases.hpp"
+#include "tests/support/soon.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/error.hpp"
 
@@ -36,7 +37,7 @@ OnGpus run_on_gpus(const LayerCase& c, const Schedule& schedule) {
       auto handle = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
       layer.backward(handle, t.dy.data(), t.dx.data(), t.weights(), t.gradients());
     }
-    devices[r]->synchronize();
+    devices[r]->synchronize(soon());
     out.output[r] = t.y, out.token_grads[r] = t.dx;
     communicator.barrier();
   });
@@ -78,7 +79,7 @@ TEST(LayerOnAGpu, LaneNeverEnds_IsAnErrorInTimeThatNamesRankAndStep) {
     use_device(communicator, *gpu);
     MoeLayer layer = make_layer(c, schedule, communicator, *gpu, std::chrono::milliseconds(200));
     for (int warm = 0; warm < 3; ++warm) layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
-    gpu->synchronize();
+    gpu->synchronize(soon());
     const Stall stall(*gpu, Lane::compute);
     const auto begin = Clock::now();
     try {

@@ -10,6 +10,7 @@
 
 #include "planner/plan/capacity.hpp"
 #include "tests/support/deferred_device.hpp"
+#include "tests/support/soon.hpp"
 #include "tests/support/whole_layer.hpp"
 #include "topomoe/communicator_inproc.hpp"
 
@@ -72,7 +73,7 @@ Outcome run(const Case& c, Communicator& inner, const LayerOptions& options, dou
       out.saved_bytes = handles[0]->saved_bytes();
       for (int i = 0; i < batches; ++i)
         layer.backward(*handles[i], t[i].dy.data(), t[i].dx.data(), t[0].weights(), t[0].gradients());
-      device.synchronize();
+      device.synchronize(soon());
     }
     out.counters = layer.counters();
     inner.barrier();

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "tests/support/deferred_device.hpp"
+#include "tests/support/soon.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/dispatch.hpp"
 
@@ -103,7 +104,7 @@ Results run(const Case& c, Communicator& inner, std::uint64_t seed, bool events)
   RankTensors& t = b.given;
   MoeLayer layer = make_layer(c.layer, c.schedule, communicator, device);
   const auto settle = [&] {
-    if (!events) device.synchronize();
+    if (!events) device.synchronize(soon());
   };
   for (int step = 0; step < 4; ++step) {
     for (Batch* batch : {&a, &b}) batch->forward(layer, device, t.weights()), settle();
@@ -112,7 +113,7 @@ Results run(const Case& c, Communicator& inner, std::uint64_t seed, bool events)
   if (events) {
     EXPECT_EQ(device.counts.synchronizes, 0);
   }
-  device.synchronize();
+  device.synchronize(soon());
   inner.barrier();
   Results r{a.outputs, a.token_grads, t.drouter, t.dgate};
   r.y.insert(r.y.end(), b.outputs.begin(), b.outputs.end());
@@ -181,7 +182,7 @@ void expect_steady_steps(const std::vector<Case>& all) {
         batch.forward(layer, device, t.weights());
         batch.backward(layer, device, t.weights(), t.gradients());
       }
-      device.synchronize();
+      device.synchronize(soon());
       const auto before = device.counts;
       const EventPtr forward = batch.forward(layer, device, t.weights());
       const auto between = device.counts;
@@ -206,8 +207,8 @@ void expect_steady_steps(const std::vector<Case>& all) {
       }
       if (backward) backward->wait(std::chrono::steady_clock::now() + std::chrono::seconds(60));
       const std::lock_guard lock(mutex);
-      EXPECT_EQ(layer.last_trace().size(), c.schedule.backward.size());
-      for (const StepTrace& step : layer.last_trace()) EXPECT_GT(step.end_s, 0) << step.name;
+      EXPECT_EQ(layer.last_trace().steps.size(), c.schedule.backward.size());
+      for (const StepTrace& step : layer.last_trace().steps) EXPECT_GT(step.end_s, 0) << step.name;
       EXPECT_TRUE(forward && forward->poll());  // what comes after it is over
     });
   }
@@ -231,7 +232,7 @@ TEST(PassEnd, LaneNeverEnds_NextForwardSaysInTimeWhichRankAndStep) {
     Batch batch(c.layer, weights, inner.rank());
     MoeLayer layer = make_layer(c.layer, c.schedule, communicator, device, std::chrono::milliseconds(300));
     for (int warm = 0; warm < 3; ++warm) batch.forward(layer, device, batch.given.weights());
-    device.synchronize();
+    device.synchronize(soon());
     device.stall(Lane::inter_node);
     const EventPtr hangs = batch.forward(layer, device, batch.given.weights());
     const auto begin = std::chrono::steady_clock::now();
@@ -290,10 +291,10 @@ TEST(PassEnd, LayerDiesBeforeItsPassIsOver_WaitsForIt) {
       {
         MoeLayer layer = make_layer(c.layer, c.schedule, communicator, device);
         batch.forward(layer, device, batch.given.weights());
-        if (wait) device.synchronize();
+        if (wait) device.synchronize(soon());
         batch.handle.reset();
       }
-      device.synchronize();
+      device.synchronize(soon());
       inner.barrier();
     };
     pass(one, true);
@@ -322,7 +323,7 @@ TEST(PassEnd, DispatchAndCombineOnEvents_GiveTheSameBits) {
         std::vector<std::int32_t> ids(chosen[rank].size());
         std::vector<float> gates(ids.size()), gate_grads(ids.size());
         const auto settle = [&] {
-          if (!events) device.synchronize();
+          if (!events) device.synchronize(soon());
         };
         // Each expert doubles; its backward too.
         const auto experts = [&](std::span<const ExpertBatch> batches) {
@@ -352,7 +353,7 @@ TEST(PassEnd, DispatchAndCombineOnEvents_GiveTheSameBits) {
         experts(batches);
         dispatcher.dispatch_backward(handle, t.dx.data(), gate_grads.data(), device.record_stream());
         handle.done()->wait(std::chrono::steady_clock::now() + std::chrono::seconds(60));
-        device.synchronize();
+        device.synchronize(soon());
         inner.barrier();
         return std::tuple(t.y, t.dx, gate_grads);
       };

@@ -67,7 +67,7 @@ class CountingDevice final : public Device {
   void zero(Lane l, void* to, std::size_t n) override { inner_->zero(l, to, n); }
   EventPtr record(Lane l) override { return inner_->record(l); }
   void wait(Lane l, const EventPtr& e, std::chrono::steady_clock::time_point t) override { inner_->wait(l, e, t); }
-  void synchronize() override { inner_->synchronize(); }
+  void synchronize(std::chrono::steady_clock::time_point t) override { inner_->synchronize(t); }
   void* native_queue(Lane l) override { return inner_->native_queue(l); }
   void set_progress(ProgressHook hook) override { inner_->set_progress(hook); }
   void router(Lane l, const kernels::Router& op) override {

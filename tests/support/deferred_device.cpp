@@ -129,7 +129,7 @@ void DeferredDevice::wait(Lane lane, const EventPtr& event, Clock::time_point de
   ++counts.lane_waits;
   wait(static_cast<std::size_t>(lane), event);
 }
-void DeferredDevice::synchronize() {
+void DeferredDevice::synchronize(Clock::time_point deadline) {
   ++counts.synchronizes;
   pump_until(
       [&] {
@@ -137,7 +137,7 @@ void DeferredDevice::synchronize() {
           if (!queue.empty()) return false;
         return true;
       },
-      Clock::now() + std::chrono::seconds(60));
+      deadline);
 }
 
 void DeferredDevice::router(Lane lane, const kernels::Router& op) {

@@ -47,7 +47,7 @@ class DeferredDevice final : public Device {
   void zero(Lane, void* to, std::size_t bytes) override;
   EventPtr record(Lane) override;
   void wait(Lane, const EventPtr& event, std::chrono::steady_clock::time_point deadline) override;
-  void synchronize() override;
+  void synchronize(std::chrono::steady_clock::time_point deadline) override;
   void* native_queue(Lane) override { return nullptr; }
   // Any address is the one stream.
   EventPtr record_queue(void*) override { return record_stream(); }

@@ -238,10 +238,10 @@ LayerResult run_layer(const LayerCase& c, const Schedule& schedule, bool packed)
     MoeLayer layer = make_layer(c, schedule, communicator, *device);
     if (packed) TOPOMOE_ASSERT(layer.pack_weights(t.weights()));
     auto handle = layer.forward(t.x.data(), t.rows, t.y.data(), t.weights());
-    result.forward[r] = layer.last_trace(), result.sent_forward[r] = communicator.sent();
+    result.forward[r] = layer.last_trace().steps, result.sent_forward[r] = communicator.sent();
     communicator.reset();
     layer.backward(handle, t.dy.data(), t.dx.data(), t.weights(), t.gradients());
-    result.backward[r] = layer.last_trace(), result.sent_backward[r] = communicator.sent();
+    result.backward[r] = layer.last_trace().steps, result.sent_backward[r] = communicator.sent();
     result.output[r] = decode(t.y, c.dtype), result.token_grads[r] = decode(t.dx, c.dtype);
     const std::lock_guard lock(mutex);
     add_shards(c, communicator.rank(), t, result.grads);

@@ -10,105 +10,16 @@
 
 #include "planner/schedules/build.hpp"
 #include "runtime/host_exchange.hpp"
+#include "tests/support/soon.hpp"
+#include "tests/support/whole_tensors.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/device_cpu.hpp"
 
 namespace topomoe::testing {
 namespace {
 
-using Index = std::size_t;
+using namespace whole;
 using Bytes = std::vector<std::byte>;
-
-Index ix(std::int64_t i) { return static_cast<Index>(i); }
-
-int held_by(const WholeCase& c, int rank) {
-  return c.tokens[ix(c.layout.sequence_parallel ? rank : rank / c.layout.tp) % c.tokens.size()];
-}
-
-// A rank's rows of its TP group's tensor.
-Values held_part(const WholeCase& c, int rank, const Values& group) {
-  std::ptrdiff_t first = 0;
-  if (c.layout.sequence_parallel)
-    for (int before = rank - rank % c.layout.tp; before < rank; ++before) first += held_by(c, before);
-  return {group.begin() + first * c.shape.hidden, group.begin() + (first + held_by(c, rank)) * c.shape.hidden};
-}
-
-WholeWeights weights_of(const WholeCase& c) {
-  WholeWeights w = draw_weights(c.shape, c.biased, 3);
-  for (auto* v : {&w.gate, &w.up, &w.down, &w.shared_gate, &w.shared_up, &w.shared_down})
-    *v = rounded(*v, c.shape.dtype);
-  for (int e = 0; e < c.shape.experts && c.first_experts; ++e) w.bias.push_back(-2.0 * e);  // scores are in [0, 1]
-  return w;
-}
-
-enum class Salt : std::uint64_t { x = 1000, dy = 2000 };
-
-Values drawn(const WholeCase& c, int group, Salt salt) {
-  const auto parts = parts_of(c, group);
-  const int tokens = std::accumulate(parts.begin(), parts.end(), 0);
-  const auto seed = static_cast<std::uint64_t>(salt) + static_cast<std::uint64_t>(group);
-  return rounded(random_values(ix(tokens * c.shape.hidden), seed), c.shape.dtype);
-}
-
-// Of a tensor [outer, rows, columns] what lies in rows [r0, r1) and columns [c0, c1) of these of the outer ones.
-struct Block {
-  Index rows, columns;
-  std::vector<Index> outer;
-  Index r0, r1, c0, c1;
-  template <class Visit>
-  void each(Visit visit) const {  // visit(index, outer)
-    for (const Index o : outer)
-      for (Index r = r0; r < r1; ++r)
-        for (Index k = c0; k < c1; ++k) visit((o * rows + r) * columns + k, o);
-  }
-};
-
-int place_of(const WholeCase& c, int rank) { return index_in(c.layout, Role::ep, rank, c.gpus_per_node); }
-
-// What a rank holds of each tensor of WholeWeights::all(), in that order.
-std::vector<Block> blocks_of(const WholeCase& c, int rank) {
-  const Layout& l = c.layout;
-  const auto cut = [](std::int64_t n, int parts, int i) { return ix(n * i / parts); };
-  const int ep = place_of(c, rank), etp = index_in(l, Role::etp, rank, c.gpus_per_node),
-            tp = index_in(l, Role::tp, rank, c.gpus_per_node);
-  const Index M = ix(c.shape.hidden), F = ix(c.shape.ffn), S = ix(c.shape.shared_ffn), E = ix(c.shape.experts),
-              G = static_cast<Index>(c.shape.shared_gate);
-  std::vector<Index> held;
-  for (Index e = 0; e < E; ++e) {
-    const auto& owners = c.shape.expert_owners;
-    if (owners.empty() ? ix(ep) == e / (E / ix(l.ep)) : std::count(owners[e].begin(), owners[e].end(), ep) > 0)
-      held.push_back(e);
-  }
-  const Index f0 = cut(c.shape.ffn, l.etp, etp), f1 = cut(c.shape.ffn, l.etp, etp + 1);
-  const Index s0 = cut(c.shape.shared_ffn, l.tp, tp), s1 = cut(c.shape.shared_ffn, l.tp, tp + 1);
-  return {{E, M, {0}, 0, E, 0, M},   {F, M, held, f0, f1, 0, M}, {F, M, held, f0, f1, 0, M}, {M, F, held, 0, M, f0, f1},
-          {S, M, {0}, s0, s1, 0, M}, {S, M, {0}, s0, s1, 0, M},  {M, S, {0}, 0, M, s0, s1},  {G, M, {0}, 0, G, 0, M}};
-}
-bool is_fp32(Index tensor) { return tensor == 0 || tensor == 7; }
-bool is_of_experts(Index tensor) { return 1 <= tensor && tensor <= 3; }
-
-// Each replica has the sum over all of them: one counts, another one of each expert.
-bool counts_for(const WholeCase& c, Index expert, int place) {
-  const ExpertOwners& owners = c.shape.expert_owners;
-  return owners.empty() || owners[expert][expert % owners[expert].size()] == place;
-}
-
-// A rank's share of the gradients, in one sequence of all whole tensors.
-Values share_of(const WholeCase& c, int rank, const std::vector<std::vector<float>>& grads) {
-  WholeWeights sum = zero_weights_like(weights_of(c));
-  const auto blocks = blocks_of(c, rank);
-  Values flat;
-  for (Index i = 0; i < blocks.size(); ++i) {
-    Values& whole = *sum.all()[i];
-    Index at = 0;
-    blocks[i].each([&](Index to, Index outer) {
-      const float g = grads[i][at++];
-      if (!is_of_experts(i) || counts_for(c, outer, place_of(c, rank))) whole[to] += static_cast<double>(g);
-    });
-    flat.insert(flat.end(), whole.begin(), whole.end());
-  }
-  return flat;
-}
 
 // Largest difference over the largest value. Assumed for tests of this size, as the rehearsal's bounds are: fp32 adds
 // tens of terms in another order, bf16 rounds to 8 bits on the way.
@@ -143,16 +54,6 @@ void judge_report(std::vector<std::string>& wrong, const WholeCase& c, const Rou
 }
 
 }  // namespace
-
-std::vector<int> parts_of(const WholeCase& c, int group) {
-  const int t = c.layout.tp, whole = held_by(c, group * t);
-  std::vector<int> parts;
-  for (int i = 0; i < t; ++i)
-    parts.push_back(c.layout.sequence_parallel ? held_by(c, group * t + i) : whole * (i + 1) / t - whole * i / t);
-  if (t > 1 && c.request.split == TokenSplit::replicated)
-    return {c.layout.sequence_parallel ? std::accumulate(parts.begin(), parts.end(), 0) : whole};
-  return parts;
-}
 
 WholeRank run_rank(const WholeCase& c, Communicator& communicator, Device& device, int steps,
                    const std::function<void(int step)>& after_step) {
@@ -193,7 +94,7 @@ WholeRank run_rank(const WholeCase& c, Communicator& communicator, Device& devic
     const auto other = layer.forward(dy.data(), held_by(c, rank), other_y.data(), w, nullptr, c.keep);
     out.report = handle.router(), out.saved_bytes = handle.saved_bytes();
     layer.backward(handle, dy.data(), out.dx.data(), w, g);
-    device.synchronize();
+    device.synchronize(soon());
     if (after_step) after_step(i);
   }
   layer.sum_over_replicas(g);

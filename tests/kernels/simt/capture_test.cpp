@@ -30,7 +30,7 @@ class Capture : public OnDevice {
   }
   void launch_graph() {
     TOPOMOE_CUDA_TRY("launch", cudaGraphLaunch(exec_, stream()));
-    device_->synchronize();
+    device_->synchronize(soon());
   }
   cudaStream_t stream() { return static_cast<cudaStream_t>(device_->native_queue(Lane::compute)); }
 
@@ -66,7 +66,7 @@ TEST_F(Capture, BoundedMode_FollowsIdsThatItNeverSaw) {
 // That the test above could fail.
 TEST_F(Capture, WaitingReadingOrAllocating_IsRefused) {
   const Tensor tensor_here = zeros(4);
-  EXPECT_THROW(capture([&] { device_->synchronize(); }), CudaError);
+  EXPECT_THROW(capture([&] { device_->synchronize(soon()); }), CudaError);
   EXPECT_THROW(capture([&] { tensor_here.read(); }), CudaError);
   EXPECT_THROW(capture([&] { tensor_here.write({1, 2, 3, 4}); }), CudaError);
   EXPECT_THROW(capture([&] { (void)zeros(4); }), CudaError);

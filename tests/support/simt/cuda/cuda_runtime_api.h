@@ -1,7 +1,7 @@
 // Stands in for CUDA's header of that name where kernels are compiled for the SIMT harness: what of the runtime this
 // project calls, over host memory. Streams hold nothing back: each call is done when it returns; or, while a graph is
 // captured (on any stream), is kept for the graph's launches, and what would wait, allocate or touch host memory is
-// refused.
+// refused. Only events can be made to wait, for tests of whoever waits for them.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,12 @@
 
 #define CUDART_VERSION 13000  // whose interface this follows
 
-struct CUstream_st;
-struct CUevent_st;
+struct CUstream_st {
+  std::shared_ptr<bool> stalled = std::make_shared<bool>(false);  // what is recorded meanwhile happens afterwards
+};
+struct CUevent_st {
+  std::shared_ptr<const bool> behind;  // null: it has happened
+};
 struct CUgraph_st {
   std::vector<std::function<void()>> calls;
 };
@@ -154,20 +158,31 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaS
   });
 }
 
-inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = nullptr, cudaSuccess; }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  return *stream = new CUstream_st, cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
   return topomoe::simt::outside_capture("cudaStreamSynchronize", [] { return cudaSuccess; });
 }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  static char some_event;  // not null: null is "the host alone can wait"
-  return *event = reinterpret_cast<cudaEvent_t>(&some_event), cudaSuccess;
+  return *event = new CUevent_st, cudaSuccess;
 }
-inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventQuery(cudaEvent_t) {
-  return topomoe::simt::outside_capture("cudaEventQuery", [] { return cudaSuccess; });
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->behind = stream != nullptr && *stream->stalled ? stream->stalled : nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return topomoe::simt::outside_capture(
+      "cudaEventQuery", [&] { return event->behind && *event->behind ? cudaErrorNotReady : cudaSuccess; });
 }
 
 enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal };
