@@ -121,6 +121,7 @@ TEST(PackedFfn, EveryInstructionSet_MatchesDouble) {
     check({{0, 32}, 64, 64}, dtype, 2);                // one expert, whole tiles
     check({{0, 3, 3, 40, 41, 41}, 33, 17}, dtype, 3);  // odd sizes, experts without rows
     check({{0, 0, 0, 530, 530}, 16, 48}, dtype, 4);    // all to one, more rows than a piece has
+    check({{0, 0, 2100, 2100}, 20, 24}, dtype, 8);     // so many that threads take parts of rows
     check({{0, 5, 10, 16, 20, 24, 29, 30, 32}, 24, 96}, dtype, 5);
     check({{0, 33}, 1100, 20}, dtype, 6);  // k of several slices
     check({{0, 2}, 40, 600}, dtype, 7);    // several groups of columns, slices on the way back
