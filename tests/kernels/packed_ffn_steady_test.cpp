@@ -41,8 +41,8 @@ TEST(PackedFfnSteady, SecondCall_AllocatesNothing) {
   if (!kCounts) GTEST_SKIP() << "a sanitizer's operator new is in place";
   constexpr std::int64_t kHidden = 64, kFfn = 48;
   // By columns, of two experts and of three; and by rows.
-  const std::vector<std::int64_t> most{0, 40, 40, 90}, fewer{0, 1, 3, 60}, many{0, 2100, 2100, 2100};
-  const std::vector<float> weights(3 * kHidden * kFfn, 0.01F), in(2100 * kHidden, 0.5F);
+  const std::vector<std::int64_t> most{0, 40, 40, 90}, fewer{0, 1, 3, 60}, many{0, 3100, 3100, 3100};
+  const std::vector<float> weights(3 * kHidden * kFfn, 0.01F), in(3100 * kHidden, 0.5F);
   std::vector<float> out(in.size());
   kernels::ThreadPool pool(2);
   for (const DType dtype : {DType::f32, DType::bf16}) {
