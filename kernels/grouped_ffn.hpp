@@ -11,6 +11,7 @@
 // and wgrad (what fills gaps). In fp32 forward and dgrad are row-invariant (matmul.hpp), with packed
 // weights forward is in bf16 too; every tensor named here is rounded, so that bf16 results of different
 // devices agree within a bound only.
+// With packed weights gate, up and act may be null: they are not written then.
 // What it ignores: biases, other activations, quantised weights.
 //
 // Flops of R rows: 2 R hidden ffn a matrix, forward; twice that backward. Few rows read weights: 3 (2) experts hidden

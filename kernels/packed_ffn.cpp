@@ -22,6 +22,23 @@ void pack_all_rows(const GroupedFfn& op, const PackedShape& shape, std::span<con
   });
 }
 
+// Of the second way: of 2,048 bf16 each, so many rows as half a second-level cache of 2 MiB holds (twice as many, or
+// longer ones, are no faster); and enough parts for threads to end together.
+constexpr std::int64_t kPartRows = 256, kPartsPerThread = 6;
+
+std::int64_t parts_of(std::int64_t rows) { return (rows + kPartRows - 1) / kPartRows; }
+
+FfnTensors tensors_of(const GroupedFfn& op, std::byte* packed_act, const PackedShape& shape) {
+  return {.act = op.act,
+          .gate = op.gate,
+          .up = op.up,
+          .out = op.out,
+          .packed_act = packed_act,
+          .packed_act_shape = &shape,
+          .hidden = op.hidden,
+          .ffn = op.ffn};
+}
+
 }  // namespace
 
 PackedFfn::PackedFfn(const GroupedFfn& op, CpuIsa isa, ThreadPool& pool, const ProgressHook& hook)
@@ -52,25 +69,29 @@ void PackedFfn::forward(const GroupedFfn& op, ThreadPool& pool, ProductScratch& 
   // For all experts at once: which of them have rows changes from call to call.
   products.reserve(static_cast<std::size_t>(experts_));
   scratch.first_piece.reserve(static_cast<std::size_t>(experts_) + 1);
-  std::int64_t blocks = 0;
+  std::int64_t blocks = 0, parts = 0;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
     const std::byte* const w = memory_.get() + static_cast<std::size_t>(expert) * expert_bytes();
     products.push_back({.rows = rows, .w = w, .first_row = first, .first_block = blocks});
-    blocks += blocks_of(rows);
+    blocks += blocks_of(rows), parts += parts_of(rows);
   });
+  if (parts >= kPartsPerThread * pool.threads())
+    by_rows(op, pool, scratch, hook);
+  else
+    by_columns(op, pool, scratch, hook);
+}
+
+void PackedFfn::by_columns(const GroupedFfn& op, ThreadPool& pool, ProductScratch& scratch,
+                           const ProgressHook& hook) const {
+  std::vector<PackedProduct>& products = scratch.products;
+  if (products.empty()) return;
+  const std::int64_t blocks = products.back().first_block + blocks_of(products.back().rows);
   const std::size_t in_block = packed_block_bytes(gate_up_), act_block = packed_block_bytes(down_);
   std::byte* const in = scratch.rows(static_cast<std::size_t>(blocks) * in_block);
   std::byte* const act = scratch.between(static_cast<std::size_t>(blocks) * act_block);
 
   pack_all_rows(op, gate_up_, products, in, blocks, pool, hook);
-  const FfnTensors tensors{.act = op.act,
-                           .gate = op.gate,
-                           .up = op.up,
-                           .out = op.out,
-                           .packed_act = act,
-                           .packed_act_shape = &down_,
-                           .hidden = op.hidden,
-                           .ffn = op.ffn};
+  const FfnTensors tensors = tensors_of(op, act, down_);
   const FfnEpilogue epilogue = ffn_epilogue(isa_, op.dtype);
   for (PackedProduct& p : products) p.a = in + static_cast<std::size_t>(p.first_block) * in_block;
   multiply_packed(isa_, gate_up_, products, {epilogue.join, &tensors}, pool, scratch, hook);
@@ -79,6 +100,43 @@ void PackedFfn::forward(const GroupedFfn& op, ThreadPool& pool, ProductScratch& 
     p.w += gate_up_.bytes();
   }
   multiply_packed(isa_, down_, products, {epilogue.store, &tensors, epilogue.stored}, pool, scratch, hook);
+}
+
+void PackedFfn::by_rows(const GroupedFfn& op, ThreadPool& pool, ProductScratch& scratch,
+                        const ProgressHook& hook) const {
+  const std::span<const PackedProduct> products = scratch.products;
+  std::vector<std::int64_t>& first = scratch.first_piece;
+  first.assign(1, 0);
+  for (const PackedProduct& p : products) first.push_back(first.back() + parts_of(p.rows));
+  // Each thread has room for one part.
+  const auto threads = static_cast<std::size_t>(pool.threads()),
+             blocks = static_cast<std::size_t>(blocks_of(kPartRows));
+  const std::size_t in_bytes = blocks * packed_block_bytes(gate_up_), act_bytes = blocks * packed_block_bytes(down_);
+  std::byte* const all_in = scratch.rows(threads * in_bytes);
+  std::byte* const all_act = scratch.between(threads * act_bytes);
+  std::byte* const all_sums = scratch.sums(threads * kPieceSums * sizeof(float));
+  const FfnEpilogue epilogue = ffn_epilogue(isa_, op.dtype);
+
+  pool.run(first.back(), hook, [&](std::int64_t number, int worker) {
+    const auto index = std::upper_bound(first.begin(), first.end(), number) - first.begin() - 1;
+    const PackedProduct& of = products[static_cast<std::size_t>(index)];
+    const std::int64_t part = number - first[static_cast<std::size_t>(index)], parts = parts_of(of.rows),
+                       all_blocks = blocks_of(of.rows);
+    const std::int64_t begin = all_blocks * part / parts * kBlockRows,
+                       end = std::min(all_blocks * (part + 1) / parts * kBlockRows, of.rows);
+    const auto w = static_cast<std::size_t>(worker);
+    std::byte* const in = all_in + w * in_bytes;
+    std::byte* const act = all_act + w * act_bytes;
+    auto* const sums = reinterpret_cast<float*>(all_sums + w * kPieceSums * sizeof(float));
+    PackedProduct product{.a = in, .rows = end - begin, .w = of.w, .first_row = of.first_row + begin};
+    const ProgressHook its_hook = worker == 0 ? hook : ProgressHook{};
+    for (std::int64_t row = 0; row < product.rows; row += kBlockRows, its_hook())
+      pack_rows(gate_up_, in, product.rows, row, element_at(op.in, (product.first_row + row) * op.hidden, op.dtype));
+    const FfnTensors tensors = tensors_of(op, act, down_);
+    multiply_rows(isa_, gate_up_, product, {epilogue.join, &tensors}, sums, its_hook);
+    product.a = act, product.w += gate_up_.bytes();
+    multiply_rows(isa_, down_, product, {epilogue.store, &tensors, epilogue.stored}, sums, its_hook);
+  });
 }
 
 }  // namespace topomoe::kernels

@@ -24,6 +24,10 @@ class PackedFfn {
 
  private:
   std::size_t expert_bytes() const { return gate_up_.bytes() + down_.bytes(); }
+  // Two ways to share the work out, the same bits. By rows, which has what lies between the products stay in the cache
+  // of one thread; by columns, product after product, where there are too few rows for all threads.
+  void by_columns(const GroupedFfn& op, ThreadPool& pool, ProductScratch& scratch, const ProgressHook& hook) const;
+  void by_rows(const GroupedFfn& op, ThreadPool& pool, ProductScratch& scratch, const ProgressHook& hook) const;
 
   CpuIsa isa_;
   PackedShape gate_up_, down_;

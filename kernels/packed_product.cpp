@@ -8,10 +8,9 @@ namespace topomoe::kernels {
 namespace {
 
 constexpr std::int64_t kBlockSums = kBlockRows * kPanelColumns;
-constexpr std::int64_t kPieceSums = kPieceRows * kGroupPanels * kPanelColumns;
 constexpr std::int64_t kLine = 64;
 // Rows of a piece, all slices, that a second-level cache of 2 MiB keeps beside sums and weights: not fetched again.
-constexpr std::size_t kRowsKept = 768 << 10;
+constexpr std::size_t kRowsKept = 1 << 20;
 
 // Few rows use what memory gives: then some groups in a row, since each start waits for memory once.
 constexpr std::int64_t kFewRows = 64, kMostGroups = 4, kPiecesPerThread = 8;
@@ -123,6 +122,12 @@ std::int64_t row_pieces(std::int64_t rows, DType dtype) { return (rows + piece_r
 std::byte* ProductScratch::grown(Memory& memory, std::size_t bytes) {
   if (bytes > memory.size) memory.bytes = allocate_large(bytes), memory.size = bytes;
   return memory.bytes.get();
+}
+
+void multiply_rows(CpuIsa isa, const PackedShape& shape, const PackedProduct& product, const PanelEpilogue& epilogue,
+                   float* sums, const ProgressHook& hook) {
+  const PanelKernel kernel = panel_kernel(isa, shape.dtype);
+  Run{kernel, shape, epilogue, sums}.piece({product, 0, shape.groups(), 0, product.rows}, hook);
 }
 
 void multiply_packed(CpuIsa isa, const PackedShape& shape, std::span<const PackedProduct> products,

@@ -58,6 +58,13 @@ class ProductScratch {
   Memory sums_, rows_, between_;
 };
 
+// What multiply_rows needs for sums: fp32 numbers, 64-byte aligned.
+constexpr std::int64_t kPieceSums = kPieceRows * kGroupPanels * kPanelColumns;
+
+// One product of at most kPieceRows rows, on the calling thread alone.
+void multiply_rows(CpuIsa isa, const PackedShape& shape, const PackedProduct& product, const PanelEpilogue& epilogue,
+                   float* sums, const ProgressHook& hook);
+
 // All products have one shape and order of packing. Rows of a product must be less than 2^31.
 void multiply_packed(CpuIsa isa, const PackedShape& shape, std::span<const PackedProduct> products,
                      const PanelEpilogue& epilogue, ThreadPool& pool, ProductScratch& scratch,

@@ -63,11 +63,15 @@ constexpr int kChains = 12;  // two units, four cycles each, and some more
 
 [[gnu::target("avx512f")]] void multiply_vectors() {
   __m512 sum[kChains];
+#pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) sum[i] = _mm512_set1_ps(static_cast<float>(i));
   __m512 x = _mm512_set1_ps(0.75F), y = _mm512_set1_ps(0.25F);
   asm volatile("" : "+v"(x), "+v"(y));  // unknown
-  for (std::int64_t i = 0; i < kFmaRounds; ++i)
+  for (std::int64_t i = 0; i < kFmaRounds; ++i) {
+#pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) sum[c] = _mm512_fmadd_ps(sum[c], x, y);
+  }
+#pragma GCC unroll 12
   for (int c = 0; c < kChains; ++c) asm volatile("" : : "v"(sum[c]));
 }
 #endif

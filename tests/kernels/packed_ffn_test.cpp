@@ -121,6 +121,7 @@ TEST(PackedFfn, EveryInstructionSet_MatchesDouble) {
     check({{0, 32}, 64, 64}, dtype, 2);                // one expert, whole tiles
     check({{0, 3, 3, 40, 41, 41}, 33, 17}, dtype, 3);  // odd sizes, experts without rows
     check({{0, 0, 0, 530, 530}, 16, 48}, dtype, 4);    // all to one, more rows than a piece has
+    check({{0, 0, 3100, 3100}, 20, 24}, dtype, 8);     // so many that threads take parts of rows
     check({{0, 5, 10, 16, 20, 24, 29, 30, 32}, 24, 96}, dtype, 5);
     check({{0, 33}, 1100, 20}, dtype, 6);  // k of several slices
     check({{0, 2}, 40, 600}, dtype, 7);    // several groups of columns, slices on the way back
@@ -137,14 +138,14 @@ TEST(PackedFfn, RandomShapes_MatchDouble) {
   }
 }
 
-// 1,044 rows are three pieces of them, with a last block of 20: a few rows from everywhere, alone and in fours.
+// 1,556 rows are seven parts of them, with a last block of 20: a few rows from everywhere, alone and in fours.
 TEST(PackedFfn, RowAmongOthers_HasTheBitsThatItHasAlone) {
-  constexpr std::int64_t kRows = 1044, kHidden = 544, kFfn = 80;  // two slices
+  constexpr std::int64_t kRows = 1556, kHidden = 544, kFfn = 80;  // two slices
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const Experts experts({{0, kRows}, kHidden, kFfn}, dtype, 12);
     for (const CpuIsa isa : instruction_sets()) {
       const Results all = experts.run(isa, 1);
-      for (const std::int64_t row : {0, 11, 12, 31, 500, 511, 512, 1023, 1040})
+      for (const std::int64_t row : {0, 11, 12, 31, 500, 511, 512, 1023, 1552})
         for (const std::int64_t count : {1, 4}) {
           const auto first = experts.in.begin() + row * kHidden;
           const Results few = experts.run(isa, 1, {0, count}, Floats(first, first + count * kHidden));
