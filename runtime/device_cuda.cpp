@@ -4,8 +4,8 @@
 #include <cstring>
 #include <thread>
 
-#include "kernels/cuda_error.hpp"
 #include "kernels/convert_rows.hpp"
+#include "kernels/cuda_error.hpp"
 #include "kernels/expert_map.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"

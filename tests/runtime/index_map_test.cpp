@@ -4,7 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "planner/schedules/draft.hpp"
+#include "tests/kernels/expert_map_layer.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe {
 namespace {
@@ -48,6 +52,32 @@ TEST_F(IndexMaps, Pack_ATokenOnceForEachOfItsExperts) {
   EXPECT_EQ(m.source_row, (Ids{0, 2, 1, 0, 2, 1}));
   EXPECT_EQ(m.position, (Ids{0, 3, 5, 2, 4, 1}));
   EXPECT_EQ(m.source_factor, (Ids{0, 5, 3, 1, 4, 2}));  // token * 2 + slot
+}
+
+// What a device's expert map makes of ids alone is this map, pairs that go nowhere (here ~expert) included.
+TEST_F(IndexMaps, ExpertMapOfADevice_IsTheSamePack) {
+  const auto device = make_cpu_device();
+  const int send = add(Symbol::pairs, me(), me({Role::ep}), Order::by_dest);
+  std::mt19937 random(1);
+  for (std::int64_t rows = 0; rows < 20; ++rows) {
+    Ids ids;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const auto first = static_cast<std::int32_t>(random() % 4),
+                 second = static_cast<std::int32_t>((static_cast<unsigned>(first) + 1 + random() % 3) % 4);
+      ids.push_back(random() % 4 == 0 ? ~first : first);
+      ids.push_back(second);
+    }
+    const HostMap m = build(whole(tokens_), whole(send), routed(0, ids), 0, ids);
+    const test::MapTensors tensors(*device, {.rows = rows, .capacity = rows * kTopK, .k = kTopK, .experts = 4}, ids);
+    device->expert_map(Lane::compute, tensors.map);
+    test::MapResult map = tensors.read();
+    EXPECT_EQ(map.position, m.position);
+    EXPECT_EQ(map.offsets.back(), static_cast<int>(m.source_row.size()));
+    map.source_row.resize(m.source_row.size());
+    map.source_factor.resize(m.source_row.size());
+    EXPECT_EQ(map.source_row, m.source_row);
+    EXPECT_EQ(map.source_factor, m.source_factor);
+  }
 }
 
 // (0,1): rank 0 only; (3,1): both; (2,3): rank 1 only. The first slot that reaches a rank carries the row.
