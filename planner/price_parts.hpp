@@ -1,4 +1,4 @@
-// What price.cpp and price_steps.cpp share: views told apart by a number, and shares of chunks.
+// What the files of the pricer share: views told apart by a number, and shares of chunks.
 #pragma once
 
 #include <algorithm>
@@ -41,6 +41,14 @@ inline Fingerprint view_key(const Schedule& s, const View& view) {
   key.put(view.split ? static_cast<int>(view.split->role) : 20);
   key.put(view.block ? static_cast<int>(*view.block) : 20);
   return key;
+}
+
+// The least of n t(1/n): what a step takes at best, cut as it may be.
+template <class Time>
+double least_in_cuts(Time time) {
+  double least = time(1);
+  for (const int n : kChunkCounts) least = std::min(least, n * time(n));
+  return least;
 }
 
 inline double injected_tokens(const Schedule& s, const Layout& layout, double of_tp_group) {

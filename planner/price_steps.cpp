@@ -1,4 +1,4 @@
-// What each step of a schedule costs alone, and which resources it asks for.
+// What each step of a schedule that stays on its rank costs alone, and which resources it asks for.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -12,14 +12,6 @@ using namespace pricing;
 
 // The router's GEMM is a few hundred columns wide: a fraction of peak. Assumed.
 constexpr double kSmallGemm = 0.3;
-
-// The least of n t(1/n): what a step takes at best, cut as it may be.
-template <class Time>
-double least_in_cuts(Time time) {
-  double least = time(1);
-  for (const int n : kChunkCounts) least = std::min(least, n * time(n));
-  return least;
-}
 
 }  // namespace
 
@@ -45,132 +37,6 @@ double LayerPricer::rows(const Schedule& s, const View& view, int rank, int peer
     rows_.emplace(key.hash, all);
   }
   return all * chunk_fraction(s, b, view);
-}
-
-const GroupLoad& LayerPricer::load(const Schedule& s, const Step& step) {
-  const View& view = step.in[0];
-  Fingerprint key = view_key(s, view);
-  key.put(static_cast<int>(step.group));
-  if (const auto found = loads_of_.find(key.hash); found != loads_of_.end()) return found->second;
-  const auto members = groups_.members(step.group, me_);
-  const double part = 1 / chunk_fraction(s, s.buffers[static_cast<std::size_t>(view.buffer)], view);
-  GroupLoad out;
-  if (uniform_ && members.size() > 1) {  // all pairs alike
-    out = traffic_.equal(groups_, step.group, me_);
-    const double each = part * rows(s, view, me_, members[0] == me_ ? members[1] : members[0]);
-    for (auto& c : out.classes) c.units *= each, c.mean *= each;
-  } else {
-    // Ranks differ by the experts they hold, that is by their place in the EP group. Rows grow with tokens, so that
-    // what a token puts on links serves micro-batches of any size.
-    const Layout& l = groups_.layout();
-    Fingerprint what = key;
-    for (const int of_layout :
-         {l.tp, l.etp, l.ep, l.edp, static_cast<int>(l.expert_order), l.sequence_parallel ? 1 : 0})
-      what.put(of_layout);
-    what.put(odds_.experts()), what.put(odds_.top_k());  // kinds of MoE layers differ in these
-    Buffer all = s.buffers[static_cast<std::size_t>(view.buffer)];
-    View v = view;
-    all.chunks = {0, 1};
-    if (v.chunks) v.chunks = Chunks{0, 1};
-    // Of one token, so that the last bit does not depend on which micro-batch asked first.
-    const ExpectedCounts one(groups_, odds_, l.sequence_parallel ? 1.0 / l.tp : 1, injected_tokens(s, l, 1));
-    out = traffic_.weighted(groups_, step.group, me_, what.hash,
-                            [&](int rank, int peer) { return rows_of(all, v, groups_, one, rank, peer); });
-    for (auto& c : out.classes) c.units *= tokens_, c.mean *= tokens_;
-  }
-  return loads_of_.emplace(key.hash, std::move(out)).first->second;
-}
-
-const CollectiveCurve& LayerPricer::curve(Collective op, Role group) {
-  const CollectiveCurve*& known = curves_[{op, group}];
-  if (known == nullptr)
-    known = &machine_.curve(op, group_on_nodes(groups_.members(group, me_), groups_.gpus_per_node()));
-  return *known;
-}
-
-LayerPricer::Cost LayerPricer::communication(const Schedule& s, const Step& step) {
-  Cost c;
-  const auto members = groups_.members(step.group, me_);
-  if (members.size() < 2) return c;
-  const GroupLoad& l = load(s, step);
-  const Efficiency& e = machine_.efficiency;
-  const Buffer& b = s.buffers[static_cast<std::size_t>(step.in[0].buffer)];
-  for (const int peer : members) {
-    if (peer == me_) continue;
-    const double n = rows(s, step.in[0], peer) * row_bytes(b);
-    c.bytes += uniform_ ? n * l.peers : n;
-    if (uniform_) break;
-  }
-  const bool gather = step.kind == StepKind::all_gather;
-  const CollectiveCurve& time = curve(gather ? Collective::all_gather : Collective::alltoall, step.group);
-  // Collectives are measured with equal messages. Unequal ones are priced as equal messages that load the slowest
-  // link as long: where this very shape was measured the slowest of all links, since the curve is that link's, and
-  // the others as far as the timeline goes; elsewhere the slowest of each class.
-  const GroupLoad& alike = traffic_.equal(groups_, step.group, me_);
-  double message = 0, slowest = 0, slowest_raw = 0, alike_raw = 0, mean_share = 1;
-  for (const GroupLoad::Class& a : alike.classes) alike_raw = std::max(alike_raw, a.units / (a.raw_GBps * 1e9));
-  for (std::size_t i = 0; i < l.classes.size(); ++i) {
-    const auto& k = l.classes[i];
-    const double volume = k.units * chunk_fraction(s, b, step.in[0]) * row_bytes(b), raw = volume / (k.raw_GBps * 1e9);
-    const double effective = raw / efficiency_of(e, k.name);
-    c.uses.push_back({resource(k.name), effective, raw});
-    if (effective > slowest) slowest = effective, c.bottleneck = k.link;
-    const auto same = std::find_if(alike.classes.begin(), alike.classes.end(),
-                                   [&](const GroupLoad::Class& a) { return a.name == k.name; });
-    if (!time.measured() && same != alike.classes.end() && same->units > 0)
-      message = std::max(message, volume / same->units);
-    if (raw > slowest_raw) slowest_raw = raw, mean_share = k.mean / k.units;
-    // Curves speak of links as they are meant to be; a degraded one is slower than they say.
-    const auto meant = machine_.meant_GBps.find(k.name);
-    const bool degraded = meant != machine_.meant_GBps.end() && k.raw_GBps < 0.99 * meant->second;
-    c.alone_s = std::max(c.alone_s, degraded ? effective : raw);
-  }
-  if (time.measured() && alike_raw > 0) message = slowest_raw / alike_raw;
-  const double send_bytes = gather ? message : message * static_cast<double>(members.size());
-  const double raw_s = c.alone_s;
-  // Among many nodes equal messages take longer than their links need (14% among 4, 2% among 2 in virtual clusters):
-  // each waits for others, now here, now there. Where one link is slower than the rest it waits for nobody: it takes
-  // what it would between two nodes, if the crowd behind it is done by then.
-  const CollectiveCurve* two = nullptr;
-  double in_two = 0;
-  if (time.measured() && !gather && mean_share < 1) {
-    const CollectiveGroup shape = group_on_nodes(members, groups_.gpus_per_node());
-    if (shape.nodes > 2 && shape.most == shape.fewest)
-      two = &machine_.curve(Collective::alltoall, regular_group(shape.most, 2));
-    if (two != nullptr && !two->measured()) two = nullptr;
-    in_two = 2.0 * (shape.nodes - 1) / shape.nodes;
-  }
-  const auto unequal = [&](double (CollectiveCurve::*us)(double) const, double bytes) {
-    const double crowd = (time.*us)(bytes);
-    if (two == nullptr) return crowd;
-    return std::min(crowd, std::max((time.*us)(bytes * mean_share), (two->*us)(bytes * in_two)));
-  };
-  // Chunks go in a row: the first takes what one alone takes, the others what they add; each is priced the mean.
-  const double chunks = std::max(1.0, std::round(1 / chunk_fraction(s, b, step.in[0])));
-  const auto cut = [&](int n) {
-    const double us = unequal(&CollectiveCurve::time_us, send_bytes / n),
-                 more = (chunks * n - 1) * unequal(&CollectiveCurve::in_a_row_us, send_bytes / n);
-    double all = us + more;
-    // Nor do they take longer than one of all their bytes, and as many empty ones: a row is timed a few times only.
-    if (time.in_a_row_measured())
-      all = std::min(all,
-                     unequal(&CollectiveCurve::time_us, send_bytes * chunks) + (chunks * n - 1) * time.in_a_row_us(1));
-    return std::max(raw_s / n, all / (chunks * n) * 1e-6);
-  };
-  c.alone_s = cut(1);
-  if (bounding_) c.in_cuts_s = least_in_cuts(cut), c.one_cut_s = cut(kMostChunks);
-  if (slowest < c.alone_s / 2) c.bottleneck = "latency";
-  c.uses.push_back({kCompute, c.alone_s * e.communication_sms / machine_.sms, 0});
-  return c;
-}
-
-LayerPricer::Cost LayerPricer::counts(const Step& step, int chunks) {
-  Cost c;
-  c.bytes = 4 * widths_.experts * chunks * static_cast<double>(step.slices.size());
-  c.alone_s = machine_.efficiency.host_sync.value;
-  if (groups_.size(step.group) > 1) c.alone_s += curve(Collective::alltoall, step.group).time_us(c.bytes) * 1e-6;
-  c.bottleneck = "latency";
-  return c;
 }
 
 // Rows of each of my experts, of `rows` in all.

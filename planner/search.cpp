@@ -8,181 +8,17 @@
 // is then chosen anew (choose(), algorithm_choice.hpp): within 1% the one that asks least of the network.
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "fmt/format.h"
 #include "planner/certainty.hpp"
 #include "planner/fewer_gpus.hpp"
 #include "planner/flips.hpp"
-#include "planner/plan/capacity.hpp"
-#include "planner/search_state.hpp"
+#include "planner/search_field.hpp"
 #include "planner/sensitivity.hpp"
 
 namespace topomoe {
 
 namespace {
-// Of a GPU's memory: driver context, workspaces of libraries, fragmentation. Assumed: usual jobs fail above 96%.
-constexpr double kKeptFree = 0.04;
-}  // namespace
-
-std::shared_ptr<PlanCache> new_plan_cache() { return std::make_shared<PlanCache>(); }
-
-Search::Search(const PlanRequest& r)
-    : request(r),
-      constraints(parse_constraints(r.fix, r.max)),
-      machine(machine_of(r.topology, r.job.dtype, r.calibrations)),
-      router(r.topology),
-      traffic(router),
-      odds(expert_popularity(r.routing, r.model.experts), r.model.top_k, r.model.router_groups,
-           r.model.router_topk_groups),
-      options{.split = r.split, .transport = r.transport, .chunks = r.chunks, .train = r.job.phase == Phase::train},
-      limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : (1 - kKeptFree) * machine.memory_GiB),
-      cache(r.cache ? r.cache : new_plan_cache()),
-      prices(r.model, 0, r.job.dtype, machine, traffic, odds, options, cache->schedules) {
-  for (int kind = 1; kind < moe_kind_count(r.model); ++kind) {
-    const MoeKind k = moe_kind(r.model, kind);
-    later_odds.emplace_back(expert_popularity(r.routing, k.experts), k.top_k, r.model.router_groups,
-                            r.model.router_topk_groups);
-    later_prices.emplace_back(r.model, kind, r.job.dtype, machine, traffic, later_odds.back(), options,
-                              cache->schedules);
-  }
-  set_phase(machine, r.job.phase, r.model.quantized_weight_bytes);
-  if (!r.topology.uniform() || (r.topology.fabric && !r.topology.fabric->exceptions.empty()))
-    for (int id = 0; id < router.link_count(); ++id) {
-      const LinkInfo link = router.link(id);
-      double& meant = machine.meant_GBps[link.klass];
-      meant = std::max(meant, link.GBps_per_direction);
-    }
-  constraints.target = target_limits(r.target);
-  options.transports = constraints.target.transports;
-  if (!constraints.target.chunked) {
-    if (options.chunks > 1)
-      throw InvalidInput("--chunks", std::to_string(options.chunks),
-                         "target " + r.target + " moves tokens in one chunk");
-    options.chunks = 1;
-  }
-}
-
-MemoryBreakdown Search::memory(const Job& job, const Layout& l, TokenSplit split) {
-  return memory(job, l, split, stage_classes(request.model, l));
-}
-
-MemoryBreakdown Search::memory(const Job& job, const Layout& l, TokenSplit split, std::span<const StageClass> stages) {
-  const auto [skew, fresh] = skews_.try_emplace({l.ep, l.etp}, 1.0);
-  if (fresh) {
-    const RankGroups groups(l, gpus_per_node());
-    const auto largest = [&](const RoutingOdds& kind) {
-      const ExpectedCounts counts(groups, kind, 1, 1);
-      return counts.share(counts.busiest()) * l.ep;
-    };
-    skew->second = largest(odds);
-    for (const RoutingOdds& kind : later_odds) skew->second = std::max(skew->second, largest(kind));
-  }
-  MemoryOptions o;
-  o.skew = skew->second;
-  o.token_copies = split == TokenSplit::replicated && l.etp == 1 ? l.tp : 1;
-  o.dispatch_scale = dispatch_scale;
-  return estimate_memory(request.model, job, l, stages, o);
-}
-
-MemoryBreakdown Search::memory(const Candidate& c) {
-  TokenSplit split = c.algorithm.split;  // of the kind that needs most
-  for (const Algorithm& a : c.later)
-    if (a.split == TokenSplit::replicated) split = a.split;
-  MemoryBreakdown out = memory(c.job, c.layout, split);
-  if (out.dispatch_buffers.value == 0) return out;  // every rank has all experts
-  const RankGroups groups(c.layout, gpus_per_node());
-  std::size_t most = 0;  // layers share buffers
-  for (int kind = 0; kind < moe_kind_count(request.model); ++kind) {
-    const std::size_t later = static_cast<std::size_t>(kind) - 1;
-    LayerPrices& of_kind = kind == 0 ? prices : later_prices[later];
-    const MoeKind k = moe_kind(request.model, kind);
-    const ExpertPlacement placement(k.experts, c.layout.ep, even_blocks(k.experts, c.layout.ep));
-    const LayerWidths w = of_kind.widths(c.layout);
-    const Algorithm& algorithm = kind == 0 ? c.algorithm : c.later[later];
-    ScheduleRequest whole = request_for(c.layout, algorithm);
-    whole.shared = shared_part(request.model, kind);
-    const LayerBytes bytes = layer_bytes(
-        whole.shared == SharedPart::none ? of_kind.schedule(c.layout, algorithm)
-                                         : build_schedule(algorithm.transport, whole),
-        groups,
-        {w.hidden, w.ffn_shard, w.top_k, w.experts, w.element_bytes, static_cast<double>(k.shared_ffn) / c.layout.tp},
-        placement,
-        {tokens(c.job, c.layout), routed_skew(expert_popularity(request.routing, k.experts), placement, k.top_k)});
-    most = std::max(most, options.train ? bytes.pass() : bytes.forward);
-  }
-  out.dispatch_buffers = Bytes{static_cast<double>(most)};
-  return out;
-}
-
-const LayerCosts& Search::layer_costs(const Job& job, const Layout& l) {
-  const auto [at, fresh] = layers_.try_emplace({l.tp, l.cp, job.micro_batch, l.sequence_parallel});
-  if (fresh) at->second = topomoe::layer_costs(request.model, job, l, machine, gpus_per_node());
-  return at->second;
-}
-
-TimeBreakdown Search::time(const Layout& l, const StepCosts& costs, const Algorithm& a,
-                           const std::vector<Algorithm>& later) {
-  const auto [at, fresh] = curves_.try_emplace({l.tp, l.cp, l.pp, l.etp, l.ep, l.expert_order, l.zero == 0});
-  if (fresh) at->second = step_curves(l, machine, gpus_per_node());
-  return placed_step_time(request.model, l, costs, moe_times(a, later), at->second);
-}
-
-// "TP2 ... PP8, micro-batch 1, recompute full".
-std::string run_name(const Layout& l, const Job& job) {
-  std::string text = name(l) + fmt::format(", micro-batch {}", job.micro_batch);
-  if (job.recompute != Recompute::none) text += fmt::format(", recompute {}", to_string(job.recompute));
-  return text;
-}
-
-namespace {
-
-// No step of these passes or longer ones takes less. A backward that is longer hides more gradients, but never more
-// than it is longer; where that could be less than nothing, because another stage than the one that reduces most sets
-// the pace, all of them count as hidden.
-double bound_ms(const StepCosts& c, std::vector<MoeTimes> kinds) {
-  for (std::size_t kind = 0; kind < kinds.size(); ++kind) {
-    int least_layers = std::numeric_limits<int>::max();
-    for (const StepCosts::Stage& stage : c.stages) least_layers = std::min(least_layers, stage.by_kind[kind]);
-    if (c.micro_batches * least_layers < c.gradient_passes * c.reducing_layers[kind])
-      kinds[kind].idle_s = std::numeric_limits<double>::infinity();
-  }
-  return step_time(c, kinds).total_ms();
-}
-
-void place(Search& s, Candidate& c) {
-  if (!c.placed) c.time = s.time(c.layout, c.costs, c.algorithm, c.later), c.placed = true;
-}
-
-// Sorts by time, gradients placed in all that a plan tells of: the first ones, and those as fast as the first. Of the
-// others the time is a bound.
-void settle(Search& s, std::vector<Candidate>& priced) {
-  constexpr std::size_t kTold = 8;
-  for (bool again = true; again;) {
-    std::stable_sort(priced.begin(), priced.end(),
-                     [](const Candidate& a, const Candidate& b) { return a.time.total_ms() < b.time.total_ms(); });
-    again = false;
-    for (std::size_t i = 0; i < priced.size(); ++i) {
-      if (i >= kTold && !as_fast(priced[i].time.total_ms(), priced[0].time.total_ms())) break;
-      again |= !priced[i].placed;
-      place(s, priced[i]);
-    }
-  }
-}
-
-// Routed experts at peak rate: no schedule computes less, nor faster.
-double flops_bound_ms(const Search& s, const Candidate& c) {
-  const Model& m = s.request.model;
-  std::vector<MoeTimes> kinds;
-  for (int kind = 0; kind < moe_kind_count(m); ++kind) {
-    const double flops_s = s.tokens(c.job, c.layout) / c.layout.tp * moe_kind(m, kind).top_k * 2 *
-                           expert_parameters(m, kind) / s.machine.flops.value;
-    const double backward_s = s.options.train ? 2 * flops_s : 0;
-    kinds.push_back({flops_s, backward_s, backward_s});
-  }
-  return bound_ms(c.costs, std::move(kinds));
-}
 
 std::string why_slower(const Candidate& c, const Candidate& chosen) {
   const std::pair<const char*, double> parts[] = {
@@ -227,14 +63,6 @@ void require_equal_gpus(const Topology& t) {
   if (t.hosts_per_domain > 1 && t.host_count() > t.hosts_per_domain && t.host_count() % t.hosts_per_domain != 0)
     refuse("the last scale-up domain is not full");
 }
-
-// Of the split that needs most, of those that its kinds of MoE layers take.
-double candidate_GiB(Search& s, const Candidate& c) {
-  double GiB = in_GiB(s.memory(c.job, c.layout, c.algorithm.split).total());
-  for (const Algorithm& a : c.later) GiB = std::max(GiB, in_GiB(s.memory(c.job, c.layout, a.split).total()));
-  return GiB;
-}
-
 Candidate least_traffic(Search& s, const Candidate& fastest) {
   const double tokens = s.tokens(fastest.job, fastest.layout), forwards = fastest.costs.moe_forwards;
   std::vector<Outcome> outcomes;
@@ -286,119 +114,6 @@ void check_request(const PlanRequest& r) {
                          "its arguments give all MoE layers the same experts, this model has " + kind_name(r.model, 0) +
                              " and " + kind_name(r.model, kind));
   }
-}
-
-// A candidate that fits, with the splits that do.
-struct Open {
-  Candidate base;
-  double bound_ms = 0;
-  bool fits[2] = {false, false};  // by TokenSplit
-  double memory_GiB[2] = {0, 0};
-};
-
-struct TooLarge {
-  Candidate candidate;
-  TokenSplit split;
-  double bound_ms;
-};
-
-// All ways to run the layouts.
-struct Field {
-  std::vector<Open> open;  // in order of their bounds
-  std::vector<TooLarge> forbidden;
-  std::int64_t enumerated = 0, too_big = 0;
-};
-Field enter(Search& s, const std::vector<Layout>& layouts) {
-  Field field;
-  for (const Layout& layout : layouts) {
-    const StepCurves curves = step_curves(layout, s.machine, s.gpus_per_node());
-    std::vector<StageClass> stages;
-    int vpp = 0;
-    bool runs[2] = {false, false};  // by split: at a lower stage of ZeRO, all else alike
-    for (const Variant& v : variants(layout, s.request.model, s.request.job, s.constraints)) {
-      Open o;
-      Candidate& c = o.base;
-      c.layout = layout, c.layout.vpp = v.vpp, c.layout.zero = v.zero;
-      c.job = s.request.job, c.job.micro_batch = v.micro_batch, c.job.recompute = v.recompute;
-      if (v.vpp != vpp) stages = stage_classes(s.request.model, c.layout), vpp = v.vpp;
-      if (v.zero == layout.zero) runs[0] = runs[1] = false;
-      bool any = false;
-      int least = -1;  // the split that needs least
-      for (const TokenSplit split : {TokenSplit::sliced, TokenSplit::replicated}) {
-        if (!s.request.split.empty() && s.request.split != name(split)) continue;
-        if (split == TokenSplit::replicated && layout.tp == 1 && s.request.split.empty()) break;  // the same thing
-        const auto i = static_cast<std::size_t>(split);
-        if (runs[i]) continue;
-        o.memory_GiB[i] = in_GiB(s.memory(c.job, c.layout, split, stages).total());
-        o.fits[i] = runs[i] = o.memory_GiB[i] <= s.limit_GiB;
-        any |= o.fits[i];
-        if (least < 0 || o.memory_GiB[i] < o.memory_GiB[static_cast<std::size_t>(least)]) least = static_cast<int>(i);
-      }
-      if (least < 0) continue;
-      ++field.enumerated;
-      field.too_big += !any;
-      // What is far too large is not told of.
-      c.memory_GiB = o.memory_GiB[static_cast<std::size_t>(least)];
-      if (!any && c.memory_GiB > 1.25 * s.limit_GiB) continue;
-      c.costs = step_costs(s.request.model, c.job, c.layout, stages, s.layer_costs(c.job, c.layout), curves, s.machine);
-      o.bound_ms = flops_bound_ms(s, c);
-      if (any)
-        field.open.push_back(std::move(o));
-      else
-        field.forbidden.push_back({c, static_cast<TokenSplit>(least), o.bound_ms});
-    }
-  }
-  std::stable_sort(field.open.begin(), field.open.end(),
-                   [](const Open& a, const Open& b) { return a.bound_ms < b.bound_ms; });
-  return field;
-}
-
-// Prices what may be the fastest, in order of the bounds; `pruned` is increased by those whose bound was enough.
-// In order of time.
-std::vector<Candidate> race(Search& s, std::span<const Open> open, std::int64_t& pruned) {
-  std::vector<Candidate> priced;
-  double best_ms = std::numeric_limits<double>::infinity();
-  const auto hopeless = [&](double bound) { return bound >= best_ms && !s.request.exhaustive; };
-  for (const Open& o : open) {
-    if (hopeless(o.bound_ms)) {
-      ++pruned;
-      continue;
-    }
-    const Candidate& base = o.base;
-    const double tokens = s.tokens(base.job, base.layout), forwards = base.costs.moe_forwards;
-    const auto& algorithms = s.prices.in_one_chunk(base.layout, tokens);
-    // The most promising first: what it leaves open of the others need not be priced.
-    std::vector<std::pair<double, std::size_t>> order;
-    const auto later = later_bounds(s, base, o.fits);
-    for (std::size_t i = 0; later && i < algorithms.size(); ++i) {
-      const Algorithm& a = algorithms[i];
-      std::vector<MoeTimes> kinds{{a.forward_bound_s, a.backward_bound_s, a.idle_bound_s}};
-      kinds.insert(kinds.end(), later->begin(), later->end());
-      order.emplace_back(bound_ms(base.costs, std::move(kinds)), i);
-    }
-    std::sort(order.begin(), order.end());
-    bool refined = order.empty();
-    std::optional<std::vector<Algorithm>> fastest;             // of the later kinds
-    double mine_ms = std::numeric_limits<double>::infinity();  // the best of this candidate
-    for (const auto& [bound, i] : order) {
-      const auto split = static_cast<std::size_t>(algorithms[i].split);
-      if (!o.fits[split] || hopeless(bound) || (bound >= mine_ms && !s.request.exhaustive)) continue;
-      refined = true;
-      Candidate c = base;
-      c.algorithm = s.prices.refined(base.layout, tokens, i, forwards);
-      if (!fastest) fastest = fastest_later(s, base, o.fits);
-      c.later = *fastest;
-      c.time = step_time(c.costs, moe_times(c.algorithm, c.later));
-      c.memory_GiB = c.later.empty() ? o.memory_GiB[split] : candidate_GiB(s, c);
-      // Hiding gradients in the sum of idle time is a bound too: where it is not enough, nothing need be placed.
-      if (!hopeless(c.time.total_ms())) place(s, c);
-      mine_ms = std::min(mine_ms, c.time.total_ms()), best_ms = std::min(best_ms, mine_ms);
-      priced.push_back(std::move(c));
-    }
-    pruned += !refined;
-  }
-  settle(s, priced);
-  return priced;
 }
 
 // The fastest of those that need less and less memory, the choice first. Steps of less than 5% are not worth a line;
