@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "kernels/bench/ffn_onednn.hpp"
-#include "kernels/bench/peaks.hpp"
+#include "kernels/bench/ffn_peaks.hpp"
 #include "kernels/bf16.hpp"
 #include "kernels/packed_ffn.hpp"
 
@@ -68,6 +68,8 @@ struct Case {
 };
 
 void packed_ffn(benchmark::State& state, const Case& c, int threads) {
+  if (c.dtype == DType::bf16 && kernels::best_isa() != kernels::CpuIsa::amx)
+    return state.SkipWithError("this CPU, or its system, gives no AMX");
   kernels::ThreadPool pool(threads);
   const std::int64_t experts = c.experts(), rows = experts * c.rows, matrix = c.hidden * c.ffn;
   const float scale = 1.0F / 32;
@@ -121,9 +123,7 @@ void packed_ffn(benchmark::State& state, const Case& c, int threads) {
   if (onednn) state.counters["times_onednn"] = median(theirs) / s;
 }
 
-}  // namespace
-
-void register_ffn() {
+[[maybe_unused]] const bool registered = [] {
   const int threads = std::min(2, kernels::allowed_cpus());
   for (const DType dtype : {DType::bf16, DType::f32})
     for (const auto& [hidden, ffn] : {std::pair(2048, 1408), {1024, 4096}, {4096, 14336}})
@@ -138,6 +138,8 @@ void register_ffn() {
             ->Iterations(7)
             ->Unit(benchmark::kMillisecond);
       }
-}
+  return true;
+}();
 
+}  // namespace
 }  // namespace topomoe::bench
