@@ -17,7 +17,8 @@ TOPOMOE_AVX512 TOPOMOE_INLINE inline __m512 sigmoid(__m512 x) {
   const __m512 negative = _mm512_xor_ps(x, _mm512_set1_ps(-0.0F));
   // min and max return their second operand where one is a NaN.
   const __m512 bounded = _mm512_min_ps(_mm512_set1_ps(87.0F), _mm512_max_ps(_mm512_set1_ps(-87.0F), negative));
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(bounded, _mm512_set1_ps(1.44269504F)), _MM_FROUND_TO_NEAREST_INT);
+  const __m512 shift = _mm512_set1_ps(12582912.0F);  // as in exp_of: rounds to an integer
+  const __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(bounded, _mm512_set1_ps(1.44269504F), shift), shift);
   const __m512 r =
       _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4F), _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375F), bounded));
   __m512 p = _mm512_set1_ps(1.9875691500e-4F);

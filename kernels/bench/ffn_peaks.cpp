@@ -1,4 +1,4 @@
-#include "kernels/bench/peaks.hpp"
+#include "kernels/bench/ffn_peaks.hpp"
 
 #include <chrono>
 
