@@ -17,6 +17,8 @@ struct BenchOptions : ContestOptions {
   std::uint64_t seed = 1;
   std::string plan, shrink = "auto";  // instead of a layout, sizes and routing
   int kind = 0;
+  std::string host;  // what this rank's machine is called
+  bool remap = false;
 };
 
 // As few ranks as the layout needs, unless more are asked for.

@@ -1,10 +1,13 @@
 #include "cli/bench_contest.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 #include <span>
 
 #include "cli/calibrations.hpp"
+#include "cli/files.hpp"
 #include "cli/run_prediction.hpp"
 #include "planner/exchange_price.hpp"
 #include "planner/schedules/build.hpp"
@@ -19,8 +22,14 @@ struct Variant {
   int chunks;
 };
 
-// "sliced:flat:4", or each split with each transport in each number of chunks.
-std::vector<Variant> variants_of(const ContestOptions& o) {
+// "sliced:flat:4", ...
+std::vector<Variant> named_variants(const ContestOptions& o) {
+  const auto without_say = [](const char* flag, const std::string& value) {
+    throw InvalidInput(flag, value, "--variants names split, transport and chunks itself: leave one of the two out");
+  };
+  if (!o.split.empty()) without_say("--split", o.split[0]);
+  if (!o.transport.empty()) without_say("--transport", o.transport[0]);
+  if (!o.chunks.empty()) without_say("--chunks", std::to_string(o.chunks[0]));
   std::vector<Variant> out;
   for (const std::string& text : o.variants) {
     const auto first = text.find(':'), second = text.find(':', first + 1);
@@ -31,11 +40,48 @@ std::vector<Variant> variants_of(const ContestOptions& o) {
       throw InvalidInput("--variants", text, "as sliced:flat:4: replicated or sliced, a transport, chunks");
     out.push_back({split, text.substr(first + 1, second - first - 1), std::stoi(chunks)});
   }
-  if (!out.empty()) return out;
-  for (const std::string& split : o.split)
-    for (const std::string& transport : o.transport)
-      for (const int chunks : o.chunks) out.push_back({split, transport, chunks});
   return out;
+}
+
+template <class T>
+std::vector<T> given(const std::vector<T>& values, const T& otherwise) {
+  return values.empty() ? std::vector<T>{otherwise} : values;
+}
+
+// Each split with each transport in each number of chunks.
+std::vector<Variant> product(const ContestOptions& o, const std::optional<Schedule>& planned) {
+  const std::string split = planned ? planned->split : "sliced", transport = planned ? planned->transport : "flat";
+  std::vector<Variant> out;
+  for (const std::string& s : given(o.split, split))
+    for (const std::string& t : given(o.transport, transport))
+      for (const int chunks : given(o.chunks, planned ? planned->chunks : 1)) out.push_back({s, t, chunks});
+  return out;
+}
+
+// All that the layout allows, of what is asked for.
+std::vector<Variant> possible(const ContestOptions& o, const BenchCase& b, std::span<const int> usual_chunks) {
+  for (const std::string& transport : o.transport) (void)find_transport(transport);
+  const auto asked = [](const auto& values, const auto& value) {
+    return values.empty() || std::find(values.begin(), values.end(), value) != values.end();
+  };
+  std::vector<Variant> out;
+  for (const auto& c : exchange_candidates(b.layout, b.ranks_per_host, static_cast<double>(b.tokens),
+                                           o.chunks.empty() ? usual_chunks : o.chunks))
+    if (asked(o.split, name(c.split)) && asked(o.transport, c.transport))
+      out.push_back({std::string(name(c.split)), c.transport, c.chunks});
+  if (out.empty())
+    throw InvalidInput("--variants", o.variants[0],
+                       "this layout allows nothing of what --split, --transport and --chunks leave");
+  return out;
+}
+
+// Threads are all on one host unless somebody says otherwise.
+void require_nodes_of(const Topology& topology, const ContestOptions& o, const BenchCase& b) {
+  if (topology.gpu_count() == b.layout.world && topology.gpus_per_node() != b.ranks_per_host)
+    throw InvalidInput("--cluster",
+                       fmt::format("{}: {} ranks, {} on a node", o.cluster, b.layout.world, topology.gpus_per_node()),
+                       fmt::format("the ranks here count as {} on a host: --per-host {} has them as the cluster does",
+                                   b.ranks_per_host, topology.gpus_per_node()));
 }
 
 SharedPart shared_part(const LayerShape& s) {
@@ -69,21 +115,25 @@ constexpr int kFewChunkCounts[] = {1, 2, 4, 8, 16};
 Contest contest_for(const ContestOptions& o, const BenchCase& b, const std::optional<Schedule>& planned, bool silent) {
   const bool few = o.variants == std::vector<std::string>{"auto"};
   std::vector<Variant> variants;
-  if (few || o.variants == std::vector<std::string>{"all"}) {
-    std::span<const int> chunks = kChunkCounts;
-    if (few) chunks = kFewChunkCounts;
-    if (o.chunks.size() > 1) chunks = o.chunks;
-    for (const auto& c : exchange_candidates(b.layout, b.ranks_per_host, static_cast<double>(b.tokens), chunks))
-      variants.push_back({std::string(name(c.split)), c.transport, c.chunks});
-  } else if (!planned || !o.variants.empty()) {
-    variants = variants_of(o);
-  }
+  if (few || o.variants == std::vector<std::string>{"all"})
+    variants = possible(o, b, few ? std::span<const int>(kFewChunkCounts) : kChunkCounts);
+  else if (!o.variants.empty())
+    variants = named_variants(o);
+  else if (!planned || !o.split.empty() || !o.transport.empty() || !o.chunks.empty())
+    variants = product(o, planned);
   Contest out;
   if (planned) out.schedules.push_back(*planned);
-  for (const Variant& v : variants) out.schedules.push_back(schedule_for(v, b));
+  for (const Variant& v : variants) {
+    Schedule schedule = schedule_for(v, b);
+    if (!planned || schedule.name != planned->name) out.schedules.push_back(std::move(schedule));
+  }
+  const auto usual = [](const Schedule& s) { return fmt::format("{} {} n={}", s.split, s.transport, s.chunks); };
+  if (planned && !silent && out.schedules.size() > 1 && planned->name != usual(*planned))
+    say("note: the first is the plan's own schedule: " + planned->name);
   if (o.cluster.empty()) return out;
   const Topology topology = read_topology_file(o.cluster);
-  ExchangePricer pricer(topology, calibrations_for(o.calibrations, topology, silent),
+  if (!planned) require_nodes_of(topology, o, b);
+  ExchangePricer pricer(topology, calibrations_for(o.calibrations, topology, RanksOn::host, silent),
                         {.layout = b.layout,
                          .gpus_per_node = b.ranks_per_host,
                          .widths = priced_widths(b.shape, b.layout),

@@ -14,6 +14,7 @@
 #include "cli/files.hpp"
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
+#include "cli/placement.hpp"
 #include "cli/run_size.hpp"
 #include "cli/together.hpp"
 #include "runtime/host_exchange.hpp"
@@ -21,7 +22,6 @@
 #include "topomoe/communicator_mpi.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"
-#include "topomoe/rank_check.hpp"
 
 namespace topomoe::cli {
 namespace {
@@ -38,10 +38,11 @@ void deliver(const Context& context, const Contest& contest, std::vector<BenchRo
 }
 
 // Ranks of a host, by its name: all hosts must have as many, and theirs in a row.
-int ranks_of_a_host(Communicator& c) {
+int ranks_of_a_host(Communicator& c, const std::string& called) {
   char name[256] = {};
   gethostname(name, sizeof name - 1);
-  const auto mine = static_cast<double>(std::hash<std::string>()(name) >> 12);  // exact in a double
+  const std::string host = called.empty() ? name : called;
+  const auto mine = static_cast<double>(std::hash<std::string>()(host) >> 12);  // exact in a double
   const auto all = HostExchange(c).gather_on_all("names of hosts", {mine});
   const auto same = [&](int a, int b) { return all[static_cast<std::size_t>(a)] == all[static_cast<std::size_t>(b)]; };
   int per_host = 1;
@@ -64,6 +65,7 @@ std::optional<std::vector<BenchRow>> bench(const BenchOptions& o, const Contest&
 }
 
 void over_threads(const BenchOptions& o, const Context& context) {
+  require_one_process(o.host, o.remap, o.backend);
   const std::optional<Plan> plan = o.plan.empty() ? std::nullopt : std::optional(plan_of(o));
   const int world = plan ? plan->layout.world : ranks_of(o);
   if (world > kMostThreads)
@@ -82,7 +84,8 @@ void over_threads(const BenchOptions& o, const Context& context) {
 constexpr auto kStart = std::chrono::minutes(1);  // for ranks to read, and to tell each other what they have
 
 void as_rank(const BenchOptions& o, Context& context) {
-  const auto mpi = make_mpi_communicator(nullptr, {.black_box = &black_box()});
+  const MpiOptions options{.black_box = &black_box()};
+  auto mpi = make_mpi_communicator(nullptr, options);
   context.silent = mpi->rank() != 0;
   std::optional<Contest> contest;
   std::optional<std::vector<BenchRow>> rows;
@@ -93,16 +96,22 @@ void as_rank(const BenchOptions& o, Context& context) {
     if (world > 0 && world != mpi->size())
       throw InvalidInput(plan ? "--plan" : "--ranks", std::to_string(world),
                          "mpirun started " + std::to_string(mpi->size()));
-    if (plan && check_ranks(*plan, *mpi, "").plans_differ)
-      throw InvalidInput("--plan", "not the same on all ranks", "give all ranks the same file");
+    if (plan)
+      (void)place_ranks(*plan, {.host = o.host, .remap = o.remap, .rehearsal = o.cluster.empty()}, options, mpi,
+                        context);
     const BenchCase of = plan ? case_of(o, *plan, budget_for(least_free_bytes(*mpi, kStart)))
-                              : case_of(o, mpi->size(), o.per_host > 0 ? o.per_host : ranks_of_a_host(*mpi));
-    contest = contest_for(o, of, plan ? std::optional(plan->schedule) : std::nullopt, context.silent);
+                              : case_of(o, mpi->size(), o.per_host > 0 ? o.per_host : ranks_of_a_host(*mpi, o.host));
+    contest = read_together(*mpi, kStart, context, [&] {
+      return contest_for(o, of, plan ? std::optional(plan->schedule) : std::nullopt, context.silent);
+    });
     rows = bench(o, *contest, of, *mpi);
   } catch (const InvalidInput&) {
     throw;  // alike on all ranks
+  } catch (const Failure&) {
+    throw;  // likewise
   } catch (const std::exception& e) {
-    give_up(*mpi, e);
+    if (mpi) give_up(*mpi, e);
+    throw;
   }
   if (rows) deliver(context, *contest, *rows);
 }
@@ -120,8 +129,8 @@ void add_layer_options(CLI::App& command, BenchOptions& o, std::vector<CLI::Opti
       ->option_text("X");
   CLI::Option* const plan = command
                                 .add_option("--plan", o.plan,
-                                            "Layout, sizes, routing and schedule of a plan.json; "
-                                            "--variants beside it")
+                                            "Layout, sizes, routing and schedule of a plan.json; beside it what "
+                                            "--variants, --split, --transport and --chunks ask for")
                                 ->option_text("FILE");
   for (CLI::Option* option : of_plan) plan->excludes(option);
   command.add_option("--kind", o.kind, "Which kind of MoE layer of the plan, where they differ; default 0")
@@ -131,6 +140,7 @@ void add_layer_options(CLI::App& command, BenchOptions& o, std::vector<CLI::Opti
   command.add_option("--shrink", o.shrink, "Scale the plan's tensors down (default auto: until they fit)")
       ->option_text("auto|none|hidden=N,ffn=N,tokens=N")
       ->needs(plan);
+  command.add_flag("--remap", o.remap, "Re-order mpirun's ranks so that they are where the plan has them")->needs(plan);
 }
 
 void add_operation(CLI::App& parent, Context& context, bool layer) {
@@ -147,29 +157,34 @@ void add_operation(CLI::App& parent, Context& context, bool layer) {
   };
   std::vector<CLI::Option*> of_plan;  // what a plan says instead
   of_plan.push_back(count("--ranks", o->ranks, "Of inproc; default as few as the layout needs"));
-  of_plan.push_back(count("--per-host", o->per_host, "Ranks of a host; default by its name, inproc: all are one host"));
+  CLI::Option* const per_host =
+      count("--per-host", o->per_host, "Ranks of a host; default by its name, inproc: all are one host");
+  of_plan.push_back(per_host);
   of_plan.push_back(count("--tp", o->tp, "Tensor parallel size, default 1"));
   of_plan.push_back(count("--ep", o->ep, "Expert parallel size, default all that --etp leaves"));
   of_plan.push_back(count("--etp", o->etp, "Shards of an expert, default --tp"));
   of_plan.push_back(
       command->add_flag("--edp-inner", o->edp_inner, "Stride EP groups over hosts instead of packing them")
           ->option_text(" "));
-  CLI::Option* const split = command->add_option("--split", o->split, "Default sliced")
-                                 ->delimiter(',')
-                                 ->check(CLI::IsMember({"replicated", "sliced"}))
-                                 ->option_text("replicated,sliced");
-  CLI::Option* const transport = command->add_option("--transport", o->transport, "Default flat")
-                                     ->delimiter(',')
-                                     ->option_text("flat,two_level,...");
-  of_plan.insert(of_plan.end(), {split, transport});
-  command->add_option("--chunks", o->chunks, "Default 1")
+  command->add_option("--host", o->host, "What this rank's host is called, default its host name")
+      ->option_text("NAME")
+      ->excludes(per_host);
+  const std::string else_of_plan = layer ? "; with --plan the plan's" : "";
+  command->add_option("--split", o->split, "Default sliced" + else_of_plan)
+      ->delimiter(',')
+      ->check(CLI::IsMember({"replicated", "sliced"}))
+      ->option_text("replicated,sliced");
+  command->add_option("--transport", o->transport, "Default flat" + else_of_plan)
+      ->delimiter(',')
+      ->option_text("flat,two_level,...");
+  command->add_option("--chunks", o->chunks, "Default 1" + else_of_plan)
       ->delimiter(',')
       ->check(whole_number("--chunks", 1, 4096))
       ->option_text("1,4,8");
   command
       ->add_option("--variants", o->variants,
-                   "These, not --split with --transport with --chunks; all: all that apply; auto: without those that "
-                   "cannot win by --cluster, in fewer numbers of chunks")
+                   "These; all: all that apply of --split, --transport and --chunks, where given; auto: of them "
+                   "without those that cannot win by --cluster, in fewer numbers of chunks")
       ->delimiter(',')
       ->option_text("sliced:flat:4,...|auto|all");
   command->add_option("--cluster", o->cluster, "What we run on, for predictions and the planner's pick")

@@ -33,6 +33,9 @@ std::string summary(const Calibration& c) {
 }
 
 void calibrate(Options o, const Context& context) {
+  std::vector<NamedFile> inputs = named("--from", o.from);
+  inputs.push_back({"--cluster", o.cluster});
+  OutputFiles files({{"-o", o.output}}, inputs);
   if (!o.cluster.empty()) o.request.machine = machine_figures(read_topology_file(o.cluster));
   Calibration all;
   for (std::size_t i = 0; i < o.from.size(); ++i) {
@@ -50,8 +53,7 @@ void calibrate(Options o, const Context& context) {
     throw InvalidInput("--from", "no row of the files was asked for",
                        "see --system, --gpus and --op: the files have others");
   const std::string json = write_calibration(all);
-  OutputFiles files;
-  if (!o.output.empty()) files.add("-o", o.output, json);
+  files.write("-o", json);
   files.commit();
   print(context.format == Format::json || o.output.empty() ? json : summary(all));
 }

@@ -20,6 +20,7 @@ struct Options {
 };
 
 void emit(const Emitter& target, const Options& o, const Context& context) {
+  OutputFiles files({{"-o", o.output}}, {{"plan", o.plan}, {"--cluster", o.cluster}});
   const Plan plan = read_plan(read_text_file(o.plan), o.plan);
   EmitOptions options;
   if (!o.hosts.empty()) options.hosts = expand_hostlist(o.hosts, "--hosts");
@@ -31,8 +32,7 @@ void emit(const Emitter& target, const Options& o, const Context& context) {
     for (const Infeasible& i : emitted.error().why) why += (why.empty() ? "" : " | ") + i.message();
     throw Failure(fmt::format("{} cannot run this plan: {}", target.name, why));
   }
-  OutputFiles files;
-  if (!o.output.empty()) files.add("-o", o.output, emitted->text);
+  files.write("-o", emitted->text);
   files.commit();
   for (const std::string& note : emitted->not_expressed)
     say(one_line(fmt::format("note: {} does not express {}", target.name, note)));

@@ -2,7 +2,6 @@
 
 #include <memory>
 
-#include "cli/calibrations.hpp"
 #include "cli/commands.hpp"
 #include "cli/edit_options.hpp"
 #include "cli/files.hpp"
@@ -29,22 +28,22 @@ std::string next_commands(const Plan& plan, const std::string& program, const st
 }
 
 void plan(const Options& o, const Context& context) {
+  std::vector<NamedFile> inputs = inputs_of(o);
+  inputs.push_back({"--cluster", o.cluster});
+  OutputFiles files({{"-o", o.output}}, inputs);
   PlanRequest request = plan_request(o);
   request.topology = planned_topology(o, o.cluster, &request.topology_note);
   if (const std::string what = words(o.edits); !what.empty()) {
     request.topology = edited(request.topology, o.edits);
     request.topology_note += (request.topology_note.empty() ? "" : "; ") + ("edited: " + what);
   }
-  const std::size_t built_in = request.calibrations.size() - o.calibrations.size();
-  for (std::size_t i = 0; i < o.calibrations.size(); ++i)
-    compare_machines(request.calibrations[built_in + i], o.calibrations[i], request.topology);
+  compare_calibrations(o, request, request.topology);
   if (!request.topology_note.empty()) say("note: " + request.topology_note);
 
   const auto found = make_plan(request);
   if (!found) throw Failure("infeasible: " + found.error().message());
   const std::string json = write_plan(*found);
-  OutputFiles files;
-  if (!o.output.empty()) files.add("-o", o.output, json);
+  files.write("-o", json);
   std::string text = context.format == Format::json ? json : explain_text(*found);
   if (!o.output.empty() && context.format == Format::text) text += next_commands(*found, context.program, o.output);
   files.commit();

@@ -10,8 +10,10 @@
 #include "cli/files.hpp"
 #include "cli/last_words.hpp"
 #include "cli/numbers.hpp"
-#include "planner/rates/gpu_facts.hpp"
+#include "cli/placement.hpp"
+#include "cli/together.hpp"
 #include "planner/rates/machine_figures.hpp"
+#include "planner/rates/same_machine.hpp"
 #include "runtime/profile.hpp"
 #include "topology/read_file.hpp"
 #include "topomoe/communicator_inproc.hpp"
@@ -25,9 +27,9 @@ namespace {
 struct Options {
   std::string backend = "inproc", cluster, output, name, most = "16M";
   int tp = 0, ep = 0, etp = 0;
-  bool edp_inner = false;
+  bool edp_inner = false, host_curves = false;
   double seconds = 30;
-  std::vector<std::string> experts, dtypes{"f32", "bf16"};  // no experts: of a machine without GPUs
+  std::vector<std::string> experts, dtypes;  // no experts: of a machine without GPUs; no dtypes: both
 };
 
 // On top of the time of collectives.
@@ -38,12 +40,16 @@ constexpr double kExpertsShare = 0.2;
 std::vector<ExpertShape> experts_for(const Options& o, const Topology& topology) {
   std::vector<ExpertShape> out;
   const std::string& device = topology.gpu_spec(0).name;
-  const bool gpus = gpu_facts(device).sm > 0;
-  if (o.experts == std::vector<std::string>{"none"} || (o.experts.empty() && gpus)) return out;
+  const bool gpus = computes_on_gpus(topology.gpu_spec(0));
+  if (o.experts == std::vector<std::string>{"none"} || (o.experts.empty() && gpus)) {
+    if (!o.dtypes.empty())
+      throw InvalidInput("--dtype", o.dtypes[0], "is of experts, and none are timed: see --expert");
+    return out;
+  }
   if (gpus)
     throw InvalidInput("--expert", o.experts[0], "none: the cluster computes on " + device + ", this profile on CPUs");
   for (const std::string& text : o.experts.empty() ? std::vector<std::string>{"512x512"} : o.experts)
-    for (const std::string& dtype : o.dtypes) {
+    for (const std::string& dtype : o.dtypes.empty() ? std::vector<std::string>{"f32", "bf16"} : o.dtypes) {
       ExpertShape& s = out.emplace_back();
       s.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
       const char* const end = text.data() + text.size();
@@ -61,9 +67,25 @@ std::vector<ExpertShape> experts_for(const Options& o, const Topology& topology)
   return out;
 }
 
+// Ranks of either backend move host memory.
+void require_host_ranks(const Options& o, const Topology& topology) {
+  const GpuSpec& device = topology.gpu_spec(0);
+  if (!computes_on_gpus(device) || o.host_curves) return;
+  throw InvalidInput("--cluster", topology.name.empty() ? o.cluster : topology.name,
+                     "computes on " + device.name + ", and --backend " + o.backend +
+                         " measures host memory, whose links and copies are others: measure the GPUs with nccl-tests "
+                         "and import that (calibrate), or insist with --host-curves: run and bench compare with such "
+                         "curves, no plan takes them unasked");
+}
+
 std::vector<ProfileShape> shapes_for(const Options& o, const Topology& topology) {
   const int world = topology.gpu_count(), per_node = topology.gpus_per_node();
-  if (o.tp == 0 && o.ep == 0 && o.etp == 0) return profile_shapes(world, per_node);
+  if (o.tp == 0 && o.ep == 0 && o.etp == 0) {
+    if (o.edp_inner)
+      throw InvalidInput("--edp-inner", "alone",
+                         "is of one layout: without --tp, --ep or --etp all groups are measured");
+    return profile_shapes(world, per_node);
+  }
   const int tp = std::max(1, o.tp), etp = o.etp > 0 ? o.etp : tp;
   return profile_shapes(make_layout(world, tp, 1, 1, etp, o.ep > 0 ? o.ep : std::max(1, world / etp),
                                     o.edp_inner ? ExpertOrder::edp_inner : ExpertOrder::ep_inner),
@@ -92,6 +114,7 @@ std::optional<Calibration> profile(const Options& o, const Topology& topology, C
                      .source = fmt::format("topomoe profile --backend {}: {} ranks, {} on a host", o.backend,
                                            topology.gpu_count(), topology.gpus_per_node()),
                      .machine = machine_figures(topology),
+                     .software = {{"backend", o.backend}},
                      .curves = std::move(*curves)};
 }
 
@@ -121,41 +144,60 @@ std::string summary(const Calibration& c) {
   return text;
 }
 
-void deliver(const Options& o, const Context& context, const Calibration& calibration) {
+void deliver(const Options& o, const Context& context, OutputFiles& files, const Calibration& calibration) {
   const std::string json = write_calibration(calibration);
-  OutputFiles files;
-  if (!o.output.empty()) files.add("-o", o.output, json);
+  files.write("-o", json);
   files.commit();
   print(context.format == Format::json || o.output.empty() ? json : summary(calibration));
 }
 
-void run(const Options& o, Context& context) {
-  const Topology topology = read_topology_file(o.cluster);
-  const int world = topology.gpu_count();
+constexpr auto kStart = std::chrono::minutes(1);  // for ranks to read, and to tell each other what they have
+
+Topology cluster_for(const Options& o) {
+  Topology topology = read_topology_file(o.cluster);
+  require_host_ranks(o, topology);
+  return topology;
+}
+
+OutputFiles files_of(const Options& o) { return {{{"-o", o.output}}, {{"--cluster", o.cluster}}}; }
+
+void over_threads(const Options& o, const Context& context) {
+  require_one_process("", false, o.backend);
+  OutputFiles files = files_of(o);
+  const Topology topology = cluster_for(o);
+  if (topology.gpu_count() > kMostThreads)
+    throw InvalidInput("--cluster", fmt::format("{} ranks", topology.gpu_count()),
+                       fmt::format("inproc runs at most {}; use --backend mpi", kMostThreads));
   std::optional<Calibration> calibration;
-  if (o.backend == "inproc") {
-    if (world > kMostThreads)
-      throw InvalidInput("--cluster", fmt::format("{} ranks", world),
-                         fmt::format("inproc runs at most {}; use --backend mpi", kMostThreads));
-    run_inproc(world, [&](Communicator& c) {
-      if (auto mine = profile(o, topology, c)) calibration = std::move(mine);
+  run_inproc(topology.gpu_count(), [&](Communicator& c) {
+    if (auto mine = profile(o, topology, c)) calibration = std::move(mine);
+  });
+  deliver(o, context, files, *calibration);
+}
+
+void as_rank(const Options& o, Context& context) {
+  const MpiOptions options{.black_box = &black_box()};
+  const auto session = start_mpi(options);
+  const auto mpi = make_mpi_communicator(nullptr, options);
+  context.silent = mpi->rank() != 0;
+  std::optional<Calibration> calibration;
+  try {
+    const Topology topology = read_together(*mpi, kStart, context, [&] {
+      if (mpi->rank() == 0) (void)files_of(o);
+      return cluster_for(o);
     });
-  } else {
-    const MpiOptions options{.black_box = &black_box()};
-    const auto session = start_mpi(options);
-    const auto mpi = make_mpi_communicator(nullptr, options);
-    context.silent = mpi->rank() != 0;
-    if (mpi->size() != world)
-      throw InvalidInput("--cluster", fmt::format("{} ranks", world), fmt::format("mpirun started {}", mpi->size()));
-    try {
-      calibration = profile(o, topology, *mpi);
-    } catch (const InvalidInput&) {
-      throw;  // alike on all ranks
-    } catch (const std::exception& e) {
-      give_up(*mpi, e);
-    }
+    if (mpi->size() != topology.gpu_count())
+      throw InvalidInput("--cluster", fmt::format("{} ranks", topology.gpu_count()),
+                         fmt::format("mpirun started {}", mpi->size()));
+    calibration = profile(o, topology, *mpi);
+  } catch (const InvalidInput&) {
+    throw;  // alike on all ranks
+  } catch (const std::exception& e) {
+    give_up(*mpi, e);
   }
-  if (calibration) deliver(o, context, *calibration);
+  if (!calibration) return;
+  OutputFiles files = files_of(o);
+  deliver(o, context, files, *calibration);
 }
 
 }  // namespace
@@ -191,10 +233,12 @@ void add_profile_command(CLI::App& app, Context& context) {
       ->delimiter(',')
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->option_text("f32,bf16");
+  command->add_flag("--host-curves", o->host_curves,
+                    "Measure host memory though the cluster has GPUs: for run and bench on such ranks");
   command->add_option("--name", o->name, "Of the calibration, default the cluster's")->option_text("NAME");
   command->add_option("-o,--output", o->output, "Where it goes; default stdout")->option_text("FILE");
   add_format_option(*command, context);
-  command->callback([o, &context] { run(*o, context); });
+  command->callback([o, &context] { o->backend == "inproc" ? over_threads(*o, context) : as_rank(*o, context); });
 }
 
 }  // namespace topomoe::cli

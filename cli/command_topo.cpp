@@ -22,10 +22,10 @@ void show(const Options& o, const Context& context) {
   if (o.live != o.file.empty())
     throw InvalidInput("topo show", o.live ? o.file + " and --live" : "no file",
                        "name one cluster.json or NCCL XML, or use --live for this machine");
+  OutputFiles files({{"--svg", o.svg}, {"--dot", o.dot}}, {{"file", o.file}});
   const Topology topology = edited(o.live ? discover_live() : read_topology_file(o.file), o);
-  OutputFiles files;
-  if (!o.svg.empty()) files.add("--svg", o.svg, write_svg(topology));
-  if (!o.dot.empty()) files.add("--dot", o.dot, write_dot(topology));
+  if (files.wants("--svg")) files.write("--svg", write_svg(topology));
+  if (files.wants("--dot")) files.write("--dot", write_dot(topology));
   const std::string text = context.format == Format::json ? show_json(topology) : show_text(topology);
   files.commit();
   print(text.empty() || text.back() == '\n' ? text : text + "\n");

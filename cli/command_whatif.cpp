@@ -78,6 +78,7 @@ WhatIf what_if_from(const Options& o) {
     cluster.name = cluster.topology.name;
     if (!names.insert(cluster.name).second) cluster.name = file;  // two files that bear one name
     if (!cluster.note.empty()) say("note: " + cluster.note);
+    compare_calibrations(o, w.base, cluster.topology);
     w.clusters.push_back(std::move(cluster));
   }
   for (const std::string& text : o.set) w.settings.push_back(parse_setting(text));
@@ -88,7 +89,19 @@ WhatIf what_if_from(const Options& o) {
   return w;
 }
 
+std::vector<NamedFile> whole_inputs_of(const Options& o) {
+  std::vector<NamedFile> out = inputs_of(o);
+  for (const NamedFile& cluster : named("--cluster", o.clusters)) out.push_back(cluster);
+  for (const std::string& text : o.set) {
+    const Setting setting = parse_setting(text);
+    for (const std::string& value : setting.values)
+      if (setting.key == "routing" && is_routing_file(value)) out.push_back({"--set routing", value});
+  }
+  return out;
+}
+
 void what_if(const Options& o, const Context& context) {
+  OutputFiles files({{"-o", o.output}, {"--html", o.html}}, whole_inputs_of(o));
   const WhatIf w = what_if_from(o);
   std::vector<WhatIfOutcome> outcomes;
   {
@@ -102,9 +115,8 @@ void what_if(const Options& o, const Context& context) {
   }
   std::string json;
   if (context.format == Format::json || !o.output.empty() || !o.html.empty()) json = what_if_json(w, outcomes);
-  OutputFiles files;
-  if (!o.output.empty()) files.add("-o", o.output, json);
-  if (!o.html.empty()) files.add("--html", o.html, what_if_page(json));
+  files.write("-o", json);
+  if (files.wants("--html")) files.write("--html", what_if_page(json));
   files.commit();
   print(context.format == Format::json ? json : what_if_text(w, outcomes));
 

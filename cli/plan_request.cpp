@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "cli/calibrations.hpp"
 #include "cli/numbers.hpp"
 #include "planner/hf_config.hpp"
 #include "planner/rates/builtin.hpp"
@@ -20,9 +21,11 @@ int positive_from(const char* flag, const std::string& text) {
 
 }  // namespace
 
+bool is_routing_file(const std::string& text) { return text != "uniform" && !text.starts_with("zipf:"); }
+
 RoutingProfile routing_from(const std::string& text) {
   if (text == "uniform") return {};
-  if (!text.starts_with("zipf:")) return read_histogram(read_text_file(text), text);
+  if (is_routing_file(text)) return read_histogram(read_text_file(text), text);
   std::size_t used = 0;
   double s = 0;
   try {
@@ -52,6 +55,22 @@ PlanRequest plan_request(const PlanOptions& o) {
   for (const std::string& file : o.calibrations)
     request.calibrations.push_back(read_calibration(read_text_file(file), file));
   return request;
+}
+
+std::vector<NamedFile> inputs_of(const PlanOptions& o) {
+  std::vector<NamedFile> out = named("--calibration", o.calibrations);
+  out.push_back({"--model", o.model});
+  if (is_routing_file(o.routing)) out.push_back({"--routing", o.routing});
+  return out;
+}
+
+void compare_calibrations(const PlanOptions& o, const PlanRequest& request, const Topology& here) {
+  const std::size_t built_in = request.calibrations.size() - o.calibrations.size();
+  for (std::size_t i = 0; i < o.calibrations.size(); ++i) {
+    const Calibration& calibration = request.calibrations[built_in + i];
+    require_device_curves(calibration, o.calibrations[i], here, o.host_curves);
+    compare_machines(calibration, o.calibrations[i], here);
+  }
 }
 
 Topology planned_topology(const PlanOptions& o, const std::string& file, std::string* note) {
@@ -102,6 +121,7 @@ void add_plan_options(CLI::App& command, PlanOptions& o) {
       ->allow_extra_args(false)
       ->option_text("FILE");
   command.add_flag("--no-builtin-calibration", o.no_builtin_calibration, "Leave the built-in ones out");
+  add_host_curves_option(command, o.host_curves);
 }
 
 }  // namespace topomoe::cli

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "runtime/drift.hpp"
+#include "cli/run_drift.hpp"
 
 namespace topomoe::cli {
 namespace {
@@ -21,7 +21,7 @@ struct KindRow {
 };
 
 std::vector<KindRow> rows_by_kind(const Plan& plan, const RunInfo& info, const RehearsalReport& report) {
-  const RunPrediction of_plan{plan.forward, plan.backward, {}}, &prediction = info.here ? *info.here : of_plan;
+  const RunPrediction of_plan{plan.forward, plan.backward, {}, {}}, &prediction = info.here ? *info.here : of_plan;
   std::vector<KindRow> rows;
   const auto row = [&](bool backward, StepKind kind) -> KindRow& {
     for (KindRow& r : rows)
@@ -54,28 +54,6 @@ double predicted_us(const Plan& plan, const RunInfo& info) {
                    : plan.forward.time_us + (trains ? plan.backward.time_us : 0);
 }
 
-Drift drift_here(const Plan& plan, const RunInfo& info, const RehearsalReport& report) {
-  const RankGroups groups(plan.layout, info.cluster->gpus_per_node());
-  Drift drift = drift_of(plan.schedule, groups, info.here->forward, info.here->backward, report.ranks);
-  // A last round's steps are of a part of the tokens, predictions of all of them.
-  for (LaneDrift& lane : drift.lanes)
-    lane.judged = report.overflow_rounds == 0 && !info.here->carried[static_cast<std::size_t>(lane.lane)];
-  return drift;
-}
-
-// A line a step and a lane, and what follows from them.
-std::string drift_text(const Drift& drift) {
-  std::string out = fmt::format("\n{:<40}{:>14}{:>14}{:>9}\n", "drift, us", "predicted", "measured", "");
-  const auto line = [&](const std::string& what, double predicted, double measured) {
-    const std::string off = predicted > 0 ? fmt::format("{:+.0f}%", 100 * (measured / predicted - 1)) : "";
-    out += fmt::format("  {:<38}{:>14.1f}{:>14.1f}{:>9}\n", what, predicted, measured, off);
-  };
-  for (const StepDrift& s : drift.steps)
-    line(fmt::format("{} {:<11}{}", s.backward ? "bwd" : "fwd", name(s.lane), s.name), s.predicted_us, s.measured_us);
-  for (const LaneDrift& l : drift.lanes) line(fmt::format("all {}", name(l.lane)), l.predicted_us, l.measured_us);
-  return out + "  " + verdict(drift) + "\n";
-}
-
 const char* size_name(const LayerShape& s) { return s.dtype == DType::f32 ? "f32" : "bf16"; }
 
 std::string best_ms(const RehearsalReport& report) {
@@ -96,7 +74,7 @@ std::string report_text(const Plan& plan, const RunInfo& info, const RehearsalRe
                      size.shape.ffn, size.shape.experts, size.shape.top_k, size.tokens, size_name(size.shape));
   out += fmt::format("  scaled    {}\n",
                      size.note.empty() ? "nothing" : size.note + " (ranks, groups, chunks and steps are the plan's)");
-  if (info.remapped) out += "  ranks     re-ordered to where the plan has them\n";
+  if (info.placement.remapped) out += "  ranks     re-ordered to where the plan has them\n";
   if (size.shape.capacity_factor > 0)
     out += fmt::format("  dropped   {} choices (token, expert): capacity factor {}\n", report.dropped(),
                        size.shape.capacity_factor);
@@ -140,7 +118,7 @@ std::string report_text(const Plan& plan, const RunInfo& info, const RehearsalRe
       out += fmt::format("  {:<33}{:>16.2e}  {}\n", t.name, t.deviation.relative(),
                          t.deviation.relative() <= report.bound ? "ok" : "TOO FAR");
   }
-  if (info.here) out += drift_text(drift_here(plan, info, report));
+  if (info.here) out += drift_text(drift_here(plan, *info.here, info.cluster->gpus_per_node(), report));
   return out;
 }
 
@@ -157,9 +135,9 @@ std::string report_json(const Plan& plan, const RunInfo& info, const RehearsalRe
                  {"top_k", size.shape.top_k},   {"tokens", size.tokens}, {"dtype", size_name(size.shape)},
                  {"scaled", size.note}};
   out["not_executed"] = info.skipped;
-  out["mismatches"] = info.mismatches;
-  out["remapped"] = info.remapped;
-  if (!info.hosts.empty()) out["hosts"] = info.hosts;
+  out["mismatches"] = info.placement.mismatches;
+  out["remapped"] = info.placement.remapped;
+  if (!info.placement.hosts.empty()) out["hosts"] = info.placement.hosts;
   out["dropped"] = report.dropped();
   out["overflow_rounds"] = report.overflow_rounds;
   out["payload"] = {{"predicted", classes(report.predicted_payload)}, {"measured", classes(report.counted_payload)}};
@@ -179,19 +157,7 @@ std::string report_json(const Plan& plan, const RunInfo& info, const RehearsalRe
   for (const VerifiedTensor& t : report.verified) out["verified"][t.name] = t.deviation.relative();
   out["bound"] = report.bound;
   if (!info.here) return out.dump(2) + "\n";
-  const Drift drift = drift_here(plan, info, report);
-  out["drift"]["steps"] = ordered_json::array();
-  for (const StepDrift& s : drift.steps)
-    out["drift"]["steps"].push_back({{"pass", s.backward ? "backward" : "forward"},
-                                     {"step", s.name},
-                                     {"lane", name(s.lane)},
-                                     {"predicted_us", s.predicted_us},
-                                     {"measured_us", s.measured_us}});
-  out["drift"]["lanes"] = ordered_json::array();
-  for (const LaneDrift& l : drift.lanes)
-    out["drift"]["lanes"].push_back(
-        {{"lane", name(l.lane)}, {"predicted_us", l.predicted_us}, {"measured_us", l.measured_us}});
-  out["drift"]["verdict"] = verdict(drift);
+  out["drift"] = drift_json(drift_here(plan, *info.here, info.cluster->gpus_per_node(), report));
   return out.dump(2) + "\n";
 }
 

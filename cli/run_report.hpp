@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/commands.hpp"
+#include "cli/placement.hpp"
 #include "cli/run_prediction.hpp"
 #include "runtime/rehearsal.hpp"
 
@@ -15,10 +16,7 @@ struct RunInfo {
   std::string backend, device;
   bool rehearsal = true;             // no cluster was named: this machine stands in for it
   std::vector<std::string> skipped;  // what of the plan is not executed
-  // Of processes: where ranks were not where the plan has them, and whether they have been re-ordered since.
-  std::vector<std::string> mismatches;
-  bool remapped = false;
-  std::vector<std::string> hosts;  // by rank, as they are now
+  Placement placement;               // of processes
   // At the size that ran, on the cluster that was named; without it, times are the plan's, of its GPUs at full size.
   std::optional<RunPrediction> here;
   std::optional<Topology> cluster;  // that was named

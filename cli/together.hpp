@@ -1,5 +1,5 @@
-// Inputs that every rank reads for itself. Where some rank cannot, all leave together: none waits for it, and of those
-// that cannot only the first says why.
+// Inputs that every rank reads for itself. Where some rank cannot, all leave together and with its exit code: none
+// waits for it, and of those that cannot only the first says why.
 #pragma once
 
 #include <algorithm>
@@ -20,16 +20,23 @@ auto read_together(Communicator& c, std::chrono::seconds deadline, Context& cont
   HostExchange host(c, deadline);
   std::optional<decltype(read())> mine;
   std::exception_ptr failure;
+  double kind = 0;  // its exit code
   try {
     mine = read();
+  } catch (const MissingEnvironment&) {
+    failure = std::current_exception(), kind = 3;
+  } catch (const Failure&) {
+    failure = std::current_exception(), kind = 1;
   } catch (...) {
-    failure = std::current_exception();
+    failure = std::current_exception(), kind = 2;
   }
-  const auto failed = host.gather_on_all("read the plan", {failure ? 1.0 : 0.0});
+  const auto failed = host.gather_on_all("read the plan", {kind});
   const auto first = std::find_if(failed.begin(), failed.end(), [](const auto& f) { return f[0] != 0; });
   if (first == failed.end()) return std::move(*mine);
   context.silent = first - failed.begin() != c.rank();
-  if (failure) std::rethrow_exception(failure);
+  if (!context.silent) std::rethrow_exception(failure);
+  if ((*first)[0] == 3) throw MissingEnvironment("missing on another rank");
+  if ((*first)[0] == 1) throw Failure("failed on another rank");
   throw InvalidInput("plan", "unreadable on another rank", "give all ranks the same files");
 }
 

@@ -40,7 +40,7 @@ step "a plan for it: TP=4 inside the hosts, EP=2 across (explained in plan.txt)"
 grep -E '^(layout|algorithm|MoE layer)' plan.txt
 everywhere "run that plan's MoE layer, and compare" \
   run plan.json --backend mpi --cluster cluster.json --calibration calibration.json --shrink hidden=1024,ffn=512,tokens=1024 \
-  --verify --repeat 3 --trace trace.json
+  --verify --trace trace.json
 everywhere "its exchange beside those that were not chosen" \
   bench alltoall --backend mpi --tp 4 --ep 2 --experts 8 --top-k 2 --bytes 8M --rate-GBps 0.0239 --cluster cluster.json \
   --calibration calibration.json --variants all --chunks 1,4 --repeat 3

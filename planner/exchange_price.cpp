@@ -48,6 +48,11 @@ bool ExchangePricer::measured(const Step& step) const {
   return of == nullptr || of->measured();
 }
 
+double ExchangePricer::spread(const Step& step) const {
+  const CollectiveCurve* of = curve(step);
+  return of == nullptr ? 0 : of->error();
+}
+
 std::vector<std::string> ExchangePricer::sources(const Schedule& schedule) const {
   std::vector<std::string> out;
   const auto chosen = steps_of(schedule, Part::exchange);

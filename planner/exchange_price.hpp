@@ -37,6 +37,8 @@ class ExchangePricer {
   // Whether what it takes was measured on such a group here, and not carried over from elsewhere. Of a step that
   // moves nothing between ranks: true.
   bool measured(const Step& step) const;
+  // Of the curve that it takes: relative, of nine points in ten. 0 where nothing moves between ranks.
+  double spread(const Step& step) const;
   // "inter_node exchange of ep: measured: ..." a line for each collective that a schedule's exchange asks for.
   std::vector<std::string> sources(const Schedule& schedule) const;
 

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "fmt/format.h"
 #include "planner/rates/machine_figures.hpp"
+#include "planner/rates/node_collective.hpp"
+#include "planner/rates/same_machine.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -52,12 +55,14 @@ Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibr
   known.sms = m.sms;
   m.compute = std::make_shared<const ComputeModel>(known, dtype, calibrations);
   m.collectives = std::make_shared<const CollectiveModel>(topology, calibrations);
+  std::optional<RateSource> copies;
   for (const Calibration& c : calibrations)  // the last given wins
     for (const CalibrationCurve& curve : c.curves) {
       if (curve.operation != "copy" || curve.size_unit != "bytes" || c.machine.gpu.name != gpu.name) continue;
       std::vector<SizeCurve::Knot> knots;
       for (const CalibrationKnot& k : curve.knots) knots.push_back({k.size, k.time_us * 1e-6});
       m.copies = std::make_shared<const SizeCurve>(std::move(knots), c.name);
+      copies = {"copies", "measured: " + source_name(c), std::max(kMeasuredError, curve.spread)};
     }
   m.plane = machine_figures(topology).interconnect == "nvswitch";
   const Estimate gemm = m.compute->gemm(4096, 4096, 4096);
@@ -68,6 +73,7 @@ Machine machine_of(const Topology& topology, DType dtype, std::span<const Calibr
     const Estimate experts = m.compute->expert_ffn({&rows, 1}, 1024, 1024, 3, m.expert_kernel);
     m.sources.push_back({"experts' products", experts.source, error_of(experts)});
   }
+  if (copies) m.sources.push_back(*copies);
   add_collectives(m, topology);
   return m;
 }

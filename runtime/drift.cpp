@@ -72,14 +72,11 @@ std::vector<Taken> taken(const Schedule& schedule, const RankGroups& groups, con
   return out;
 }
 
-bool between_ranks(Lane lane) { return lane == Lane::intra_node || lane == Lane::inter_node; }
-
 std::string_view words(Lane lane) { return lane == Lane::intra_node ? "intra-node" : "inter-node"; }
 
-}  // namespace
-
-Drift drift_of(const Schedule& schedule, const RankGroups& groups, const PredictedPass& forward,
-               const PredictedPass& backward, const std::vector<RankTrace>& ranks) {
+// Of one repetition.
+Drift drift_of_run(const Schedule& schedule, const RankGroups& groups, const PredictedPass& forward,
+                   const PredictedPass& backward, const std::vector<RankTrace>& ranks) {
   Drift out;
   std::array<LaneDrift, kLaneCount> lanes{};
   std::array<bool, kLaneCount> used{};
@@ -101,20 +98,55 @@ Drift drift_of(const Schedule& schedule, const RankGroups& groups, const Predict
   return out;
 }
 
+}  // namespace
+
+bool between_ranks(Lane lane) { return lane == Lane::intra_node || lane == Lane::inter_node; }
+
+Drift drift_of(const Schedule& schedule, const RankGroups& groups, const PredictedPass& forward,
+               const PredictedPass& backward, const std::vector<std::vector<RankTrace>>& runs) {
+  std::vector<Drift> each;
+  for (const auto& ranks : runs) each.push_back(drift_of_run(schedule, groups, forward, backward, ranks));
+  Drift out = each.at(0);
+  out.repetitions = runs.size();
+  const auto over_runs = [&](auto part, Index i) {
+    std::vector<double> us;
+    for (const Drift& one : each) us.push_back((one.*part)[i].measured_us);
+    return us;
+  };
+  for (Index i = 0; i < out.steps.size(); ++i) out.steps[i].measured_us = median(over_runs(&Drift::steps, i));
+  for (Index i = 0; i < out.lanes.size(); ++i) {
+    std::vector<double> us = over_runs(&Drift::lanes, i);
+    const double middle = out.lanes[i].measured_us = median(us);
+    for (double& x : us) x = std::abs(x - middle);
+    out.lanes[i].noise = middle > 0 ? 2 * median(us) / middle : 0;
+  }
+  return out;
+}
+
 std::string verdict(const Drift& drift) {
-  const LaneDrift* worst = nullptr;
+  const LaneDrift *worst = nullptr, *loudest = nullptr;  // the farthest off that drifted, and that did not
   bool judged = false;
   for (const LaneDrift& l : drift.lanes) {
     if (!between_ranks(l.lane) || !l.judged || l.predicted_us <= 0) continue;
     judged = true;
-    if (std::abs(l.relative()) > kNoDrift && (!worst || std::abs(l.relative()) > std::abs(worst->relative())))
-      worst = &l;
+    if (std::abs(l.relative()) <= kNoDrift) continue;
+    const LaneDrift*& so_far = l.drifted() ? worst : loudest;
+    if (so_far == nullptr || l.off() > so_far->off()) so_far = &l;
   }
   if (!judged) return "no lane between ranks was predicted from a curve of its own: nothing to compare";
-  if (!worst)
-    return fmt::format("lanes between ranks are within {:.0f}% of their curves: the plan stands", 100 * kNoDrift);
-  return fmt::format("the {} lane is {:.0f}% {} than its curve: re-plan", words(worst->lane),
-                     100 * std::abs(worst->relative()), worst->relative() > 0 ? "slower" : "faster");
+  const auto off = [](const LaneDrift& l) {
+    return fmt::format("the {} lane is {:.0f}% {} than its curve", words(l.lane), 100 * std::abs(l.relative()),
+                       l.relative() > 0 ? "slower" : "faster");
+  };
+  if (worst != nullptr && drift.repetitions < kRunsToJudge)
+    return fmt::format(
+        "{}, in {} repetition{}, whose noise is not known: repeat it {} times or more before re-planning", off(*worst),
+        drift.repetitions, drift.repetitions == 1 ? "" : "s", kRunsToJudge + 1);
+  if (worst != nullptr) return off(*worst) + ": re-plan";
+  if (loudest != nullptr)
+    return fmt::format("{}, but the curve spreads by {:.0f}% and the repetitions by {:.0f}%: the plan stands",
+                       off(*loudest), 100 * loudest->curve_spread, 100 * loudest->noise);
+  return fmt::format("lanes between ranks are within {:.0f}% of their curves: the plan stands", 100 * kNoDrift);
 }
 
 std::vector<CalibrationCurve> curves_of(const Schedule& schedule, const RankGroups& groups,

@@ -19,15 +19,15 @@ constexpr std::chrono::seconds kDeadline = std::chrono::minutes(2);
 
 std::optional<RehearsalReport> RehearsalRank::run() {
   agree();
-  RankTrace trace;
+  std::vector<RankTrace> traces;
   std::vector<double> seconds;
-  execute(trace, seconds);
+  execute(traces, seconds);
   RehearsalReport report;
   const Intake intake = plan_.schedule.intake;
   if (intake == Intake::tp_gather || (intake == Intake::as_held && !plan_.layout.sequence_parallel))
     report.token_copies = plan_.layout.tp;
   report.bound = verification_bound(shape_.dtype);
-  gather_runs(report, trace, seconds);
+  gather_runs(report, traces, seconds);
   if (rank_ == 0) predict(report);
   if (request_.verify) verify(report);
   if (rank_ != 0) return std::nullopt;
@@ -54,7 +54,7 @@ void RehearsalRank::agree() {
           "rank " + std::to_string(r) + " was given another plan, size or seed; give all ranks the same");
 }
 
-void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
+void RehearsalRank::execute(std::vector<RankTrace>& traces, std::vector<double>& seconds) {
   const Index hidden = static_cast<Index>(shape_.hidden), ffn = static_cast<Index>(shape_.ffn);
   const Range held = held_by(rank_), shard = shard_of(rank_);
   std::vector<float> x(static_cast<Index>(held.size()) * hidden), dy(x.size());
@@ -117,6 +117,8 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
     overflow_rounds_ = -layer.counters().overflow_rounds;
     const auto begin = Clock::now();
     const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
+    if (traces.size() == kRunsKept || (i == 2 && traces.size() == 2)) traces.erase(traces.begin());
+    RankTrace& trace = traces.emplace_back();
     trace.forward_begin_s = now();
     MoeLayer::Handle handle = layer.forward(tokens.memory.get(), held.size(), y.memory.get(), weights);
     trace.forward = layer.last_trace().steps;
@@ -137,8 +139,9 @@ void RehearsalRank::execute(RankTrace& trace, std::vector<double>& seconds) {
 }
 
 // To rank 0, as numbers: names and kinds are in the schedule that all have.
-void RehearsalRank::gather_runs(RehearsalReport& report, const RankTrace& mine, const std::vector<double>& seconds) {
-  std::vector<double> numbers{mine.forward_begin_s, mine.backward_begin_s};
+void RehearsalRank::gather_runs(RehearsalReport& report, const std::vector<RankTrace>& mine,
+                                const std::vector<double>& seconds) {
+  std::vector<double> numbers;
   ClassBytes payload, metadata;
   for (int peer = 0; peer < host_.size(); ++peer) {
     const Traffic& sent = counting_.sent()[static_cast<Index>(peer)];
@@ -149,28 +152,35 @@ void RehearsalRank::gather_runs(RehearsalReport& report, const RankTrace& mine, 
   numbers.insert(numbers.end(), {payload.inside, payload.between, metadata.inside, metadata.between,
                                  static_cast<double>(overflow_rounds_)});
   numbers.insert(numbers.end(), seconds.begin(), seconds.end());
-  for (const auto* pass : {&mine.forward, &mine.backward})
-    for (const StepTrace& s : *pass)
-      numbers.insert(numbers.end(),
-                     {s.begin_s, s.end_s, s.payload_bytes, s.metadata_bytes, static_cast<double>(s.dropped)});
+  for (const RankTrace& trace : mine) {
+    numbers.insert(numbers.end(), {trace.forward_begin_s, trace.backward_begin_s});
+    for (const auto* pass : {&trace.forward, &trace.backward})
+      for (const StepTrace& s : *pass)
+        numbers.insert(numbers.end(),
+                       {s.begin_s, s.end_s, s.payload_bytes, s.metadata_bytes, static_cast<double>(s.dropped)});
+  }
 
   report.seconds.assign(seconds.size(), 0.0);
+  report.runs.resize(mine.size());
   for (const auto& all : host_.gather("gather the traces", numbers)) {
     if (all.empty()) continue;  // not rank 0
-    RankTrace trace{all[0], all[1], mine.forward, mine.backward};
-    report.counted_payload.inside += all[2], report.counted_payload.between += all[3];
-    report.counted_metadata.inside += all[4], report.counted_metadata.between += all[5];
+    report.counted_payload.inside += all[0], report.counted_payload.between += all[1];
+    report.counted_metadata.inside += all[2], report.counted_metadata.between += all[3];
     // EP groups that share no rank agree apart.
-    report.overflow_rounds = std::max(report.overflow_rounds, static_cast<std::int64_t>(all[6]));
-    Index at = 7;
+    report.overflow_rounds = std::max(report.overflow_rounds, static_cast<std::int64_t>(all[4]));
+    Index at = 5;
     for (double& s : report.seconds) s = std::max(s, all[at++]);
-    for (auto* pass : {&trace.forward, &trace.backward})
-      for (StepTrace& s : *pass) {
-        s.begin_s = all[at], s.end_s = all[at + 1], s.payload_bytes = all[at + 2], s.metadata_bytes = all[at + 3];
-        s.dropped = static_cast<std::int64_t>(all[at + 4]);
-        at += 5;
-      }
-    report.ranks.push_back(std::move(trace));
+    for (Index run = 0; run < mine.size(); ++run) {
+      RankTrace& trace = report.runs[run].emplace_back(mine[run]);
+      trace.forward_begin_s = all[at++], trace.backward_begin_s = all[at++];
+      for (auto* pass : {&trace.forward, &trace.backward})
+        for (StepTrace& s : *pass) {
+          s.begin_s = all[at], s.end_s = all[at + 1], s.payload_bytes = all[at + 2], s.metadata_bytes = all[at + 3];
+          s.dropped = static_cast<std::int64_t>(all[at + 4]);
+          at += 5;
+        }
+    }
+    report.ranks.push_back(report.runs.back().back());
   }
 }
 

@@ -87,9 +87,14 @@ struct RankTrace {
   std::vector<StepTrace> forward, backward;
 };
 
+inline constexpr std::size_t kRunsKept = 16;
+
 struct RehearsalReport {
   ClassBytes predicted_payload, counted_payload, predicted_metadata, counted_metadata;
-  std::vector<RankTrace> ranks;          // of the last repetition, of its last round
+  std::vector<RankTrace> ranks;  // of the last repetition, of its last round
+  // The same of each repetition, the last of them last: at most kRunsKept, and of three or more not the first, which
+  // opens connections and touches pages.
+  std::vector<std::vector<RankTrace>> runs;
   std::vector<double> seconds;           // of each repetition, slowest rank
   std::int64_t overflow_rounds = 0;      // of the last repetition: forwards beyond the one that was asked for
   std::vector<VerifiedTensor> verified;  // empty without `verify`

@@ -54,9 +54,9 @@ class RehearsalRank {
   }
 
   void agree();
-  void execute(RankTrace& trace, std::vector<double>& seconds);
+  void execute(std::vector<RankTrace>& traces, std::vector<double>& seconds);
   void predict(RehearsalReport& report);
-  void gather_runs(RehearsalReport& report, const RankTrace& mine, const std::vector<double>& seconds);
+  void gather_runs(RehearsalReport& report, const std::vector<RankTrace>& mine, const std::vector<double>& seconds);
   void verify(RehearsalReport& report);
   void verify_expert(ReferenceShare& share, int expert, std::vector<VerifiedTensor>& tensors);
   void verify_shared(ReferenceShare& share, std::vector<VerifiedTensor>& tensors);

@@ -14,6 +14,7 @@
 #include "planner/rates/network.hpp"
 #include "planner/rates/node_collective.hpp"
 #include "planner/rates/routed_node.hpp"
+#include "planner/rates/same_machine.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -198,7 +199,7 @@ bool CollectiveModel::State::add_measured(CollectiveCurve& c, Collective op, con
       if (curve.operation != to_string(op) || curve.gpus != group.ranks || curve.nodes != group.nodes ||
           curve.size_unit != "buffer_bytes")
         continue;
-      NodeCurve node = node_curve_of(curve, from->name);
+      NodeCurve node = node_curve_of(curve, source_name(*from));
       if (!is_alone(curve)) {
         c.in_a_row_least_ = curve.knots.front().size, c.in_a_row_most_ = curve.knots.back().size;
         c.in_a_row_ = std::make_shared<const SizeCurve>(std::move(node.curve));

@@ -8,6 +8,7 @@
 
 #include "planner/rates/gpu_facts.hpp"
 #include "planner/rates/machine_figures.hpp"
+#include "planner/rates/same_machine.hpp"
 
 namespace topomoe {
 namespace {
@@ -119,7 +120,7 @@ std::string source_text(const Source& s, const CalibrationMachine& to, Collectiv
                         bool same_count) {
   std::string counts;
   for (const auto& [n, curve] : s.curves) counts += (counts.empty() ? "" : ", ") + std::to_string(n);
-  const std::string from = s.calibration->name + " " + std::string(to_string(s.measured_op));
+  const std::string from = source_name(*s.calibration) + " " + std::string(to_string(s.measured_op));
   if (same_machine && same_count) return fmt::format("measured: {}, {} GPUs", from, gpus);
   std::string how;
   if (!same_machine)

@@ -109,6 +109,40 @@ TEST_F(BadInput, OutputThatCannotBeWritten_IsNamed) {
   refused("topo show $clusters/quickstart-2xh100.json --svg .", 2, {"--svg"});
 }
 
+// By whatever name: what is read stays as it is, and nothing is begun.
+TEST_F(BadInput, OutputThatIsAnInput_IsRefusedAndLeftAlone) {
+  ASSERT_EQ(shell("cp $clusters/quickstart-2xh100.json here.json && cp $models/mixtral-8x7b.json model.json && "
+                  "ln -s here.json link.json && mkdir folder && printf '1 2 3 4 5 6 7 8' > counts.txt")
+                .code,
+            0);
+  plan_small();
+  const std::string cluster = read("here.json"), model = read("model.json"), plan = read("plan.json");
+  const std::string ask = "--cluster here.json --model model.json ";
+  refused("plan " + ask + "-o here.json", 2, {"-o", "here.json", "--cluster reads"});
+  refused("plan " + ask + "-o folder/../here.json", 2, {"-o", "--cluster reads"});
+  refused("plan " + ask + "-o link.json", 2, {"-o", "link.json", "--cluster reads"});
+  refused("plan " + ask + "-o ./model.json", 2, {"-o", "--model reads"});
+  refused("plan " + ask + "--routing counts.txt -o counts.txt", 2, {"-o", "--routing reads"});
+  refused("whatif " + ask + "--html here.json", 2, {"--html", "--cluster reads"});
+  refused("whatif " + ask + "--set routing=uniform,counts.txt -o counts.txt", 2, {"-o", "--set routing reads"});
+  refused("topo show here.json --svg ./here.json", 2, {"--svg", "here.json"});
+  refused("topo show here.json --svg a.svg --dot folder/../a.svg", 2, {"--dot", "--svg writes"});
+  refused("emit rankfile plan.json -o plan.json", 2, {"-o", "plan.json"});
+  refused("run plan.json --trace plan.json", 2, {"--trace", "plan.json"});
+  refused("run plan.json --cluster here.json --profile-out here.json", 2, {"--profile-out", "--cluster reads"});
+  refused("profile --cluster here.json -o here.json", 2, {"-o", "--cluster reads"});
+  refused("calibrate --from here.json -o here.json", 2, {"-o", "--from reads"});
+  EXPECT_EQ(read("here.json"), cluster);
+  EXPECT_EQ(read("model.json"), model);
+  EXPECT_EQ(read("plan.json"), plan);
+}
+
+// Before half a minute of measuring, not after it.
+TEST_F(BadInput, OutputInNoFolder_IsNamedBeforeTheWork) {
+  write_cluster("cluster.json");
+  refused("profile --cluster cluster.json --seconds 86400 -o nowhere/c.json", 2, {"-o", "nowhere/c.json", "no folder"});
+}
+
 TEST_F(BadInput, SizesThatCannotRun_NameTheField) {
   plan_small();
   refused("run plan.json --shrink hidden=0", 2, {"--shrink"});

@@ -92,6 +92,30 @@ TEST_F(BenchCommand, Variants_AreTakenAsGiven) {
   EXPECT_GT(rows[1].at("bound_us"), 0);
 }
 
+// What is not asked for is the plan's; the plan's own schedule is there once.
+TEST_F(BenchCommand, PlanWithOptions_StandsBesideWhatTheyAskFor) {
+  plan_small("plan.json", "--fix tp=8,ep=2,etp=8 --transport flat --split sliced --chunks 2 --sequence-parallel off");
+  const auto algorithms = [&](const std::string& arguments) {
+    std::string all;
+    for (const ordered_json& row :
+         layer("--plan plan.json --forward-only --shrink hidden=32,ffn=32,tokens=64 " + arguments))
+      all += row.at("algorithm").get<std::string>() + " " + std::to_string(row.at("chunks").get<int>()) + "; ";
+    return all;
+  };
+  EXPECT_EQ(algorithms("--chunks 1,2"), "sliced flat 2; sliced flat 1; ");
+  EXPECT_EQ(algorithms("--split replicated"), "sliced flat 2; replicated flat 2; ");
+  EXPECT_EQ(algorithms("--variants auto --split sliced --transport flat --chunks 2,4"),
+            "sliced flat 2; sliced flat 4; ");
+  EXPECT_EQ(algorithms("--variants sliced:flat:2,sliced:flat:1"), "sliced flat 2; sliced flat 1; ");
+}
+
+TEST_F(BenchCommand, Variants_AreOfWhatIsAskedFor) {
+  for (const ordered_json& row : bench("--tp 2 --ep 2 --per-host 2 --variants auto --chunks 3"))
+    EXPECT_EQ(row.at("chunks"), 3);
+  for (const ordered_json& row : bench("--tp 2 --ep 2 --per-host 2 --variants all --chunks 1 --split replicated"))
+    EXPECT_EQ(row.at("algorithm").get<std::string>().substr(0, 10), "replicated");
+}
+
 TEST_F(BenchCommand, SameSeed_DrawsTheSameBytes) {
   const auto bytes = [&](const std::string& seed) {
     return bench("--ep 4 --per-host 2 --skew 1.2 " + seed)[0]["inter_bytes"];
@@ -159,6 +183,14 @@ TEST_F(BenchCommand, BadInput_IsNamed) {
   refused("--ep 1", {"schedule"});
   refused("--ranks 65 --ep 65", {"--ranks", "mpi"});
   refused("--ep 2 --cluster $clusters/h100-2x8.json", {"cluster", "16 ranks", "2"});
+  refused("--tp 8 --ep 2 --cluster $clusters/h100-2x8.json",
+          {"--cluster", "8 on a node", "16 on a host", "--per-host 8"});
+  refused("--ep 2 --variants sliced:flat:4 --chunks 2", {"--chunks", "2", "--variants"});
+  refused("--ep 2 --variants sliced:flat:4 --split sliced", {"--split", "--variants"});
+  refused("--ep 2 --variants auto --transport nonsense", {"nonsense", "flat"});
+  refused("--tp 2 --ep 2 --variants auto --transport two_level", {"--variants", "auto", "--transport"});
+  refused("--ep 2 --host x", {"--host", "x", "one process"});
+  all_refused("moe-layer --ep 2 --remap", {"--remap", "--plan"});
 }
 
 }  // namespace

@@ -144,6 +144,8 @@ TEST_F(Estimates, Nonsense_IsRefusedInOneLine) {
   refused("estimate alltoall" + h100 + "--bytes 1 --measured nan", {"--measured"});
   refused("estimate alltoall" + h100 + "--bytes 1 --measured=-3", {"--measured"});
   refused("estimate alltoall" + h100 + "--bytes 1 --calibration nowhere.json", {"nowhere.json"});
+  refused("estimate gemm" + h100 + "--m 1 --n 1 --k 1 --bytes 1M", {"--bytes", "no part of gemm", "alltoall"});
+  refused("estimate alltoall" + h100 + "--bytes 1M --ffn 64", {"--ffn", "no part of alltoall", "moe_ffn"});
   refused("estimate alltoall --bytes 1", {"--cluster"});
   refused("estimate gemm" + h100 + "--m 8 --n 8", {"--k"});
   refused("estimate gemm" + h100 + "--m 8 --n 8 --k=-1", {"--k"});

@@ -75,6 +75,59 @@ TEST_F(ProfileCommand, Run_ComparesWithTheCalibrationAndWritesItsOwn) {
   EXPECT_NE(again.out.find("measured"), std::string::npos) << again.out;
 }
 
+// Threads are no GPUs, whatever the cluster file calls them: neither their links nor their copies.
+TEST_F(ProfileCommand, HostMemory_IsTakenForGpusOnPurposeOnly) {
+  write_cluster("cluster.json");
+  ASSERT_EQ(shell("sed 's/\"thread\"/\"H100 SXM 80GB\"/' cluster.json > gpus.json").code, 0);
+  const std::string profile = "profile --cluster gpus.json --seconds 0.1 --most 4K -o host.json ";
+  const Said unasked = topomoe(profile);
+  EXPECT_EQ(unasked.code, 2);
+  expect_one_line(unasked.err, {"--cluster", "H100 SXM 80GB", "host memory", "calibrate", "--host-curves"});
+  EXPECT_EQ(files(), (std::vector<std::string>{"cluster.json", "gpus.json"}));
+  const Said asked = topomoe(profile + "--host-curves");
+  ASSERT_EQ(asked.code, 0) << asked.err;
+  EXPECT_EQ(ordered_json::parse(read("host.json")).at("software").at("backend"), "inproc");
+
+  const std::string job =
+      " --model $models/mixtral-8x7b.json --fix tp=1,ep=4 --micro-batch 1 --global-batch 16 "
+      "--memory-GiB 2000 ";
+  for (const std::string& ask : {"plan --cluster gpus.json -o plan.json" + job, "whatif --cluster gpus.json" + job,
+                                 std::string("estimate alltoall --cluster gpus.json --bytes 1K ")}) {
+    const Said refused = topomoe(ask + "--calibration host.json");
+    EXPECT_EQ(refused.code, 2) << ask;
+    expect_one_line(refused.err, {"--calibration", "host.json", "host memory", "H100 SXM 80GB", "--host-curves"});
+    const Said taken = topomoe(ask + "--calibration host.json --host-curves");
+    ASSERT_EQ(taken.code, 0) << taken.err;
+    EXPECT_NE(taken.err.find("warning: host.json was measured in host memory"), std::string::npos) << taken.err;
+  }
+  std::string sources;
+  const ordered_json plan = ordered_json::parse(read("plan.json"));
+  for (const ordered_json& rate : plan.at("time").at("rates"))
+    sources += rate.at("what").get<std::string>() + ": " + rate.at("source").get<std::string>() + "\n";
+  EXPECT_NE(sources.find("copies: measured: gpus.json (host memory)"), std::string::npos) << sources;
+  EXPECT_NE(sources.find("links inside nodes: measured: gpus.json (host memory) alltoall"), std::string::npos)
+      << sources;
+
+  // The same ranks run there: their curves are no surprise, and judge them.
+  const Said ran = topomoe(
+      "run plan.json --cluster gpus.json --calibration host.json --format json --shrink hidden=16,ffn=16,tokens=64");
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_NE(ran.err.find("note: host.json was measured in host memory, as these ranks run"), std::string::npos)
+      << ran.err;
+  EXPECT_EQ(ordered_json::parse(ran.out).at("drift").at("verdict").get<std::string>().find("nothing to compare"),
+            std::string::npos);
+}
+
+// Curves of NICs between hosts without GPUs are what such a cluster is planned by.
+TEST_F(ProfileCommand, HostMemory_IsWhatClustersOfCpusHave) {
+  write_cluster("cluster.json");
+  ASSERT_EQ(topomoe("profile --cluster cluster.json --seconds 0.1 --most 4K --expert none -o c.json").code, 0);
+  const Said said = topomoe("estimate alltoall --cluster cluster.json --bytes 1K --calibration c.json --format json");
+  EXPECT_EQ(said.code, 0);
+  EXPECT_EQ(said.err, "");
+  EXPECT_NE(said.out.find("measured: cluster.json (host memory) alltoall"), std::string::npos) << said.out;
+}
+
 #ifdef TOPOMOE_MPIEXEC
 // Four processes, all exchanges between "hosts" (flat, EP 4). Curves a thousand times too fast or too slow: no noise of
 // the machine is that loud. What was measured on another machine, or not at all, is no reason to plan again.
@@ -122,12 +175,14 @@ TEST_F(ProfileCommand, BadInput_IsNamed) {
     EXPECT_EQ(said.code, 2) << arguments << said.out;
     expect_one_line(said.err, words);
   };
-  refused("--cluster $clusters/h100-16x8.json", {"--cluster", "128 ranks", "mpi"});
+  refused("--cluster $clusters/h100-16x8.json --host-curves", {"--cluster", "128 ranks", "mpi"});
   refused("--cluster cluster.json --tp 3", {"tp"});
   refused("--cluster cluster.json --expert 512", {"--expert", "4096x1536"});
   refused("--cluster cluster.json --most 50", {"--most", "at least 64"});
   refused("--cluster cluster.json --expert 0x8", {"--expert"});
   refused("--cluster cluster.json --seconds 0", {"--seconds"});
+  refused("--cluster cluster.json --edp-inner", {"--edp-inner", "--tp, --ep or --etp"});
+  refused("--cluster cluster.json --expert none --dtype f32", {"--dtype", "--expert"});
 }
 
 }  // namespace

@@ -146,6 +146,39 @@ TEST_F(RunCommand, DeadlineOfNoTime_IsRefused) {
   expect_one_line(said.err, {"--deadline", "1 to 86400"});
 }
 
+// What is missing is said before what a plan's cluster then seems to be.
+TEST_F(RunCommand, GpusThatAreNotHere_AreAMissingEnvironment) {
+  if (std::filesystem::exists("/dev/nvidia0")) GTEST_SKIP() << "there is a GPU";
+  plan_small();
+  const Said said = topomoe("run plan.json --backend nccl" + kSmall);
+  EXPECT_EQ(said.code, 3);
+  expect_one_line(said.err, {"cuda: "});
+  EXPECT_EQ(said.err.find("fingerprint"), std::string::npos) << said.err;
+}
+
+TEST_F(RunCommand, HostAndRemap_AreOfProcesses) {
+  plan_small();
+  for (const std::string option : {"--host x", "--remap"}) {
+    const Said said = topomoe("run plan.json " + option);
+    EXPECT_EQ(said.code, 2);
+    expect_one_line(said.err, {option.substr(0, 6), "one process", "--backend mpi"});
+  }
+}
+
+// Threads move host memory: what H100s do by NVLink is no curve of theirs.
+TEST_F(RunCommand, LanesOfThreads_AreNotJudgedByCurvesOfGpus) {
+  plan_small();
+  ASSERT_EQ(topomoe("calibrate --from '" TOPOMOE_SOURCE_DIR "/tests/data/measured/nccl_tests_alltoall.txt' --cluster "
+                    "$clusters/quickstart-2xh100.json --name mine -o mine.json")
+                .code,
+            0);
+  const json r = run("plan.json --cluster $clusters/quickstart-2xh100.json --calibration mine.json");
+  EXPECT_EQ(r.at("drift").at("verdict"),
+            "no lane between ranks was predicted from a curve of its own: nothing to compare");
+  EXPECT_EQ(r.at("measured_us").size(), 5U);  // where lanes are judged one repetition is not enough
+  EXPECT_EQ(r.at("drift").at("repetitions"), 4);
+}
+
 #ifdef TOPOMOE_MPIEXEC
 using MpiRun = RunCommand;
 
@@ -161,72 +194,25 @@ TEST_F(MpiRun, Plan_On16Processes_IsVerified) {
   EXPECT_EQ(run("plan.json").at("payload"), r.at("payload"));
 }
 
-// Four ranks on two hosts that are named here: the plan has ranks 0 and 1 on one, 2 and 3 on the other.
-struct PlacedRun : RunCommand {
-  void SetUp() override {
-    RunCommand::SetUp();
-    write_cluster("cluster.json");
-    const Said planned = topomoe(kPlan + "-o plan.json");
-    ASSERT_EQ(planned.code, 0) << planned.err;
-  }
-  Said on_hosts(const std::vector<std::string>& hosts, const std::string& arguments) {
-    std::vector<std::pair<int, std::string>> ranks;
-    for (const std::string& host : hosts)
-      ranks.emplace_back(1, "run plan.json --backend mpi --cluster cluster.json --verify --format json --host " + host +
-                                kSmall + arguments);
-    return mpirun(ranks);
-  }
-  const std::string kPlan =
-      "plan --cluster cluster.json --model $models/mixtral-8x7b.json --fix tp=1,ep=4 --micro-batch 1 --global-batch 16 "
-      "--memory-GiB 2000 ";
-};
-using Hosts = std::vector<std::string>;
-
-TEST_F(PlacedRun, RanksInPlace_NeedNoWord) {
-  const Said said = on_hosts({"x", "x", "y", "y"}, "--remap");
-  ASSERT_EQ(said.code, 0) << said.err;
-  EXPECT_EQ(said.err.find("topomoe"), std::string::npos) << said.err;
-  EXPECT_FALSE(json::parse(said.out).at("remapped").get<bool>());
-}
-
-// Dealt round robin.
-TEST_F(PlacedRun, RanksElsewhere_AreToldAndRemapped) {
-  const Hosts dealt{"x", "y", "x", "y"};
-  const std::string wrong = "rank 1 is on y, planned on host0, which is x";
-  const Said told = on_hosts(dealt, "");
-  ASSERT_EQ(told.code, 0) << told.err;
-  EXPECT_NE(told.err.find("topomoe: warning: " + wrong), std::string::npos) << told.err;
-  EXPECT_NE(told.err.find("--remap"), std::string::npos) << told.err;
-  const json as_is = json::parse(told.out);
-  EXPECT_EQ(as_is.at("hosts").get<Hosts>(), dealt);
-  EXPECT_EQ(as_is.at("mismatches").size(), 2U);
-  EXPECT_EQ(as_is.at("mismatches")[0], wrong);
-
-  const Said said = on_hosts(dealt, "--remap");
-  ASSERT_EQ(said.code, 0) << said.err;
-  const json r = json::parse(said.out);
-  EXPECT_TRUE(r.at("remapped").get<bool>());
-  EXPECT_EQ(r.at("hosts").get<Hosts>(), (Hosts{"x", "x", "y", "y"}));
-  EXPECT_TRUE(r.at("bytes_agree").get<bool>());
-  EXPECT_EQ(r.at("payload"), as_is.at("payload"));
-}
-
-TEST_F(PlacedRun, NoOrderFits_IsRefusedOnce) {
-  const Said said = on_hosts({"x", "x", "x", "y"}, "--remap");
-  EXPECT_EQ(said.code, 1);
-  const std::string line = "topomoe: --remap: no order of the ranks fits: hosts hold 3, 1 of them, planned 2, 2";
-  const auto first = said.err.find(line);
+TEST_F(MpiRun, GpusThatAreNotHere_AreSaidOnce) {
+  if (std::filesystem::exists("/dev/nvidia0")) GTEST_SKIP() << "there is a GPU";
+  plan_small();
+  const Said said = mpirun(2, "run plan.json --backend nccl");
+  EXPECT_EQ(said.code, 3);
+  const auto first = said.err.find("topomoe: cuda: ");
   EXPECT_NE(first, std::string::npos) << said.err;
   EXPECT_EQ(said.err.find("topomoe: ", first + 1), std::string::npos) << said.err;
-  EXPECT_EQ(topomoe("run plan.json --remap").code, 2);
 }
 
-TEST_F(PlacedRun, AnotherPlan_IsNamedByRank) {
-  ASSERT_EQ(topomoe(kPlan + "--chunks 2 -o other.json").code, 0);
-  const Said said = mpirun({{3, "run plan.json --backend mpi" + kSmall}, {1, "run other.json --backend mpi" + kSmall}});
-  EXPECT_EQ(said.code, 2);
-  EXPECT_NE(said.err.find("topomoe: warning: rank 3 has plan "), std::string::npos) << said.err;
-  EXPECT_NE(said.err.find("topomoe: plan: not the same on all ranks"), std::string::npos) << said.err;
+// A process that knows nothing of the others runs all ranks, each of them.
+TEST_F(MpiRun, WithoutItsBackend_WarnsOnce) {
+  plan_small("plan.json", "--gpus 8 --memory-GiB 160");
+  const Said said = mpirun(2, "run plan.json" + kSmall);
+  EXPECT_EQ(said.code, 0);
+  const auto first = said.err.find("Open MPI started 2 processes");
+  EXPECT_NE(first, std::string::npos) << said.err;
+  EXPECT_NE(said.err.find("--backend mpi", first), std::string::npos) << said.err;
+  EXPECT_EQ(said.err.find("started 2 processes", first + 20), std::string::npos) << said.err;
 }
 
 TEST_F(MpiRun, OtherRankCount_IsRefusedOnce) {

@@ -38,7 +38,9 @@ struct DriftTest : ::testing::Test {
     return r;
   }
   std::vector<RankTrace> all(double half, double gather) { return std::vector<RankTrace>(4, rank(half, gather)); }
-  Drift drift(const std::vector<RankTrace>& ranks) { return drift_of(schedule, groups, predicted, {}, ranks); }
+  Drift drift(const std::vector<RankTrace>& ranks, std::size_t repetitions = kRunsToJudge) {
+    return drift_of(schedule, groups, predicted, {}, {repetitions, ranks});
+  }
   RankGroups groups{make_layout(4, 2, 1, 1, 2, 2), 2};
   Schedule schedule;
   PredictedPass predicted;
@@ -64,8 +66,46 @@ TEST_F(DriftTest, AsPredicted_ThePlanStands) {
 }
 
 TEST_F(DriftTest, NothingPredicted_SaysSo) {
-  EXPECT_EQ(verdict(drift_of(schedule, groups, {}, {}, all(10, 1))),
+  EXPECT_EQ(verdict(drift_of(schedule, groups, {}, {}, {all(10, 1)})),
             "no lane between ranks was predicted from a curve of its own: nothing to compare");
+}
+
+// One repetition may have been any: nobody plans again for it.
+TEST_F(DriftTest, TooFewRepetitions_AreNoReasonToPlanAgain) {
+  EXPECT_EQ(verdict(drift(all(13.1, 1), 1)),
+            "the inter-node lane is 31% slower than its curve, in 1 repetition, whose noise is not known: repeat it 4 "
+            "times or more before re-planning");
+  EXPECT_EQ(verdict(drift(all(10, 1), 1)), "lanes between ranks are within 15% of their curves: the plan stands");
+}
+
+// 31% slower than a curve whose own points lie 35% apart is no news; than one of 12% it is.
+TEST_F(DriftTest, LaneWithinTheSpreadOfItsCurve_IsNoDrift) {
+  Drift d = drift(all(13.1, 1));
+  ASSERT_EQ(d.lanes[1].lane, Lane::inter_node);
+  d.lanes[1].curve_spread = 0.12;
+  EXPECT_EQ(verdict(d), "the inter-node lane is 31% slower than its curve: re-plan");
+  d.lanes[1].curve_spread = 0.35;
+  EXPECT_EQ(verdict(d),
+            "the inter-node lane is 31% slower than its curve, but the curve spreads by 35% and the repetitions by 0%: "
+            "the plan stands");
+}
+
+// Dispatches of 20, 26 and 32 ms: the median is 26, 30% off; half of the repetitions lie 6 ms from it, 23%, and twice
+// that is 46%. A run of one long repetition among equal ones has no noise: 26.2, 26.2 and 60 ms deviate by 0, 0, 34.
+TEST_F(DriftTest, LaneWithinTheNoiseOfItsRepetitions_IsNoDrift) {
+  const auto of = [&](std::vector<double> halves) {
+    std::vector<std::vector<RankTrace>> runs;
+    for (const double half : halves) runs.push_back(all(half, 1));
+    return drift_of(schedule, groups, predicted, {}, runs);
+  };
+  const Drift noisy = of({10, 13, 16});
+  EXPECT_NEAR(noisy.lanes[1].measured_us, 26000, 1);
+  EXPECT_NEAR(noisy.lanes[1].noise, 2 * 6.0 / 26, 1e-3);
+  EXPECT_NEAR(noisy.steps[0].measured_us, 13000, 1);
+  EXPECT_EQ(verdict(noisy),
+            "the inter-node lane is 30% slower than its curve, but the curve spreads by 0% and the repetitions by 46%: "
+            "the plan stands");
+  EXPECT_EQ(verdict(of({13.1, 13.1, 30})), "the inter-node lane is 31% slower than its curve: re-plan");
 }
 
 // The inter-node lane is twice as slow as predicted, but from figures of another machine; the other one stands.
