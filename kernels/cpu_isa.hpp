@@ -1,5 +1,5 @@
-// Which instructions the host kernels use. Asked of the CPU once (cpuid; for AMX also the operating system, which has to
-// let a process use tile registers); tests take less to run what other machines would.
+// Which instructions the host kernels use. Asked of the CPU once (cpuid; for AMX also the operating system, which has
+// to let a process use tile registers); tests take less to run what other machines would.
 //
 // Results differ between levels by rounding only, and are the same for any number of rows and threads on one level.
 #pragma once

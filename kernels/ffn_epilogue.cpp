@@ -82,7 +82,9 @@ void join(const void* state, const PackedProduct& product, std::int64_t row, std
   const std::int64_t at = (product.first_row + row) * t.ffn + column;
   const auto part = [&](void* tensor) { return tensor == nullptr ? nullptr : static_cast<T*>(tensor) + at; };
   if (columns == kHalf) {
-    kJoin(sums, rows, {packed, part(t.gate), part(t.up), part(t.act), shape.steps_of_slice(column/kStepDepth/kSliceSteps)*kBlockRows*kStepDepth, t.ffn});
+    kJoin(sums, rows,
+          {packed, part(t.gate), part(t.up), part(t.act),
+           shape.steps_of_slice(column / kStepDepth / kSliceSteps) * kBlockRows * kStepDepth, t.ffn});
   } else {  // the last columns: beside, then what there is of them
     T gate[kBlockRows * kHalf], up[kBlockRows * kHalf], act[kBlockRows * kHalf];
     kJoin(sums, rows, {packed, gate, up, act, 0, kHalf});

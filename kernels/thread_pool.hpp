@@ -5,7 +5,8 @@
 // Which thread does a piece is chance; what a piece computes must not depend on it. `worker` is 0 (the caller) to
 // threads() - 1, to index scratch with. The caller calls the hook after each piece and while it waits, so that a piece
 // should take less than half a millisecond. Workers inherit the affinity of whoever makes the pool; they spin for a
-// moment after a run, then sleep. Not thread-safe: a rank owns its pool. What pieces throw ends the process: they do not.
+// moment after a run, then sleep. Not thread-safe: a rank owns its pool. What pieces throw ends the process: they do
+// not.
 #pragma once
 
 #include <atomic>
@@ -36,8 +37,9 @@ class ThreadPool {
       for (std::int64_t i = 0; i < pieces; ++i) piece(i, 0), hook();
       return;
     }
-    run_shared(pieces, hook, {[](void* f, std::int64_t i, int worker) { (*static_cast<std::remove_reference_t<F>*>(f))(i, worker); },
-                              const_cast<void*>(static_cast<const void*>(&piece))});
+    run_shared(pieces, hook,
+               {[](void* f, std::int64_t i, int worker) { (*static_cast<std::remove_reference_t<F>*>(f))(i, worker); },
+                const_cast<void*>(static_cast<const void*>(&piece))});
   }
 
  private:

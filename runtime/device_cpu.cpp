@@ -60,6 +60,7 @@ class CpuDevice final : public Device {
   void row_dots(Lane, const kernels::RowDots& op) override { kernels::row_dots_cpu(op, progress_); }
   void ordered_sum(Lane, const kernels::OrderedSum& op) override { kernels::ordered_sum_cpu(op, progress_); }
   std::shared_ptr<const kernels::PackedFfn> pack_experts(const kernels::GroupedFfn& op) override {
+    if (op.activation != kernels::Activation::swiglu) return nullptr;
     return std::make_shared<const kernels::PackedFfn>(op, kernels::best_isa(), pool_, progress_);
   }
   void grouped_ffn(Lane, const kernels::GroupedFfn& op) override {

@@ -113,8 +113,8 @@ class Device {
   virtual void row_dots(Lane, const kernels::RowDots&) = 0;
   virtual void ordered_sum(Lane, const kernels::OrderedSum&) = 0;
   // The weights of an operation (of which nothing else but sizes is read) in the order that this device's grouped_ffn
-  // reads fastest: a copy, to go with operations on the same weights until those change. Null: it reads none faster.
-  // Must not outlive the device.
+  // reads fastest: a copy, to go with operations on the same weights until those change. Null: it reads none faster
+  // (on a CPU those of experts without a gate). Must not outlive the device.
   virtual std::shared_ptr<const kernels::PackedFfn> pack_experts(const kernels::GroupedFfn&) { return nullptr; }
   virtual void grouped_ffn(Lane, const kernels::GroupedFfn&) = 0;
   virtual void grouped_ffn_dgrad(Lane, const kernels::GroupedFfnDgrad&) = 0;

@@ -8,6 +8,7 @@
 
 #include "tests/kernels/ffn_reference.hpp"
 #include "tests/kernels/on_device.hpp"
+#include "topomoe/device_cpu.hpp"
 
 namespace topomoe::test {
 namespace {
@@ -212,6 +213,22 @@ TEST(PackedFfn, LargeGates_GiveSwigluOfThem) {
       else
         EXPECT_NEAR(out, expected, std::abs(wide) * 1e-6) << kernels::name(isa) << ", x " << x;
     }
+}
+
+// Their forward would read a gate's weights.
+TEST(PackedFfn, ExpertsWithoutAGate_AreReadAsTheyAre) {
+  const auto device = make_cpu_device();
+  const Floats weights(32 * 32, 1.0F);
+  const std::vector<std::int64_t> offsets{0, 1};
+  kernels::GroupedFfn op{.w_gate = weights.data(),
+                         .w_up = weights.data(),
+                         .w_down = weights.data(),
+                         .offsets = offsets,
+                         .hidden = 32,
+                         .ffn = 32};
+  EXPECT_NE(device->pack_experts(op), nullptr);
+  op.activation = kernels::Activation::gelu, op.w_gate = {};
+  EXPECT_EQ(device->pack_experts(op), nullptr);
 }
 
 // 2 x 3 x 600 x 512 x 512 = 944 Mflop: at most a millisecond a call at 10 GFLOP/s is 94 calls.

@@ -137,7 +137,7 @@ TEST(CalibrationSchema, ShippedCalibrations_Fit) {
       EXPECT_NE(schema.complaint(json), "") << "a time of 0";
       ++files;
     }
-  EXPECT_EQ(files, 3);
+  EXPECT_EQ(files, 4);
 }
 
 TEST(ClusterSchema, ShippedClusters_Fit) {
