@@ -39,7 +39,7 @@ struct Options {
   std::vector<std::string> calibrations;
   std::string host;  // what this rank's machine is called
   bool verify = false, remap = false;
-  int repeat = 1, deadline_s = 0, kind = 0;
+  int repeat = 1, deadline_s = 0, kind = 0, threads = 1;
   std::uint64_t seed = 1;
 };
 
@@ -108,7 +108,7 @@ void run_threads(const Plan& plan, const Options& o, const Context& context, Run
   announce(info);
   std::optional<RehearsalReport> report;
   run_inproc(world, [&](Communicator& c) {
-    const auto device = make_cpu_device();
+    const auto device = make_cpu_device({}, {.threads = o.threads});
     if (auto mine = rehearse(plan, request, c, *device)) report = std::move(mine);
   });
   deliver(plan, o, context, info, request, *report);
@@ -284,7 +284,7 @@ void run(const Options& o, Context& context, const LauncherRank& launched) {
   try {
     if (loaded->info.remapped) require_in_place(*loaded, o, *mpi);
     if (o.backend == "mpi")
-      run_as_rank(loaded->plan, o, context, loaded->info, *mpi, *mpi, *make_cpu_device());
+      run_as_rank(loaded->plan, o, context, loaded->info, *mpi, *mpi, *make_cpu_device({}, {.threads = o.threads}));
     else
       run_gpu_rank(*loaded, o, context, launched, *mpi);
   } catch (const TransportError& e) {
@@ -334,6 +334,10 @@ void add_run_command(CLI::App& app, Context& context) {
   command->add_option("--seed", o->seed, "Of weights and tokens, default 1")
       ->check(whole_number("--seed", 0, std::numeric_limits<std::int64_t>::max()))
       ->option_text("N");
+  command
+      ->add_option("--threads", o->threads, "Of each rank's kernels on CPUs, default 1; 0: all CPUs that it may run on")
+      ->check(whole_number("--threads", 0, kMostKernelThreads))
+      ->option_text("N");
   command->add_flag("--remap", o->remap, "Re-order mpirun's ranks so that they are where the plan has them");
   command->add_option("--host", o->host, "What this rank's host is called, default its host name")->option_text("NAME");
   command->add_option("--deadline", o->deadline_s, "Give up on another rank after so long, default 120")
@@ -341,6 +345,8 @@ void add_run_command(CLI::App& app, Context& context) {
       ->option_text("SECONDS");
   add_format_option(*command, context);
   command->callback([o, &context] {
+    if (o->threads != 1 && o->backend == "nccl")
+      throw InvalidInput("--threads", std::to_string(o->threads), "kernels run on GPUs there");
     if (o->remap && o->backend == "inproc") throw InvalidInput("--remap", "inproc", kNowhereElse);
     // Read before MPI starts, which sets variables of its own.
     const LauncherRank launched = launched_as(*o);

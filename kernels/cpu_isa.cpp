@@ -1,5 +1,9 @@
 #include "kernels/cpu_isa.hpp"
 
+#include <string>
+
+#include "topomoe/error.hpp"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -40,8 +44,8 @@ CpuIsa ask() {
   constexpr unsigned kAmxBf16 = 1U << 22, kAmxTile = 1U << 24;  // edx of leaf 7.0
   constexpr unsigned kAvx512Bf16 = 1U << 5;                     // eax of leaf 7.1
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return CpuIsa::portable;
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
-      !__builtin_cpu_supports("avx512dq"))
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
     return CpuIsa::avx2;
   const Leaf7 leaf = leaf7();
   if ((leaf.eax1 & kAvx512Bf16) == 0) return CpuIsa::avx512;
@@ -61,18 +65,29 @@ CpuIsa best_isa() {
 
 std::string_view name(CpuIsa isa) {
   switch (isa) {
-    case CpuIsa::portable:
-      return "portable";
-    case CpuIsa::avx2:
-      return "avx2";
-    case CpuIsa::avx512:
-      return "avx512";
-    case CpuIsa::avx512_bf16:
-      return "avx512_bf16";
-    case CpuIsa::amx:
-      return "amx";
+    case CpuIsa::portable: return "portable";
+    case CpuIsa::avx2: return "avx2";
+    case CpuIsa::avx512: return "avx512";
+    case CpuIsa::avx512_bf16: return "avx512_bf16";
+    case CpuIsa::amx: return "amx";
   }
   return "unknown";
+}
+
+std::vector<CpuIsa> usable_isas() {
+  std::vector<CpuIsa> out;
+  for (const CpuIsa isa : {CpuIsa::portable, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16, CpuIsa::amx})
+    if (isa <= best_isa()) out.push_back(isa);
+  return out;
+}
+
+CpuIsa isa_named(std::string_view wanted) {
+  std::string known;
+  for (const CpuIsa isa : usable_isas()) {
+    if (name(isa) == wanted) return isa;
+    known += (known.empty() ? "" : ", ") + std::string(name(isa));
+  }
+  throw InvalidInput("isa", std::string(wanted), "this CPU has " + known);
 }
 
 }  // namespace topomoe::kernels

@@ -6,6 +6,9 @@
 //             ones by lower expert id (groups too)
 //   weights = their scores (without bias), divided by their sum if `renormalize`, times options.scale
 //
+// e^x is exp.hpp's, without contraction: sigmoid_of, and exp_below of what is left of the row's largest logit, times 1 / its
+// sum. A sum over experts has 32 parts, expert e added to part e % 32, which are folded in halves (as a warp adds): the
+// same bits wherever that is kept.
 // A row's result depends on nothing but that row (row-invariant, DESIGN 8). A NaN counts as the
 // smallest value when choosing. No capacity: dropping is the caller's.
 // Pointers are of the memory of the device that runs the operation and are borrowed for the call.
@@ -18,6 +21,8 @@
 #include "topomoe/router_options.hpp"
 
 namespace topomoe::kernels {
+
+struct CpuContext;
 
 constexpr int kMaxTopK = 16;
 constexpr int kMaxExperts = 1024;
@@ -74,8 +79,8 @@ struct RouterBackward {
 void check(const Router& op);
 void check(const RouterBackward& op);
 
-void router_cpu(const Router& op, const ProgressHook& progress);
-void router_backward_cpu(const RouterBackward& op, const ProgressHook& progress);
+void router_cpu(const Router& op, const CpuContext& cpu);
+void router_backward_cpu(const RouterBackward& op, const CpuContext& cpu);
 
 void router_gpu(const Router& op, GpuStream stream);
 void router_backward_gpu(const RouterBackward& op, GpuStream stream);
