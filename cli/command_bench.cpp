@@ -59,7 +59,7 @@ int ranks_of_a_host(Communicator& c, const std::string& called) {
 
 std::optional<std::vector<BenchRow>> bench(const BenchOptions& o, const Contest& contest, const BenchCase& bench,
                                            Communicator& c) {
-  const auto device = make_cpu_device();
+  const auto device = make_cpu_device({}, {.threads = o.threads});
   return o.layer ? bench_layer(contest.schedules, bench, c, *device)
                  : bench_exchange(contest.schedules, bench, c, *device);
 }
@@ -205,6 +205,10 @@ void add_operation(CLI::App& parent, Context& context, bool layer) {
                         ->option_text("S"));
   if (layer) add_layer_options(*command, *o, of_plan);
   count("--repeat", o->repeat, "Timed rounds, default 5");
+  command
+      ->add_option("--threads", o->threads, "Of each rank's kernels on CPUs, default 1; 0: all CPUs that it may run on")
+      ->check(whole_number("--threads", 0, kMostKernelThreads))
+      ->option_text("N");
   count("--warmup", o->warmup, "Rounds before them, default 1", 0);
   command->add_option("--seed", o->seed, "Of the routing, default 1")
       ->check(whole_number("--seed", 0, std::numeric_limits<std::int64_t>::max()))

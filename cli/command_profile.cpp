@@ -26,7 +26,7 @@ namespace {
 
 struct Options {
   std::string backend = "inproc", cluster, output, name, most = "16M";
-  int tp = 0, ep = 0, etp = 0;
+  int tp = 0, ep = 0, etp = 0, threads = 1;
   bool edp_inner = false, host_curves = false;
   double seconds = 30;
   std::vector<std::string> experts, dtypes;  // no experts: of a machine without GPUs; no dtypes: both
@@ -96,7 +96,7 @@ std::optional<Calibration> profile(const Options& o, const Topology& topology, C
   const std::int64_t least = std::max<std::int64_t>(64, 4 * topology.gpu_count());  // 4 bytes a rank
   if (bytes_from(o.most, "--most") < static_cast<double>(least))
     throw InvalidInput("--most", o.most, fmt::format("at least {}", least));
-  const auto device = make_cpu_device();
+  const auto device = make_cpu_device({}, {.threads = o.threads});
   const auto experts = experts_for(o, topology);
   ProfileBudget budget{.seconds = o.seconds,
                        .most_bytes = static_cast<std::size_t>(bytes_from(o.most, "--most")),
@@ -235,6 +235,10 @@ void add_profile_command(CLI::App& app, Context& context) {
       ->option_text("f32,bf16");
   command->add_flag("--host-curves", o->host_curves,
                     "Measure host memory though the cluster has GPUs: for run and bench on such ranks");
+  command
+      ->add_option("--threads", o->threads, "Of each rank's kernels on CPUs, default 1; 0: all CPUs that it may run on")
+      ->check(whole_number("--threads", 0, kMostKernelThreads))
+      ->option_text("N");
   command->add_option("--name", o->name, "Of the calibration, default the cluster's")->option_text("NAME");
   command->add_option("-o,--output", o->output, "Where it goes; default stdout")->option_text("FILE");
   add_format_option(*command, context);

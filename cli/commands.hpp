@@ -16,6 +16,8 @@ enum class Format { text, json };
 
 // Ranks that `run --backend inproc` carries as threads of one process.
 constexpr int kMostThreads = 64;
+// --threads of each rank's kernels.
+constexpr int kMostKernelThreads = 1024;
 
 // What the commands share with main().
 struct Context {

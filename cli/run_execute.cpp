@@ -89,7 +89,7 @@ void run_threads(const RunOptions& o, const LauncherRank& launched, const Contex
   announce(loaded.info);
   std::optional<RehearsalReport> report;
   run_inproc(world, [&](Communicator& c) {
-    const auto device = make_cpu_device();
+    const auto device = make_cpu_device({}, {.threads = o.threads});
     if (auto mine = rehearse(plan, request, c, *device)) report = std::move(mine);
   });
   deliver(plan, o, context, loaded.info, request, *report);
@@ -149,7 +149,7 @@ void run_processes(const RunOptions& o, Context& context, const LauncherRank& la
         .bus_id = loaded.bus_id, .host = o.host, .remap = o.remap, .rehearsal = loaded.info.rehearsal};
     loaded.info.placement = place_ranks(loaded.plan, where, mpi_options(o), mpi, context);
     if (o.backend == "mpi")
-      run_as_rank(loaded.plan, o, context, loaded.info, *mpi, *mpi, *make_cpu_device());
+      run_as_rank(loaded.plan, o, context, loaded.info, *mpi, *mpi, *make_cpu_device({}, {.threads = o.threads}));
     else
       run_gpu_rank(loaded, o, context, launched, *mpi);
   } catch (const TransportError& e) {

@@ -15,6 +15,7 @@ struct RunOptions {
   std::string host;  // what this rank's machine is called
   bool verify = false, remap = false;
   int repeat = 0, deadline_s = 0, kind = 0;  // 0: not given
+  int threads = 1;                           // of each rank's kernels on CPUs; 0: all CPUs that it may run on
   std::uint64_t seed = 1;
 
   std::optional<std::chrono::seconds> deadline() const {

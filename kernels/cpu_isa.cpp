@@ -1,5 +1,9 @@
 #include "kernels/cpu_isa.hpp"
 
+#include <string>
+
+#include "topomoe/error.hpp"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -68,6 +72,22 @@ std::string_view name(CpuIsa isa) {
     case CpuIsa::amx: return "amx";
   }
   return "unknown";
+}
+
+std::vector<CpuIsa> usable_isas() {
+  std::vector<CpuIsa> out;
+  for (const CpuIsa isa : {CpuIsa::portable, CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512_bf16, CpuIsa::amx})
+    if (isa <= best_isa()) out.push_back(isa);
+  return out;
+}
+
+CpuIsa isa_named(std::string_view wanted) {
+  std::string known;
+  for (const CpuIsa isa : usable_isas()) {
+    if (name(isa) == wanted) return isa;
+    known += (known.empty() ? "" : ", ") + std::string(name(isa));
+  }
+  throw InvalidInput("isa", std::string(wanted), "this CPU has " + known);
 }
 
 }  // namespace topomoe::kernels

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string_view>
+#include <vector>
 
 namespace topomoe::kernels {
 
@@ -19,5 +20,9 @@ enum class CpuIsa {
 // The best that this process may use.
 CpuIsa best_isa();
 std::string_view name(CpuIsa);  // "avx512_bf16"
+// By name, at most best_isa(); InvalidInput lists what there is.
+CpuIsa isa_named(std::string_view name);
+// All that this process may use, portable first.
+std::vector<CpuIsa> usable_isas();
 
 }  // namespace topomoe::kernels

@@ -17,6 +17,8 @@
 
 namespace topomoe::kernels {
 
+struct CpuContext;
+
 struct GatherRows {
   void* out = nullptr;                       // [rows, columns] of dtype
   const void* in = nullptr;                  // [any, columns] of dtype
@@ -27,7 +29,7 @@ struct GatherRows {
   DType dtype = DType::f32;
 };
 
-void gather_rows_cpu(const GatherRows& op, const ProgressHook& progress);
+void gather_rows_cpu(const GatherRows& op, const CpuContext& cpu);
 void gather_rows_gpu(const GatherRows& op, GpuStream stream);
 
 }  // namespace topomoe::kernels

@@ -17,6 +17,8 @@
 
 namespace topomoe::kernels {
 
+struct CpuContext;
+
 struct OrderedSum {
   void* out = nullptr;       // [rows, columns] of dtype
   const void* in = nullptr;  // [blocks, rows, columns] of dtype, contiguous
@@ -26,7 +28,7 @@ struct OrderedSum {
   DType dtype = DType::f32;
 };
 
-void ordered_sum_cpu(const OrderedSum& op, const ProgressHook& progress);
+void ordered_sum_cpu(const OrderedSum& op, const CpuContext& cpu);
 void ordered_sum_gpu(const OrderedSum& op, GpuStream stream);
 
 }  // namespace topomoe::kernels

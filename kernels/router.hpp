@@ -25,6 +25,8 @@
 
 namespace topomoe::kernels {
 
+struct CpuContext;
+
 constexpr int kMaxTopK = 16;
 constexpr int kMaxExperts = 1024;
 // Added to the sum that sigmoid scores are divided by, which may underflow; DeepSeek-V3's own code has it.
@@ -80,8 +82,8 @@ struct RouterBackward {
 void check(const Router& op);
 void check(const RouterBackward& op);
 
-void router_cpu(const Router& op, const ProgressHook& progress);
-void router_backward_cpu(const RouterBackward& op, const ProgressHook& progress);
+void router_cpu(const Router& op, const CpuContext& cpu);
+void router_backward_cpu(const RouterBackward& op, const CpuContext& cpu);
 
 void router_gpu(const Router& op, GpuStream stream);
 void router_backward_gpu(const RouterBackward& op, GpuStream stream);

@@ -2,10 +2,11 @@
 #include <cmath>
 #include <string>
 
+#include "kernels/cpu_context.hpp"
 #include "kernels/exp.hpp"
 #include "kernels/matmul.hpp"
-#include "kernels/progress.hpp"
-#include "kernels/router.hpp"
+#include "kernels/router_logits.hpp"
+#include "kernels/router_rows.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::kernels {
@@ -18,13 +19,6 @@ void check_sizes(int experts, int k, const RouterOptions& options) {
   const int most = std::min(experts, kMaxTopK);
   if (k < 1 || k > most) throw InvalidInput("router: k", std::to_string(k), "1 to " + std::to_string(most));
   topomoe::check(options, experts, k, "router");
-}
-
-float log_sum_exp(const float* logits, int experts) {
-  const float largest = *std::max_element(logits, logits + experts);
-  float sum = 0.0F;
-  for (int e = 0; e < experts; ++e) sum += std::exp(logits[e] - largest);
-  return largest + std::log(sum);
 }
 
 // The order in which a warp adds; fixed by the number of experts alone.
@@ -42,40 +36,50 @@ class Sum {
   float lane_[kLanes] = {};
 };
 
+struct Exponentials {
+  float largest, sum;
+  // out[e] = e^(logit - largest), where out is given.
+  Exponentials(const float* logits, int experts, float* out) : largest(*std::max_element(logits, logits + experts)) {
+    Sum all;
+    for (int e = 0; e < experts; ++e) {
+      const float x = exp_below(logits[e] - largest);
+      if (out != nullptr) out[e] = x;
+      all.add(e, x);
+    }
+    sum = all.folded();
+  }
+};
+
+float log_sum_exp(const float* logits, int experts) {
+  const Exponentials x(logits, experts, nullptr);
+  return x.largest + std::log(x.sum);
+}
+
 // One row's scores, and the sum that scales them to sum 1.
 struct Scores {
   float of[kMaxExperts];
-  float sum = 0.0F;
+  float sum = 1.0F;
 
   Scores(const float* logits, int experts, Scoring scoring) {
-    Sum all;
     if (scoring == Scoring::sigmoid) {
+      Sum all;
       for (int e = 0; e < experts; ++e) all.add(e, of[e] = sigmoid_of(logits[e]));
       sum = all.folded() + kLeastSigmoidSum;
       return;
     }
-    const float largest = *std::max_element(logits, logits + experts);
-    for (int e = 0; e < experts; ++e) all.add(e, of[e] = exp_below(logits[e] - largest));
-    const float inverse = 1.0F / all.folded();
+    const float inverse = 1.0F / Exponentials(logits, experts, of).sum;
     for (int e = 0; e < experts; ++e) of[e] *= inverse;
-    sum = 1.0F;
   }
 };
 
 // The best `count` of `values` that `allowed` does not rule out: a later one must be strictly larger, so that among
-// equal ones the lowest wins. NaN ranks below every number.
+// equal ones the lowest wins.
 void take_best(const float* values, const bool* allowed, int n, int count, std::int32_t* out) {
   bool taken[kMaxExperts] = {};
   for (int slot = 0; slot < count; ++slot) {
     int best = -1;
-    float best_value = 0.0F;
-    for (int i = 0; i < n; ++i) {
-      const float value = std::isnan(values[i]) ? -HUGE_VALF : values[i];
-      if (!taken[i] && (allowed == nullptr || allowed[i]) && (best < 0 || value > best_value)) {
-        best = i;
-        best_value = value;
-      }
-    }
+    for (int i = 0; i < n; ++i)
+      if (!taken[i] && (allowed == nullptr || allowed[i]) && (best < 0 || values[i] > values[best])) best = i;
     taken[best] = true;
     out[slot] = best;
   }
@@ -85,12 +89,11 @@ void take_best(const float* values, const bool* allowed, int n, int count, std::
 float worth(const float* values, int experts, Scoring scoring) {
   float first = -HUGE_VALF, second = -HUGE_VALF;
   for (int e = 0; e < experts; ++e) {
-    const float value = std::isnan(values[e]) ? -HUGE_VALF : values[e];
-    if (value > first) {
+    if (values[e] > first) {
       second = first;
-      first = value;
-    } else if (value > second) {
-      second = value;
+      first = values[e];
+    } else if (values[e] > second) {
+      second = values[e];
     }
   }
   return scoring == Scoring::sigmoid && experts > 1 ? first + second : first;
@@ -98,17 +101,14 @@ float worth(const float* values, int experts, Scoring scoring) {
 
 void choose(const Scores& scores, const Router& op, std::int32_t* ids) {
   const RouterOptions& o = op.options;
-  float biased[kMaxExperts];
-  for (int e = 0; e < op.experts; ++e) biased[e] = op.bias != nullptr ? scores.of[e] + op.bias[e] : scores.of[e];
-  if (o.groups == o.topk_groups) return take_best(biased, nullptr, op.experts, op.k, ids);
-  const int of_group = op.experts / o.groups;
-  float worths[kMaxExperts];
-  std::int32_t groups[kMaxExperts];
-  bool allowed[kMaxExperts] = {};
-  for (int g = 0; g < o.groups; ++g) worths[g] = worth(biased + g * of_group, of_group, o.scoring);
-  take_best(worths, nullptr, o.groups, o.topk_groups, groups);
-  for (int i = 0; i < o.topk_groups; ++i) std::fill_n(allowed + groups[i] * of_group, of_group, true);
-  take_best(biased, allowed, op.experts, op.k, ids);
+  float values[kMaxExperts];
+  for (int e = 0; e < op.experts; ++e)
+    values[e] = or_least(op.bias != nullptr ? scores.of[e] + op.bias[e] : scores.of[e]);
+  if (o.groups == o.topk_groups) return take_best(values, nullptr, op.experts, op.k, ids);
+  bool groups[kMaxExperts], allowed[kMaxExperts];
+  choose_groups(op, values, groups);
+  for (int e = 0; e < op.experts; ++e) allowed[e] = groups[e / (op.experts / o.groups)];
+  take_best(values, allowed, op.experts, op.k, ids);
 }
 
 // What the scores of the chosen are divided by: their sum in slot order, or 1.
@@ -154,7 +154,7 @@ void logit_gradients(const RouterBackward& op, std::int64_t row) {
   }
   if (op.z_grad == 0.0F) return;
   const float z = log_sum_exp(logits, op.experts);
-  for (int e = 0; e < op.experts; ++e) out[e] += op.z_grad * z * std::exp(logits[e] - z);
+  for (int e = 0; e < op.experts; ++e) out[e] += op.z_grad * z * exp_below(logits[e] - z);
 }
 
 }  // namespace
@@ -162,44 +162,62 @@ void logit_gradients(const RouterBackward& op, std::int64_t row) {
 void check(const Router& op) { check_sizes(op.experts, op.k, op.options); }
 void check(const RouterBackward& op) { check_sizes(op.experts, op.k, op.options); }
 
-void router_cpu(const Router& op, const ProgressHook& hook) {
-  check(op);
-  // Portable, not whatever is fastest: the contract promises index order.
-  matmul_portable({.a = op.tokens,
-                   .b = op.weight,
-                   .c = op.logits,
-                   .m = op.rows,
-                   .n = op.experts,
-                   .k = op.hidden,
-                   .b_transposed = true,
-                   .a_dtype = op.dtype},
-                  hook);
-  if (op.loss_sums != nullptr) std::fill_n(op.loss_sums, op.experts + 1, 0.0F);
-  Progress progress(hook);
-  for (std::int64_t row = 0; row < op.rows; ++row) {
-    const float* logits = op.logits + row * op.experts;
+void choose_groups(const Router& op, const float* values, bool* allowed) {
+  const RouterOptions& o = op.options;
+  const int of_group = op.experts / o.groups;
+  float worths[kMaxExperts];
+  std::int32_t best[kMaxExperts];
+  for (int g = 0; g < o.groups; ++g) worths[g] = or_least(worth(values + g * of_group, of_group, o.scoring));
+  take_best(worths, nullptr, o.groups, o.topk_groups, best);
+  std::fill_n(allowed, o.groups, false);
+  for (int i = 0; i < o.topk_groups; ++i) allowed[best[i]] = true;
+}
+
+void route_rows_portable(const Router& op, std::int64_t first, std::int64_t last) {
+  for (std::int64_t row = first; row < last; ++row) {
     std::int32_t* ids = op.ids + row * op.k;
-    const Scores scores(logits, op.experts, op.options.scoring);
+    const Scores scores(op.logits + row * op.experts, op.experts, op.options.scoring);
     choose(scores, op, ids);
     const float divisor = divisor_of(scores, ids, op.k, op.renormalize, op.options.scoring);
     for (int slot = 0; slot < op.k; ++slot)
       op.weights[row * op.k + slot] = op.options.scale * (scores.of[ids[slot]] / divisor);
-    progress.did(op.experts * (Progress::kExponential + op.k * Progress::kMovedElement));
-    if (op.loss_sums == nullptr) continue;
-    for (int e = 0; e < op.experts; ++e) op.loss_sums[e] += scores.of[e] / scores.sum;
-    const float z = log_sum_exp(logits, op.experts);
-    op.loss_sums[op.experts] += z * z;
-    progress.did(op.experts * Progress::kExponential);
   }
 }
 
-void router_backward_cpu(const RouterBackward& op, const ProgressHook& hook) {
+RouteRows route_rows(CpuIsa isa) {
+#if defined(__x86_64__)
+  if (isa >= CpuIsa::avx512) return route_rows_avx512;
+  if (isa >= CpuIsa::avx2) return route_rows_avx2;
+#endif
+  (void)isa;
+  return route_rows_portable;
+}
+
+void router_cpu(const Router& op, const CpuContext& cpu) {
   check(op);
-  Progress progress(hook);
+  const RouteRows route = route_rows(cpu.isa);
+  router_logits(op, cpu);
+  share(cpu, op.rows, op.experts * Progress::kExponential / 2,
+        [&](std::int64_t first, std::int64_t last) { route(op, first, last); });
+  if (op.loss_sums == nullptr) return;
+  // On one thread: sums over rows have one order too.
+  std::fill_n(op.loss_sums, op.experts + 1, 0.0F);
+  Progress progress(cpu.hook);
   for (std::int64_t row = 0; row < op.rows; ++row) {
-    logit_gradients(op, row);
-    progress.did(op.experts * Progress::kExponential);
+    const float* logits = op.logits + row * op.experts;
+    const Scores scores(logits, op.experts, op.options.scoring);
+    for (int e = 0; e < op.experts; ++e) op.loss_sums[e] += scores.of[e] / scores.sum;
+    const float z = log_sum_exp(logits, op.experts);
+    op.loss_sums[op.experts] += z * z;
+    progress.did(2 * op.experts * Progress::kExponential);
   }
+}
+
+void router_backward_cpu(const RouterBackward& op, const CpuContext& cpu) {
+  check(op);
+  share(cpu, op.rows, op.experts * Progress::kExponential, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) logit_gradients(op, row);
+  });
   if (op.token_grads != nullptr) {
     matmul_portable({.a = op.logit_grads,
                      .b = op.weight,
@@ -209,7 +227,7 @@ void router_backward_cpu(const RouterBackward& op, const ProgressHook& hook) {
                      .k = op.experts,
                      .accumulate = true,
                      .c_dtype = op.dtype},
-                    hook);
+                    cpu);
   }
   if (op.weight_grad != nullptr) {
     matmul_cpu({.a = op.logit_grads,
@@ -223,7 +241,7 @@ void router_backward_cpu(const RouterBackward& op, const ProgressHook& hook) {
                 .scale = op.weight_grad_scale,
                 .row_invariant = false,
                 .b_dtype = op.dtype},
-               hook);
+               cpu);
   }
 }
 

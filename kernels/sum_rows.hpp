@@ -19,6 +19,8 @@
 
 namespace topomoe::kernels {
 
+struct CpuContext;
+
 struct SumRows {
   void* out = nullptr;                     // [rows, columns] of dtype
   const void* in = nullptr;                // [any, columns] of dtype, not overlapping out
@@ -42,10 +44,10 @@ struct RowDots {
   DType dtype = DType::f32;
 };
 
-void sum_rows_cpu(const SumRows& op, const ProgressHook& progress);
+void sum_rows_cpu(const SumRows& op, const CpuContext& cpu);
 void sum_rows_gpu(const SumRows& op, GpuStream stream);
 
-void row_dots_cpu(const RowDots& op, const ProgressHook& progress);
+void row_dots_cpu(const RowDots& op, const CpuContext& cpu);
 void row_dots_gpu(const RowDots& op, GpuStream stream);
 
 }  // namespace topomoe::kernels

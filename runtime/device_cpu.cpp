@@ -5,6 +5,7 @@
 #include <new>
 
 #include "kernels/convert_rows.hpp"
+#include "kernels/cpu_context.hpp"
 #include "kernels/expert_map.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
@@ -16,22 +17,43 @@
 #include "runtime/caller_memory.hpp"
 #include "topomoe/error.hpp"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace topomoe {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
+constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kLargePage = 2 << 20;  // x86-64, and arm64 with 4 KiB pages
+// Assumed: from here on a page walk for every 4 KiB costs more than half a large page left unused.
+constexpr std::size_t kLarge = 2 * kLargePage;
+
+// Where the system gives large pages only to who asks for them. A wish: nothing depends on it.
+void ask_for_large_pages(void* memory, std::size_t bytes) {
+#if defined(__linux__)
+  (void)madvise(memory, bytes / kLargePage * kLargePage, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
 
 class CpuDevice final : public Device {
  public:
-  explicit CpuDevice(const Allocator& allocator) : allocator_(allocator) {}
+  CpuDevice(const Allocator& allocator, const CpuDeviceOptions& o)
+      : allocator_(allocator),
+        pool_(o.threads == 0 ? kernels::allowed_cpus() : o.threads),
+        cpu_(o.isa.empty() ? kernels::best_isa() : kernels::isa_named(o.isa), &pool_) {}
   std::string name() const override { return "cpu"; }
   MemorySpace memory_space() const override { return MemorySpace::host; }
 
   DeviceMemory allocate(std::size_t bytes) override {
-    if (allocator_) return take_memory(allocator_, bytes, static_cast<std::size_t>(kAlignment), name());
-    void* memory = ::operator new(bytes, kAlignment, std::nothrow);
+    if (allocator_) return take_memory(allocator_, bytes, kAlignment, name());
+    const std::align_val_t alignment{bytes >= kLarge ? kLargePage : kAlignment};
+    void* memory = ::operator new(bytes, alignment, std::nothrow);
     if (memory == nullptr) throw MissingEnvironment("cpu: no " + std::to_string(bytes) + " bytes of memory left");
-    return {static_cast<std::byte*>(memory), [](std::byte* p) { ::operator delete(p, kAlignment); }};
+    if (bytes >= kLarge) ask_for_large_pages(memory, bytes);
+    return {static_cast<std::byte*>(memory), [alignment](std::byte* p) { ::operator delete(p, alignment); }};
   }
   void to_device(Lane, void* device, const void* host, std::size_t bytes) override { move(device, host, bytes); }
   void to_host(Lane, void* host, const void* device, std::size_t bytes,
@@ -49,37 +71,35 @@ class CpuDevice final : public Device {
   }
   void synchronize(std::chrono::steady_clock::time_point) override {}
   void* native_queue(Lane) override { return nullptr; }
-  void set_progress(ProgressHook hook) override { progress_ = hook; }
+  void set_progress(ProgressHook hook) override { cpu_.hook = hook; }
 
-  void router(Lane, const kernels::Router& op) override { kernels::router_cpu(op, progress_); }
-  void router_backward(Lane, const kernels::RouterBackward& op) override {
-    kernels::router_backward_cpu(op, progress_);
-  }
-  void gather_rows(Lane, const kernels::GatherRows& op) override { kernels::gather_rows_cpu(op, progress_); }
-  void sum_rows(Lane, const kernels::SumRows& op) override { kernels::sum_rows_cpu(op, progress_); }
-  void row_dots(Lane, const kernels::RowDots& op) override { kernels::row_dots_cpu(op, progress_); }
-  void ordered_sum(Lane, const kernels::OrderedSum& op) override { kernels::ordered_sum_cpu(op, progress_); }
+  void router(Lane, const kernels::Router& op) override { kernels::router_cpu(op, cpu_); }
+  void router_backward(Lane, const kernels::RouterBackward& op) override { kernels::router_backward_cpu(op, cpu_); }
+  void gather_rows(Lane, const kernels::GatherRows& op) override { kernels::gather_rows_cpu(op, cpu_); }
+  void sum_rows(Lane, const kernels::SumRows& op) override { kernels::sum_rows_cpu(op, cpu_); }
+  void row_dots(Lane, const kernels::RowDots& op) override { kernels::row_dots_cpu(op, cpu_); }
+  void ordered_sum(Lane, const kernels::OrderedSum& op) override { kernels::ordered_sum_cpu(op, cpu_); }
   std::shared_ptr<const kernels::PackedFfn> pack_experts(const kernels::GroupedFfn& op) override {
     if (op.activation != kernels::Activation::swiglu) return nullptr;
-    return std::make_shared<const kernels::PackedFfn>(op, kernels::best_isa(), pool_, progress_);
+    return std::make_shared<const kernels::PackedFfn>(op, cpu_.isa, pool_, cpu_.hook);
   }
   void grouped_ffn(Lane, const kernels::GroupedFfn& op) override {
     if (op.packed != nullptr)
-      op.packed->forward(op, pool_, scratch_, progress_);
+      op.packed->forward(op, pool_, scratch_, cpu_.hook);
     else
-      kernels::grouped_ffn_cpu(op, progress_);
+      kernels::grouped_ffn_cpu(op, cpu_);
   }
   void grouped_ffn_dgrad(Lane, const kernels::GroupedFfnDgrad& op) override {
-    kernels::grouped_ffn_dgrad_cpu(op, progress_);
+    kernels::grouped_ffn_dgrad_cpu(op, cpu_);
   }
   void grouped_ffn_wgrad(Lane, const kernels::GroupedFfnWgrad& op) override {
-    kernels::grouped_ffn_wgrad_cpu(op, progress_);
+    kernels::grouped_ffn_wgrad_cpu(op, cpu_);
   }
-  void mix(Lane, const kernels::Mix& op) override { kernels::mix_cpu(op, progress_); }
-  void mix_backward(Lane, const kernels::MixBackward& op) override { kernels::mix_backward_cpu(op, progress_); }
-  void expert_map(Lane, const kernels::ExpertMap& op) override { kernels::expert_map_cpu(op, progress_); }
-  void to_fp8(Lane, const kernels::ToFp8& op) override { kernels::to_fp8_cpu(op, progress_); }
-  void from_fp8(Lane, const kernels::FromFp8& op) override { kernels::from_fp8_cpu(op, progress_); }
+  void mix(Lane, const kernels::Mix& op) override { kernels::mix_cpu(op, cpu_); }
+  void mix_backward(Lane, const kernels::MixBackward& op) override { kernels::mix_backward_cpu(op, cpu_); }
+  void expert_map(Lane, const kernels::ExpertMap& op) override { kernels::expert_map_cpu(op, cpu_); }
+  void to_fp8(Lane, const kernels::ToFp8& op) override { kernels::to_fp8_cpu(op, cpu_); }
+  void from_fp8(Lane, const kernels::FromFp8& op) override { kernels::from_fp8_cpu(op, cpu_); }
 
  private:
   static void* at(void* base, std::size_t offset) { return static_cast<std::byte*>(base) + offset; }
@@ -91,7 +111,7 @@ class CpuDevice final : public Device {
     constexpr std::size_t kPiece = std::size_t{1} << 20;
     for (std::size_t first = 0; first < bytes; first += kPiece) {
       f(first, std::min(kPiece, bytes - first));
-      if (bytes > kPiece) progress_();
+      if (bytes > kPiece) cpu_.hook();
     }
   }
   void move(void* to, const void* from, std::size_t bytes) {
@@ -100,13 +120,15 @@ class CpuDevice final : public Device {
   }
 
   Allocator allocator_;
-  ProgressHook progress_;
-  kernels::ThreadPool pool_{1};  // ranks are threads
+  kernels::ThreadPool pool_;
+  kernels::CpuContext cpu_;
   kernels::ProductScratch scratch_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_cpu_device(const Allocator& allocator) { return std::make_unique<CpuDevice>(allocator); }
+std::unique_ptr<Device> make_cpu_device(const Allocator& allocator, const CpuDeviceOptions& options) {
+  return std::make_unique<CpuDevice>(allocator, options);
+}
 
 }  // namespace topomoe

@@ -1,0 +1,27 @@
+// What of the router follows its logits, row by row, for one instruction set: scores, groups, the choice of k, weights.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/cpu_context.hpp"
+#include "kernels/cpu_isa.hpp"
+#include "kernels/router.hpp"
+
+namespace topomoe::kernels {
+
+// Writes ids and weights of rows first..last; their logits are there. The same bits from each.
+using RouteRows = void (*)(const Router& op, std::int64_t first, std::int64_t last);
+RouteRows route_rows(CpuIsa isa);
+
+void route_rows_portable(const Router& op, std::int64_t first, std::int64_t last);
+void route_rows_avx2(const Router& op, std::int64_t first, std::int64_t last);
+void route_rows_avx512(const Router& op, std::int64_t first, std::int64_t last);
+
+// A NaN ranks below every number.
+inline float or_least(float x) { return x != x ? -HUGE_VALF : x; }
+
+// Sets allowed[g] of the best groups; values are by expert, or_least applied.
+void choose_groups(const Router& op, const float* values, bool* allowed);
+
+}  // namespace topomoe::kernels

@@ -1,0 +1,134 @@
+// Sixteen fp32 at once, by AVX-512 (F, BW, VL, DQ). simd_avx2.hpp has the same names: row_movers_simd.hpp and
+// router_simd.hpp are written once over them. Included by one source of a kernel and instruction set, nowhere else.
+//
+// Nothing here is contracted or reordered: what is built of it has the bits of the same lines in plain C++.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/bf16.hpp"
+
+#define TOPOMOE_SIMD [[gnu::target("avx512f,avx512bw,avx512vl,avx512dq")]]
+#define TOPOMOE_INLINE [[gnu::target("avx512f,avx512bw,avx512vl,avx512dq"), gnu::always_inline]] inline
+
+namespace topomoe::kernels {
+namespace {
+
+struct F16 {
+  __m512 v;
+};
+struct I16 {
+  __m512i v;
+};
+// Elements 2 i and 2 i + 1 of 32 bf16, or i and 16 + i of 32 fp32: what is cheap to take apart. Element by element work
+// need not know.
+struct Pair {
+  F16 first, second;
+};
+constexpr int kPairsAtOnce = 4;  // as many sums as registers hold beside what they are made of
+
+TOPOMOE_INLINE F16 set(float x) { return {_mm512_set1_ps(x)}; }
+TOPOMOE_INLINE F16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+TOPOMOE_INLINE void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
+TOPOMOE_INLINE F16 add(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+TOPOMOE_INLINE F16 subtract(F16 a, F16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+TOPOMOE_INLINE F16 multiply(F16 a, F16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+TOPOMOE_INLINE F16 divide(F16 a, F16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+TOPOMOE_INLINE F16 least(F16 a, F16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+// b where either is a NaN.
+TOPOMOE_INLINE F16 most(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+TOPOMOE_INLINE F16 negative(F16 a) { return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0F))}; }
+// Bit i: lane i of a is at least that of b; false of NaNs.
+TOPOMOE_INLINE unsigned at_least(F16 a, F16 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
+TOPOMOE_INLINE F16 choose_lanes(unsigned mask, F16 yes, F16 no) {
+  return {_mm512_mask_blend_ps(static_cast<__mmask16>(mask), no.v, yes.v)};
+}
+// 2^n of what exp.hpp calls shifted.
+TOPOMOE_INLINE F16 power_of(F16 shifted) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23))};
+}
+// base[index[i]] of the lanes of a mask, `other` of the others, whose indices are not looked at.
+TOPOMOE_INLINE F16 gathered(const float* base, const std::int32_t* index, unsigned mask, F16 other) {
+  return {_mm512_mask_i32gather_ps(other.v, static_cast<__mmask16>(mask), _mm512_loadu_si512(index), base, 4)};
+}
+TOPOMOE_INLINE void store_first(float* p, F16 a, int count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1U << count) - 1), a.v);
+}
+
+TOPOMOE_INLINE I16 none() { return {_mm512_setzero_si512()}; }
+TOPOMOE_INLINE I16 load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
+TOPOMOE_INLINE I16 subtract(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+// Integers that compare as the numbers do, zeros of both signs alike.
+TOPOMOE_INLINE I16 ordered(F16 a) {
+  const __m512i bits = _mm512_castps_si512(_mm512_add_ps(a.v, _mm512_setzero_ps()));
+  return {_mm512_xor_si512(bits, _mm512_srli_epi32(_mm512_srai_epi32(bits, 31), 1))};
+}
+// counts + 1 in lanes where *one > b.
+TOPOMOE_INLINE I16 count_above(I16 counts, const std::int32_t* one, I16 b) {
+  const __mmask16 more = _mm512_cmplt_epi32_mask(b.v, _mm512_set1_epi32(*one));
+  return {_mm512_mask_add_epi32(counts.v, more, counts.v, _mm512_set1_epi32(1))};
+}
+TOPOMOE_INLINE unsigned lanes_below(I16 counts, int bound) {
+  return _mm512_cmplt_epi32_mask(counts.v, _mm512_set1_epi32(bound));
+}
+TOPOMOE_INLINE void store(std::int32_t* p, I16 a) { _mm512_storeu_si512(p, a.v); }
+// Writes ids[i] for each bit i of mask, in order, and as many more as fill 16; returns how many bits there are.
+TOPOMOE_INLINE int append(std::int32_t* to, unsigned mask, const std::int32_t* ids) {
+  _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), _mm512_loadu_si512(ids)));
+  return __builtin_popcount(mask);
+}
+
+TOPOMOE_INLINE float largest_of(F16 a) { return _mm512_reduce_max_ps(a.v); }
+TOPOMOE_INLINE float least_of(F16 a) { return _mm512_reduce_min_ps(a.v); }
+// Sum of 16 lanes, folded in halves.
+TOPOMOE_INLINE float folded(F16 a) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+TOPOMOE_INLINE Pair load_pair(const float* p) { return {load(p), load(p + 16)}; }
+TOPOMOE_INLINE Pair load_pair(const Bf16* p) {
+  const __m512i x = _mm512_loadu_si512(p);
+  return {{_mm512_castsi512_ps(_mm512_slli_epi32(x, 16))},
+          {_mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xFFFF0000U))))}};
+}
+// The upper halves are to_bf16's.
+TOPOMOE_INLINE __m512i rounded(F16 a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x00400000));
+}
+TOPOMOE_INLINE __m512i packed(Pair a) {
+  const __m512i high = _mm512_and_si512(rounded(a.second), _mm512_set1_epi32(static_cast<int>(0xFFFF0000U)));
+  return _mm512_or_si512(_mm512_srli_epi32(rounded(a.first), 16), high);
+}
+// Past: past the caches, to 64-byte aligned memory.
+template <bool kPast>
+TOPOMOE_INLINE void put(void* p, __m512i x) {
+  if (kPast)
+    _mm512_stream_si512(static_cast<__m512i*>(p), x);
+  else
+    _mm512_storeu_si512(p, x);
+}
+template <bool kPast>
+TOPOMOE_INLINE void store_pair(float* p, Pair a) {
+  put<kPast>(p, _mm512_castps_si512(a.first.v));
+  put<kPast>(p + 16, _mm512_castps_si512(a.second.v));
+}
+template <bool kPast>
+TOPOMOE_INLINE void store_pair(Bf16* p, Pair a) {
+  put<kPast>(p, packed(a));
+}
+template <bool kPast>
+TOPOMOE_INLINE void copy_line(void* to, const void* from) {
+  put<kPast>(to, _mm512_loadu_si512(from));
+}
+
+}  // namespace
+}  // namespace topomoe::kernels
