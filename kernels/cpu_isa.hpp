@@ -11,7 +11,7 @@ namespace topomoe::kernels {
 
 enum class CpuIsa {
   portable,     // what the compiler makes of plain C++
-  avx2,         // with FMA and F16C
+  avx2,         // with FMA
   avx512,       // F, BW, VL, DQ
   avx512_bf16,  // and dot products of bf16
   amx,          // and tiles of bf16

@@ -43,9 +43,6 @@ void store_rows(const float* sums, std::int64_t rows, T* to, std::int64_t stride
 }
 
 #if defined(__x86_64__)
-// What the next panel writes: it is not in the cache, and a store waits for memory as a load does.
-constexpr std::int64_t kNextStep = kBlockRows * kStepDepth;
-
 template <class V, class T = typename V::Element>
 TOPOMOE_AVX512 void join_avx512(const float* sums, std::int64_t rows, const Targets<T>& to) {
   for (std::int64_t r = 0; r < rows; ++r, sums += kPanelColumns) {

@@ -2,7 +2,8 @@
 //
 // In: sums of up to 32 rows by 32 columns, of gate (columns 0-15) and up (16-31), or of the output. gate and up are
 // rounded to the element type first, since backward sees them so; act goes where the next product reads it, as packed
-// rows, and to a tensor where it is asked for. Instruction sets differ by rounding of the exponential only.
+// rows, and to a tensor where it is asked for. Instruction sets differ by rounding of the
+// sigmoid, and those with bf16 instructions write denormals as zeros.
 #pragma once
 
 #include <cstdint>

@@ -53,21 +53,4 @@ void gelu_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& hook) {
   });
 }
 
-void gelu_ffn_wgrad_cpu(const GroupedFfnWgrad& op, const ProgressHook& hook) {
-  const DType t = op.dtype;
-  const std::int64_t matrix = op.ffn * op.hidden;
-  for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
-    Matmul product{.k = rows, .a_transposed = true, .accumulate = true, .scale = op.scale, .row_invariant = false};
-    product.a_dtype = product.b_dtype = t;
-    product.m = op.ffn, product.n = op.hidden;
-    product.a = element_at(op.up_grad, first * op.ffn, t), product.b = element_at(op.in, first * op.hidden, t);
-    product.c = op.w_up_grad.of(expert, matrix);
-    matmul_cpu(product, hook);
-    product.m = op.hidden, product.n = op.ffn;
-    product.a = element_at(op.out_grad, first * op.hidden, t), product.b = element_at(op.act, first * op.ffn, t);
-    product.c = op.w_down_grad.of(expert, matrix);
-    matmul_cpu(product, hook);
-  });
-}
-
 }  // namespace topomoe::kernels

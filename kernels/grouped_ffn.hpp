@@ -96,10 +96,9 @@ void grouped_ffn_cpu(const GroupedFfn& op, const ProgressHook& progress);
 void grouped_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& progress);
 void grouped_ffn_wgrad_cpu(const GroupedFfnWgrad& op, const ProgressHook& progress);
 
-// What those call for experts without a gate.
+// What forward and dgrad call for experts without a gate.
 void gelu_ffn_cpu(const GroupedFfn& op, const ProgressHook& progress);
 void gelu_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& progress);
-void gelu_ffn_wgrad_cpu(const GroupedFfnWgrad& op, const ProgressHook& progress);
 
 void grouped_ffn_gpu(const GroupedFfn& op, GpuBlas blas, GpuStream stream);
 void grouped_ffn_dgrad_gpu(const GroupedFfnDgrad& op, GpuBlas blas, GpuStream stream);

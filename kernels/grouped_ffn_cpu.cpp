@@ -73,7 +73,6 @@ void grouped_ffn_dgrad_cpu(const GroupedFfnDgrad& op, const ProgressHook& hook) 
 }
 
 void grouped_ffn_wgrad_cpu(const GroupedFfnWgrad& op, const ProgressHook& hook) {
-  if (op.activation == Activation::gelu) return gelu_ffn_wgrad_cpu(op, hook);
   const DType t = op.dtype;
   for_each_expert(op.offsets, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
     const std::int64_t matrix = op.ffn * op.hidden;
@@ -83,8 +82,10 @@ void grouped_ffn_wgrad_cpu(const GroupedFfnWgrad& op, const ProgressHook& hook) 
 
     product.m = op.ffn, product.n = op.hidden;
     product.b = element_at(op.in, first * op.hidden, t);
-    product.a = element_at(op.gate_grad, first * op.ffn, t), product.c = op.w_gate_grad.of(expert, matrix);
-    matmul_cpu(product, hook);
+    if (op.activation == Activation::swiglu) {
+      product.a = element_at(op.gate_grad, first * op.ffn, t), product.c = op.w_gate_grad.of(expert, matrix);
+      matmul_cpu(product, hook);
+    }
     product.a = element_at(op.up_grad, first * op.ffn, t), product.c = op.w_up_grad.of(expert, matrix);
     matmul_cpu(product, hook);
 

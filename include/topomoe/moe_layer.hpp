@@ -70,9 +70,10 @@ class MoeLayer {
                 const LayerGradients& gradients, const EventPtr& ready = nullptr);
 
   // Copies the weights of experts (the shared one's too) into the order that the device's kernels read fastest. From
-  // then on forwards read the copy, and of the weights handed to them the router's and the mix only; backwards read
-  // what they are handed. So whoever changes weights packs again, between passes; LayerWeights{} drops the copy. Local
-  // to a rank. False, and nothing changes, where the device has no such order (a GPU).
+  // then on forwards read the copy, though what they are handed must still be whole; backwards read what they are
+  // handed. So whoever changes weights packs again, while no handle waits for its backward; LayerWeights{}, or one of
+  // gate, up and down missing, drops the copy. Local to a rank. False where there is no copy then (no GPU has such an
+  // order).
   bool pack_weights(const LayerWeights& weights);
 
   // Collective; once an optimizer step, after the last backward that adds to `gradients`: those of each replicated

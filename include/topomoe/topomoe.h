@@ -186,7 +186,7 @@ topomoe_status topomoe_layer_set_keep(topomoe_layer* layer, int32_t keep); /* a 
  * Each schedule that was used keeps memory of its own. */
 topomoe_status topomoe_layer_set_schedule(topomoe_layer* layer, int32_t schedule);
 /* 1: from now on each forward and backward is waited for on the host, and what its steps did is kept, of its last
- * round; what was kept before goes. 0, as at first: no longer. */
+ * round, each pass until this is called again; what was kept before goes. 0, as at first: no longer. */
 topomoe_status topomoe_layer_set_trace(topomoe_layer* layer, int32_t on);
 /* All that is kept as JSON text for ui.perfetto.dev, with what the plan predicted. A process is a rank, times are of
  * the host's monotonic clock: lines of `traceEvents` of several ranks or layers may be joined. `bytes` must have room
