@@ -30,7 +30,7 @@ void gather_rows_portable(const GatherRows& op, std::int64_t first, std::int64_t
 void gather_rows_cpu(const GatherRows& op, const CpuContext& cpu) {
   const RowMovers movers = row_movers(cpu.isa);
   const bool past = written_past_caches(op.out, op.rows, op.columns * static_cast<std::int64_t>(size_of(op.dtype)));
-  share(cpu, op.rows, op.columns * Progress::kMovedElement,
+  share(cpu, op.rows, op.columns * movers.element,
         [&](std::int64_t first, std::int64_t last) { movers.gather(op, first, last, past); });
 }
 

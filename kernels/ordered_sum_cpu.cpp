@@ -35,7 +35,7 @@ void ordered_sum_cpu(const OrderedSum& op, const CpuContext& cpu) {
   const RowMovers movers = row_movers(cpu.isa);
   const std::int64_t count = op.rows * op.columns, pieces = (count + kPiece - 1) / kPiece;
   const bool past = written_past_caches(op.out, pieces, kPiece * static_cast<std::int64_t>(size_of(op.dtype)));
-  share(cpu, pieces, (op.blocks + 1) * kPiece * Progress::kMovedElement, [&](std::int64_t first, std::int64_t last) {
+  share(cpu, pieces, (op.blocks + 1) * kPiece * movers.element, [&](std::int64_t first, std::int64_t last) {
     movers.ordered_sum(op, first * kPiece, std::min(count, last * kPiece), past);
   });
 }

@@ -7,6 +7,7 @@
 #include "kernels/cpu_isa.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/ordered_sum.hpp"
+#include "kernels/progress.hpp"
 #include "kernels/sum_rows.hpp"
 
 namespace topomoe::kernels {
@@ -17,6 +18,8 @@ struct RowMovers {
   void (*sum)(const SumRows&, std::int64_t first, std::int64_t last, bool past);
   void (*dots)(const RowDots&, std::int64_t first, std::int64_t last);
   void (*ordered_sum)(const OrderedSum&, std::int64_t first, std::int64_t last, bool past);  // elements of out
+  // What an element of a row takes, in units of Progress.
+  std::int64_t element = Progress::kMovedElement;
 };
 
 RowMovers row_movers(CpuIsa isa);

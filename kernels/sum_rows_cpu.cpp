@@ -64,13 +64,13 @@ void row_dots_portable(const RowDots& op, std::int64_t first, std::int64_t last)
 void sum_rows_cpu(const SumRows& op, const CpuContext& cpu) {
   const RowMovers movers = row_movers(cpu.isa);
   const bool past = written_past_caches(op.out, op.rows, op.columns * static_cast<std::int64_t>(size_of(op.dtype)));
-  share(cpu, op.rows, (op.k + 1) * op.columns * Progress::kMovedElement,
+  share(cpu, op.rows, (op.k + 1) * op.columns * movers.element,
         [&](std::int64_t first, std::int64_t last) { movers.sum(op, first, last, past); });
 }
 
 void row_dots_cpu(const RowDots& op, const CpuContext& cpu) {
   const RowMovers movers = row_movers(cpu.isa);
-  share(cpu, op.rows, op.k * op.columns * Progress::kMovedElement,
+  share(cpu, op.rows, op.k * op.columns * movers.element,
         [&](std::int64_t first, std::int64_t last) { movers.dots(op, first, last); });
 }
 
