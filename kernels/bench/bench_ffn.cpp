@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "kernels/bench/ffn_onednn.hpp"
-#include "kernels/bench/ffn_peaks.hpp"
+#include "kernels/bench/peaks.hpp"
 #include "kernels/bf16.hpp"
 #include "kernels/packed_ffn.hpp"
 
@@ -23,23 +23,17 @@ namespace {
 constexpr std::int64_t kColdBytes = 700 << 20;     // twice a large last-level cache (300 MiB: Emerald Rapids)
 constexpr std::int64_t kMostFlops = 1000LL << 30;  // of a pass, where experts have many rows
 constexpr std::int64_t kFewestExperts = 3;
-constexpr std::size_t kReadBytes = 256 << 20;
 
 // Threads of GNU OpenMP wait in a loop before they sleep, on the CPUs of whoever comes next.
 constexpr std::chrono::milliseconds kOpenMpSpins{20};
 
 using Samples = std::vector<double>;
-double median(Samples& s) {
-  if (s.empty()) return 0;
-  std::nth_element(s.begin(), s.begin() + static_cast<std::ptrdiff_t>(s.size() / 2), s.end());
-  return s[s.size() / 2];
-}
 
 template <class Body>
-double seconds(Body body) {
-  const auto begin = std::chrono::steady_clock::now();
+double seconds_of(Body body) {
+  const double begin = seconds();
   body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return seconds() - begin;
 }
 
 // Values in [-scale, scale): tiles of zeros would be multiplied faster.
@@ -68,16 +62,15 @@ struct Case {
 };
 
 void packed_ffn(benchmark::State& state, const Case& c, int threads) {
-  if (c.dtype == DType::bf16 && kernels::best_isa() != kernels::CpuIsa::amx)
-    return state.SkipWithError("this CPU, or its system, gives no AMX");
+  const Limit arithmetic = c.dtype == DType::bf16 ? Limit::amx : Limit::fma;
+  if (const std::string why = missing(arithmetic); !why.empty()) return state.SkipWithError(why.c_str());
   kernels::ThreadPool pool(threads);
   const std::int64_t experts = c.experts(), rows = experts * c.rows, matrix = c.hidden * c.ffn;
   const float scale = 1.0F / 32;
   const kernels::LargeMemory in = noise(rows * c.hidden, c.dtype, 1), out = noise(rows * c.hidden, c.dtype, 1),
                              gate = noise(rows * c.ffn, c.dtype, 1), up = noise(rows * c.ffn, c.dtype, 1),
                              act = noise(rows * c.ffn, c.dtype, 1), w_gate = noise(matrix, c.dtype, scale),
-                             w_up = noise(matrix, c.dtype, scale), w_down = noise(matrix, c.dtype, scale),
-                             flat = kernels::allocate_large(kReadBytes);
+                             w_up = noise(matrix, c.dtype, scale), w_down = noise(matrix, c.dtype, scale);
   std::vector<std::int64_t> offsets;
   for (std::int64_t e = 0; e <= experts; ++e) offsets.push_back(e * c.rows);
   const auto size = static_cast<std::size_t>(experts);
@@ -102,21 +95,19 @@ void packed_ffn(benchmark::State& state, const Case& c, int threads) {
 
   Samples ours, theirs, reads, products;
   for (auto _ : state) {
-    ours.push_back(seconds([&] { packed.forward(op, pool, scratch, {}); }));
+    ours.push_back(seconds_of([&] { packed.forward(op, pool, scratch, {}); }));
     state.SetIterationTime(ours.back());
-    reads.push_back(read_GBps(pool, {flat.get(), kReadBytes}));
-    products.push_back(multiply_GFLOPS(pool, c.dtype));
+    reads.push_back(measure(Limit::read, pool));
+    products.push_back(measure(arithmetic, pool));
     if (!onednn) continue;
-    theirs.push_back(seconds(onednn));
+    theirs.push_back(seconds_of(onednn));
     std::this_thread::sleep_for(kOpenMpSpins);
   }
   const double s = median(ours), bytes = static_cast<double>(experts * c.weight_bytes()),
                flops = static_cast<double>(experts * c.flops());
-  const double read = median(reads), multiply = median(products);
+  const double of_read = bytes / s / median(reads), of_multiply = flops / s / median(products);
   state.counters["GFLOPS"] = flops / s / 1e9;
   state.counters["GBps"] = bytes / s / 1e9;
-  const double of_read = read > 0 ? bytes / s / 1e9 / read : 0,
-               of_multiply = multiply > 0 ? flops / s / 1e9 / multiply : 0;
   state.counters["fraction_of_read"] = of_read;
   state.counters["fraction_of_multiply"] = of_multiply;
   state.counters["fraction_of_peak"] = std::max(of_read, of_multiply);

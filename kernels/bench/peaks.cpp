@@ -112,6 +112,24 @@ constexpr int kLoops = 1 << 14;
   }
   _tile_release();
 }
+
+constexpr int kChains = 12;  // two units of four cycles each, and some more
+constexpr int kFmaLoops = 1 << 17;
+constexpr double kFmaFlops = 2.0 * 16 * kChains * kFmaLoops;
+
+TOPOMOE_BENCH_AVX512 void vector_products() {
+  __m512 sum[kChains];
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) sum[i] = _mm512_set1_ps(static_cast<float>(i));
+  __m512 x = _mm512_set1_ps(0.75F), y = _mm512_set1_ps(0.25F);
+  asm volatile("" : "+v"(x), "+v"(y));  // unknown
+  for (int i = 0; i < kFmaLoops; ++i) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) sum[c] = _mm512_fmadd_ps(sum[c], x, y);
+  }
+#pragma GCC unroll 12
+  for (int c = 0; c < kChains; ++c) asm volatile("" : : "v"(sum[c]));
+}
 #endif
 
 const std::vector<Variant>& variants() {
@@ -164,14 +182,15 @@ const Variant& fastest(Limit limit, kernels::ThreadPool& pool) {
   return *of[threads];
 }
 
-double flops_per_second(kernels::ThreadPool& pool) {
+double flops_per_second(Limit limit, kernels::ThreadPool& pool) {
 #if defined(__x86_64__)
+  const bool tiles = limit == Limit::amx;
   const int pieces = 8 * pool.threads();
   const double begin = seconds();
-  pool.run(pieces, {}, [](std::int64_t, int) { tile_products(memory()); });
-  return kFlops * kProducts * kLoops * pieces / (seconds() - begin);
+  pool.run(pieces, {}, [&](std::int64_t, int) { tiles ? tile_products(memory()) : vector_products(); });
+  return (tiles ? kFlops * kProducts * kLoops : kFmaFlops) * pieces / (seconds() - begin);
 #else
-  (void)pool;
+  (void)limit, (void)pool;
   return 0;
 #endif
 }
@@ -179,12 +198,15 @@ double flops_per_second(kernels::ThreadPool& pool) {
 }  // namespace
 
 std::string missing(Limit limit) {
-  if (limit != Limit::amx || kernels::best_isa() == kernels::CpuIsa::amx) return {};
-  return "no AMX: this CPU has, or the system lets us use, up to " + std::string(name(kernels::best_isa()));
+  const kernels::CpuIsa isa = kernels::best_isa();
+  const std::string up_to = ": this CPU has, or the system lets us use, up to " + std::string(name(isa));
+  if (limit == Limit::amx && isa != kernels::CpuIsa::amx) return "no AMX" + up_to;
+  if (limit == Limit::fma && isa < kernels::CpuIsa::avx512) return "no AVX-512" + up_to;
+  return {};
 }
 
 double measure(Limit limit, kernels::ThreadPool& pool) {
-  if (limit == Limit::amx) return flops_per_second(pool);
+  if (limit == Limit::amx || limit == Limit::fma) return flops_per_second(limit, pool);
   return bytes_per_second(limit, fastest(limit, pool), pool);
 }
 

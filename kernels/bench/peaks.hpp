@@ -4,6 +4,7 @@
 //   copy   non-temporal stores, one stream, bytes read and written counted
 //   read   loads alone
 //   amx    products of bf16 tiles that never leave the registers, of random data (of zeros the clock would stay higher)
+//   fma    fp32 multiply-adds that never leave the registers
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -19,10 +20,10 @@
 
 namespace topomoe::bench {
 
-enum class Limit { copy, read, amx };
-constexpr int kLimits = 3;
+enum class Limit { copy, read, amx, fma };
+constexpr int kLimits = 4;
 
-// Bytes or flops a second, of one repetition of some 20 ms.
+// Bytes or flops a second, of one repetition: 128 MiB, or some milliseconds of arithmetic.
 double measure(Limit limit, kernels::ThreadPool& pool);
 // Why there is none on this machine; empty: there is.
 std::string missing(Limit limit);
@@ -44,7 +45,7 @@ inline double median(std::vector<double> values) {
 
 // Medians of repetitions, a second; 0 of those not asked for.
 struct Peaks {
-  double copy = 0, read = 0, amx = 0;
+  double copy = 0, read = 0, amx = 0, fma = 0;
 };
 
 // Runs `work` once an iteration, peaks before it each time. Reports `amount` (bytes, flops) a second under `unit`
@@ -64,7 +65,7 @@ void run_against(benchmark::State& state, kernels::ThreadPool& pool, std::span<c
     state.SetIterationTime(took);
     mine.push_back(amount / took);
   }
-  const double limit = limit_of(Peaks{median(peaks[0]), median(peaks[1]), median(peaks[2])});
+  const double limit = limit_of(Peaks{median(peaks[0]), median(peaks[1]), median(peaks[2]), median(peaks[3])});
   state.counters[unit] = 1e-9 * median(mine);
   state.counters[std::string("peak_") + unit] = 1e-9 * limit;
   state.counters["fraction_of_peak"] = median(mine) / limit;
