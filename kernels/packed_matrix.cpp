@@ -34,7 +34,7 @@ void pack(const PackedShape& s, std::int64_t panel, std::byte* to, const T* firs
   const std::int64_t of_each = s.interleaved ? s.n / 2 : s.n, width = s.interleaved ? kHalf : kPanelColumns;
   const std::int64_t column = panel * width;
   for (std::int64_t slice = 0; slice < s.slices(); ++slice) {
-    T* step = reinterpret_cast<T*>(to + s.offset(panel / kGroupPanels, slice, panel % kGroupPanels));
+    T* step = reinterpret_cast<T*>(to + s.offset(panel, slice));
     for (std::int64_t i = 0; i < s.steps_of_slice(slice); ++i, step += kPanelColumns * kStepDepth) {
       const std::int64_t k = (slice * kSliceSteps + i) * kStepDepth, depth = std::min(kStepDepth, s.k - k);
       if (depth < kStepDepth || column + width > of_each) std::memset(step, 0, s.step_bytes());
@@ -61,13 +61,10 @@ std::int64_t PackedShape::steps_of_slice(std::int64_t slice) const {
   return std::min(kSliceSteps, steps() - slice * kSliceSteps);
 }
 
-std::int64_t PackedShape::panels_of_group(std::int64_t group) const {
-  return std::min(kGroupPanels, panels() - group * kGroupPanels);
-}
-
-std::size_t PackedShape::offset(std::int64_t group, std::int64_t slice, std::int64_t panel_of_group) const {
-  const std::int64_t before = group * kGroupPanels * steps() + slice * kSliceSteps * panels_of_group(group) +
-                              panel_of_group * steps_of_slice(slice);
+std::size_t PackedShape::offset(std::int64_t panel, std::int64_t slice) const {
+  const std::int64_t of_group = panel % kGroupPanels, first = panel - of_group;
+  const std::int64_t before = first * steps() + slice * kSliceSteps * std::min(kGroupPanels, panels() - first) +
+                              of_group * steps_of_slice(slice);
   return static_cast<std::size_t>(before) * step_bytes();
 }
 

@@ -4,7 +4,7 @@
 //
 // 32 columns of out are a panel, kGroupPanels panels a group; k is cut into slices of kSliceSteps steps of 32. A group
 // lies together, slice after slice, in a slice panel after panel, in a panel step after step: a worker that computes a
-// group reads memory in one run. Inside a step of a panel, 32 k by 32 columns:
+// group reads memory in one run, of several groups at once in long ones. Inside a step of a panel, 32 k by 32 columns:
 //   bf16_pairs   [2 halves of the columns][16 pairs of k][16 columns][2]   what TDPBF16PS and VDPBF16PS take
 //   rows         [32 k][32 columns]                                        fp32, or bf16 where it is widened first
 // Columns and k are padded with zeros. `interleaved` takes two matrices of the same shape (gate and up): columns 0-15
@@ -34,15 +34,13 @@ struct PackedShape {
   bool interleaved = false;
 
   std::int64_t panels() const;
-  std::int64_t groups() const { return (panels() + kGroupPanels - 1) / kGroupPanels; }
   std::int64_t steps() const { return (k + kStepDepth - 1) / kStepDepth; }
   std::int64_t slices() const { return (steps() + kSliceSteps - 1) / kSliceSteps; }
   std::int64_t steps_of_slice(std::int64_t slice) const;
-  std::int64_t panels_of_group(std::int64_t group) const;
   std::size_t step_bytes() const { return kPanelColumns * kStepDepth * size_of(dtype); }
   std::size_t bytes() const { return static_cast<std::size_t>(panels() * steps()) * step_bytes(); }
   // Where the steps of a panel in a slice begin.
-  std::size_t offset(std::int64_t group, std::int64_t slice, std::int64_t panel_of_group) const;
+  std::size_t offset(std::int64_t panel, std::int64_t slice) const;
 };
 
 PackedOrder packed_order(CpuIsa isa, DType dtype);

@@ -9,15 +9,30 @@ namespace {
 
 constexpr std::int64_t kBlockSums = kBlockRows * kPanelColumns;
 constexpr std::int64_t kLine = 64;
-// Rows of a piece, all slices, that a second-level cache of 2 MiB keeps beside sums and weights: not fetched again.
-constexpr std::size_t kRowsKept = 1 << 20;
 
-// Few rows use what memory gives: then some groups in a row, since each start waits for memory once.
-constexpr std::int64_t kFewRows = 64, kMostGroups = 4, kPiecesPerThread = 8;
+// Columns that are computed at once, slice by slice: their sums wait in the second-level cache, of 2 MiB or more.
+struct Width {
+  std::int64_t panels;
+  bool rows_kept;  // in that cache, from these columns to the next: not fetched again
+};
+// Rows stay if they, the weights of all slices that pass meanwhile, and sums fit: few columns at once, else rows are
+// gone before they are read again. Where rows do not fit anyway, many: rows come from afar once for all of them.
+Width width_of(const PackedShape& shape, std::int64_t blocks) {
+  constexpr std::int64_t kKept = 7 << 18, kNarrow = 4, kUsual = 8;
+  const auto rows = blocks * static_cast<std::int64_t>(packed_block_bytes(shape));
+  const std::int64_t sums = blocks * kBlockSums,
+                     panel = shape.steps() * static_cast<std::int64_t>(shape.step_bytes()) + sums * 4;
+  if (rows + kUsual * panel <= kKept) return {kUsual, true};
+  if (rows + kNarrow * panel <= kKept) return {kNarrow, true};
+  return {kPieceSums / sums, false};
+}
+
+// Few rows use what memory gives: then more columns in a piece, since each start waits for memory once.
+constexpr std::int64_t kFewRows = 64, kMostTogether = 4, kPiecesPerThread = 8;
 
 struct Piece {
   const PackedProduct& product;
-  std::int64_t first_group, groups, row, rows;
+  std::int64_t first_panel, panels, row, rows;
 };
 
 // A block whose sums are complete, handed over a few rows at a time while the next block is computed.
@@ -57,8 +72,11 @@ struct Run {
     Progress progress(hook);
     Finished finished{epilogue, p.product};
     if (kernel.begin != nullptr) kernel.begin();
-    for (std::int64_t group = p.first_group; group < p.first_group + p.groups; ++group) {
-      for (std::int64_t slice = 0; slice < shape.slices(); ++slice) this->slice(p, group, slice, finished, progress);
+    const Width width = width_of(shape, blocks_of(p.rows));
+    const std::int64_t end = p.first_panel + p.panels;
+    for (std::int64_t panel = p.first_panel; panel < end; panel += width.panels) {
+      const Columns columns{panel, std::min(width.panels, end - panel), width.rows_kept};
+      for (std::int64_t slice = 0; slice < shape.slices(); ++slice) this->slice(p, columns, slice, finished, progress);
       finished.hand_over(kBlockRows);  // before other sums take its place
     }
     if (kernel.end != nullptr) kernel.end();
@@ -66,24 +84,35 @@ struct Run {
   }
 
  private:
+  struct Columns {
+    std::int64_t first, panels;
+    bool rows_kept;
+  };
   const std::byte* rows_of(const Piece& p, std::int64_t block, std::int64_t slice) const {
     return p.product.a +
            packed_rows_offset(shape, blocks_of(p.product.rows), p.row / kBlockRows + block, slice * kSliceSteps);
   }
 
-  void slice(const Piece& p, std::int64_t group, std::int64_t slice, Finished& finished, Progress& progress) const {
-    const std::int64_t blocks = blocks_of(p.rows), steps = shape.steps_of_slice(slice),
-                       panels = shape.panels_of_group(group);
+  // What is read after a panel of a slice: the next one's, the next slice, other columns.
+  const std::byte* weights_after(const Piece& p, const Columns& columns, std::int64_t slice, std::int64_t panel) const {
+    std::int64_t next = columns.first + panel + 1;
+    if (panel + 1 == columns.panels && slice + 1 < shape.slices()) ++slice, next = columns.first;
+    if (next == shape.panels()) return p.product.w + shape.bytes();  // what lies behind is fetched in vain, or next
+    return p.product.w + shape.offset(next, panel + 1 == columns.panels && next != columns.first ? 0 : slice);
+  }
+
+  void slice(const Piece& p, const Columns& columns, std::int64_t slice, Finished& finished, Progress& progress) const {
+    const std::int64_t blocks = blocks_of(p.rows), steps = shape.steps_of_slice(slice), panels = columns.panels;
     const bool last = slice + 1 == shape.slices();
     const std::int64_t step_lines = static_cast<std::int64_t>(shape.step_bytes()) / kLine;  // of 32 rows, or columns
     const std::int64_t panel_lines = steps * step_lines;
     // The rows' next slice: after the last comes the first, for another group of columns.
     const std::int64_t next = last ? 0 : slice + 1;
     const std::byte* const next_rows = rows_of(p, 0, next);
-    const bool kept = static_cast<std::size_t>(blocks) * packed_block_bytes(shape) <= kRowsKept;
-    const std::int64_t next_lines = kept ? 0 : blocks * shape.steps_of_slice(next) * step_lines;
+    const std::int64_t next_lines = columns.rows_kept ? 0 : blocks * shape.steps_of_slice(next) * step_lines;
     for (std::int64_t panel = 0; panel < panels; ++panel) {
-      const std::byte* const w = p.product.w + shape.offset(group, slice, panel);
+      const std::byte* const w = p.product.w + shape.offset(columns.first + panel, slice);
+      const std::byte* const after = weights_after(p, columns, slice, panel);
       for (std::int64_t i = 0; i < blocks; ++i) {
         const std::int64_t row = p.row + i * kBlockRows, rows = std::min(kBlockRows, p.row + p.rows - row);
         PanelBlock block{
@@ -93,8 +122,7 @@ struct Run {
             .panel = w,
             .c = sums + (panel * blocks + i) * kBlockSums,
             .first = slice == 0,
-            // What follows in memory is what this thread reads next.
-            .weights_ahead = part(w + panel_lines * kLine, panel_lines, blocks, i, steps),
+            .weights_ahead = part(after, panel_lines, blocks, i, steps),
             .rows_ahead = part(next_rows, next_lines, panels * blocks, panel * blocks + i, steps),
         };
         if (last && kernel.works_beside) {
@@ -103,10 +131,10 @@ struct Run {
           finished.hand_over(kBlockRows);
           finished.row = row, finished.rows = rows, finished.done = 0;
           finished.each_time = (rows + steps - 1) / steps;
-          finished.panel = group * kGroupPanels + panel, finished.sums = block.c;
+          finished.panel = columns.first + panel, finished.sums = block.c;
         } else {
           kernel.multiply(block);
-          if (last) epilogue.call(epilogue.state, p.product, row, rows, group * kGroupPanels + panel, block.c);
+          if (last) epilogue.call(epilogue.state, p.product, row, rows, columns.first + panel, block.c);
         }
         const std::int64_t elements = steps * kStepDepth * kPanelColumns;
         progress.did(std::max(2 * rows * elements / kernel.speed, i == 0 ? elements * Progress::kMovedElement : 0));
@@ -127,7 +155,7 @@ std::byte* ProductScratch::grown(Memory& memory, std::size_t bytes) {
 void multiply_rows(CpuIsa isa, const PackedShape& shape, const PackedProduct& product, const PanelEpilogue& epilogue,
                    float* sums, const ProgressHook& hook) {
   const PanelKernel kernel = panel_kernel(isa, shape.dtype);
-  Run{kernel, shape, epilogue, sums}.piece({product, 0, shape.groups(), 0, product.rows}, hook);
+  Run{kernel, shape, epilogue, sums}.piece({product, 0, shape.panels(), 0, product.rows}, hook);
 }
 
 void multiply_packed(CpuIsa isa, const PackedShape& shape, std::span<const PackedProduct> products,
@@ -136,28 +164,32 @@ void multiply_packed(CpuIsa isa, const PackedShape& shape, std::span<const Packe
   auto* const sums =
       reinterpret_cast<float*>(scratch.sums(static_cast<std::size_t>(pool.threads() * kPieceSums) * sizeof(float)));
   std::vector<std::int64_t>& first = scratch.first_piece;
-  const std::int64_t together = std::clamp<std::int64_t>(
-      static_cast<std::int64_t>(products.size()) * shape.groups() / (kPiecesPerThread * pool.threads()), 1,
-      kMostGroups);
-  const auto of_piece = [&](const PackedProduct& p) { return p.rows <= kFewRows ? together : 1; };
+  // As wide as leaves every thread enough pieces.
+  const std::int64_t widest = std::max<std::int64_t>(
+      static_cast<std::int64_t>(products.size()) * shape.panels() / (kPiecesPerThread * pool.threads()), kGroupPanels);
+  const auto panels_of_piece = [&](const PackedProduct& p) {
+    const std::int64_t rows = std::min(p.rows, piece_rows(shape.dtype));
+    return std::min(widest, width_of(shape, blocks_of(rows)).panels * (p.rows <= kFewRows ? kMostTogether : 1));
+  };
   first.assign(1, 0);
-  for (const PackedProduct& p : products)
-    first.push_back(first.back() +
-                    row_pieces(p.rows, shape.dtype) * ((shape.groups() + of_piece(p) - 1) / of_piece(p)));
+  for (const PackedProduct& p : products) {
+    const std::int64_t of_piece = panels_of_piece(p);
+    first.push_back(first.back() + row_pieces(p.rows, shape.dtype) * ((shape.panels() + of_piece - 1) / of_piece));
+  }
   const PanelKernel kernel = panel_kernel(isa, shape.dtype);
   pool.run(first.back(), hook, [&](std::int64_t number, int worker) {
     const auto index = std::upper_bound(first.begin(), first.end(), number) - first.begin() - 1;
     const PackedProduct& product = products[static_cast<std::size_t>(index)];
-    // Row pieces of one group are neighbours: whoever takes them shares the weights in the last-level cache.
+    // Row pieces of the same columns are neighbours: whoever takes them shares the weights in the last-level cache.
     const std::int64_t of_product = number - first[static_cast<std::size_t>(index)];
     const std::int64_t parts = row_pieces(product.rows, shape.dtype), part = of_product % parts;
     // All of one height, so that none is left with a few rows.
     const std::int64_t blocks = blocks_of(product.rows);
     const std::int64_t begin = blocks * part / parts * kBlockRows,
                        end = std::min(blocks * (part + 1) / parts * kBlockRows, product.rows);
-    const std::int64_t group = of_product / parts * of_piece(product);
+    const std::int64_t of_piece = panels_of_piece(product), panel = of_product / parts * of_piece;
     const Run run{kernel, shape, epilogue, sums + worker * kPieceSums};
-    run.piece({product, group, std::min(of_piece(product), shape.groups() - group), begin, end - begin},
+    run.piece({product, panel, std::min(of_piece, shape.panels() - panel), begin, end - begin},
               worker == 0 ? hook : ProgressHook{});
   });
 }

@@ -1,6 +1,6 @@
 // Products of rows with packed weights, shared out among a pool: the one loop around the panel kernels.
 //
-// Several products at once, as of the experts of a rank. Each is cut into pieces, a group of columns by at most
+// Several products at once, as of the experts of a rank. Each is cut into pieces, some columns by at most
 // piece_rows() rows; whoever is free takes the next. While a piece runs, a slice of its rows and its sums stay in the
 // second-level cache, weights come from memory once per piece_rows() rows, and what comes next, of both, is fetched
 // meanwhile.
@@ -59,7 +59,7 @@ class ProductScratch {
 };
 
 // What multiply_rows needs for sums: fp32 numbers, 64-byte aligned.
-constexpr std::int64_t kPieceSums = kPieceRows * kGroupPanels * kPanelColumns;
+constexpr std::int64_t kPieceSums = kPieceRows * 8 * kPanelColumns;
 
 // One product of at most kPieceRows rows, on the calling thread alone.
 void multiply_rows(CpuIsa isa, const PackedShape& shape, const PackedProduct& product, const PanelEpilogue& epilogue,
