@@ -27,7 +27,7 @@ TEST_F(ProfileCommand, Loop_ProfilesBenchesAndComparesOnThreads) {
       ++experts;
     else
       ++(curve.at("parameters").contains("in_a_row") ? in_a_row : alone);
-    EXPECT_GE(curve.at("knots_size_us").size(), 2U);
+    EXPECT_FALSE(curve.at("knots_size_us").empty());  // how many sizes 0.2 s are enough for, the machine decides
   }
   EXPECT_EQ(alone, 6);  // an all-to-all and an all-gather of pairs inside, pairs across, all four
   EXPECT_GT(in_a_row, 0);
