@@ -66,6 +66,8 @@ OutputFiles::OutputFiles(const std::vector<NamedFile>& outputs, const std::vecto
       const fs::path folder = fs::path(out.path).parent_path();
       if (!folder.empty() && !fs::is_directory(folder, error))
         throw InvalidInput(out.flag, out.path, "cannot be written there: there is no folder " + folder.string());
+      if (const std::string in = folder.empty() ? "." : folder.string(); access(in.c_str(), W_OK | X_OK) != 0)
+        throw InvalidInput(out.flag, out.path, "cannot be written there: " + in + ": " + std::strerror(errno));
     }
     outputs_.push_back(out);
   }

@@ -42,8 +42,6 @@ void announce(const RunInfo& info) {
   for (const std::string& what : info.skipped) say("note: not executed in this run: " + what);
 }
 
-RanksOn ranks_of(const RunOptions& o) { return o.backend == "nccl" ? RanksOn::gpus : RanksOn::host; }
-
 Calibration online_profile(const Plan& plan, const RunOptions& o, const RunInfo& info, const RehearsalReport& report) {
   const RankGroups groups(plan.layout, info.cluster->gpus_per_node());
   const bool host = ranks_of(o) == RanksOn::host;

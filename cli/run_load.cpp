@@ -47,6 +47,8 @@ void require_ranks(const Plan& plan, const RunOptions& o, int ranks) {
 
 }  // namespace
 
+RanksOn ranks_of(const RunOptions& o) { return o.backend == "nccl" ? RanksOn::gpus : RanksOn::host; }
+
 OutputFiles outputs_of(const RunOptions& o) {
   std::vector<NamedFile> inputs = named("--calibration", o.calibrations);
   inputs.push_back({"plan", o.plan});
@@ -66,6 +68,9 @@ LoadedRun load_run(const RunOptions& o, const LauncherRank& launched) {
     if (kind != o.kind)
       out.info.skipped.push_back(kind_name(whole.model, kind) + ": --kind " + std::to_string(kind) + " runs it");
   if (!o.cluster.empty()) out.info.cluster = check_fingerprint(out.plan, read_topology_file(o.cluster), o.cluster);
+  // What would otherwise be found after the run; said by the rank that predicts.
+  if (out.info.cluster && !o.calibrations.empty())
+    (void)calibrations_for(o.calibrations, *out.info.cluster, ranks_of(o), true);
   if (o.backend == "nccl") {
     const Topology live = discover_live();
     if (o.cluster.empty()) check_fingerprint(out.plan, live, "this machine");

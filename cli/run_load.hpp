@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "cli/calibrations.hpp"
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
 #include "cli/run_options.hpp"
@@ -24,6 +25,8 @@ struct LoadedRun {
 LoadedRun load_run(const RunOptions& options, const LauncherRank& launched);
 // Collective: all ranks load, or all leave.
 LoadedRun load_run_together(const RunOptions& options, const LauncherRank& launched, Context& context, Communicator& c);
+
+RanksOn ranks_of(const RunOptions& options);
 
 // Throws where one cannot be: to be asked before the run, too.
 OutputFiles outputs_of(const RunOptions& options);

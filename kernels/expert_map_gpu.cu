@@ -76,9 +76,9 @@ __device__ int block_scan(int value, int* of_warps) {
 
 // One block, a thread an expert. Tile counts become counts of the tiles before; `first` where the expert would begin
 // if its part had no end.
-__global__ void scan_tiles_kernel(int* tile_counts, int* first, std::int32_t* counts, std::int32_t* offsets,
-                                  std::int32_t* overflow, std::int64_t tiles, int experts, int parts,
-                                  std::int64_t capacity) {
+__global__ void __launch_bounds__(kMaxExperts)
+    scan_tiles_kernel(int* tile_counts, int* first, std::int32_t* counts, std::int32_t* offsets, std::int32_t* overflow,
+                      std::int64_t tiles, int experts, int parts, std::int64_t capacity) {
   __shared__ int of_warps[kMaxExperts / kWarp];
   __shared__ int begins[kMaxExperts];
   const int e = static_cast<int>(threadIdx.x), of_part = experts / parts;

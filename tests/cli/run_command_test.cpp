@@ -51,6 +51,19 @@ TEST_F(RunCommand, Plan_WithItsCluster_IsNoRehearsal) {
   EXPECT_TRUE(run("plan.json").at("rehearsal").get<bool>());
 }
 
+// Not after a run of an hour. Nothing is written.
+TEST_F(RunCommand, CalibrationThatIsNone_IsFoundBeforeTheRun) {
+  plan_small();
+  write("calibration.json", "{}");
+  const Said said = topomoe(
+      "run plan.json --cluster $clusters/quickstart-2xh100.json --calibration calibration.json "
+      "--trace trace.json" +
+      kSmall);
+  EXPECT_EQ(said.code, 2);
+  EXPECT_EQ(said.out, "");
+  EXPECT_NE(said.err.find("calibration.json"), std::string::npos) << said.err;
+}
+
 TEST_F(RunCommand, Plan_ResizedByGpus_MatchesTheFileItCameFrom) {
   plan_small("plan.json", "--gpus 8 --memory-GiB 160");
   EXPECT_EQ(run("plan.json --cluster $clusters/quickstart-2xh100.json").at("ranks"), 8);
