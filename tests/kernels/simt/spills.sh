@@ -9,8 +9,9 @@ if [ -z "$nvcc" ]; then
   exit 77
 fi
 
-# `__global__ void __launch_bounds__(256) name(`, all of it on one line.
-kernels=$(sed -nE 's/.*__global__ void (__launch_bounds__\([^)]*\) )?([A-Za-z0-9_]+)\(.*/\2/p' "$source")
+# `__global__ void __launch_bounds__(256) name(`, wherever lines end.
+kernels=$(tr '\n' ' ' < "$source" |
+  grep -oE '__global__ void +(__launch_bounds__\([^)]*\) +)?[A-Za-z0-9_]+\(' | sed -E 's/.* ([A-Za-z0-9_]+)\($/\1/')
 if [ -z "$kernels" ]; then
   echo "spills.sh: $source names no kernel"
   exit 1
