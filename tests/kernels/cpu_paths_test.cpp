@@ -11,6 +11,7 @@
 #include "kernels/gather_rows.hpp"
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
+#include "kernels/router_score.hpp"
 #include "kernels/row_movers.hpp"
 #include "kernels/sum_rows.hpp"
 #include "tests/kernels/on_device.hpp"
@@ -299,7 +300,7 @@ TEST_F(CpuPaths, Router_ManyExpertsAllEqual_GoToTheLowest) {
     }
 }
 
-// The choice is that of a stable sort of the scores of the contract, which are worked out here anew.
+// The choice is that of a stable sort of the values of the contract, which are worked out here anew.
 TEST_F(CpuPaths, Router_ChoiceIsAStableSortOfScores) {
   for (unsigned seed = 1; seed <= 60; ++seed) {
     Random random(seed);
@@ -309,8 +310,10 @@ TEST_F(CpuPaths, Router_ChoiceIsAStableSortOfScores) {
     for (std::int64_t row = 0; row < c.op.rows; ++row) {
       const float* logits = &r.logits[at(row * c.op.experts)];
       Floats score(logits, logits + c.op.experts);
-      if (c.op.options.scoring == Scoring::sigmoid) {
-        for (float& x : score) x = kernels::sigmoid_of(x);
+      if (c.bias.empty()) {
+        // logits as they are
+      } else if (c.op.options.scoring == Scoring::sigmoid) {
+        for (float& x : score) x = kernels::sigmoid_score(x);
       } else {
         float largest = score[0], part[32] = {};
         for (const float x : score) largest = largest < x ? x : largest;
@@ -339,17 +342,30 @@ TEST(Exp, StaysWithinTwoUnitsInTheLastPlace) {
     const float x = 0.00999F * static_cast<float>(i) + 1e-4F * static_cast<float>(i % 7);
     const double exact = std::exp(static_cast<double>(x));
     EXPECT_LE(std::abs(kernels::exp_of(x) - exact), exact * std::ldexp(2.0, -23)) << x;
-    if (x <= 0) {
-      EXPECT_EQ(kernels::exp_below(x), kernels::exp_of(x));
-    }
   }
   EXPECT_EQ(kernels::exp_of(0.0F), 1.0F);
+  EXPECT_TRUE(std::isnan(kernels::exp_of(kNan)));
+}
+
+TEST(RouterScores, StayNearThoseOfDouble) {
+  const double unit = std::ldexp(1.0, -23);
+  for (int i = -87000; i <= 87000; ++i) {
+    const float x = 0.000999F * static_cast<float>(i) + 1e-5F * static_cast<float>(i % 7);
+    const double exact = 1 / (1 + std::exp(-static_cast<double>(x)));
+    const double units = std::abs(x) < 20 ? 2.5 : 4;
+    ASSERT_LE(std::abs(kernels::sigmoid_score(x) - exact), exact * units * unit) << x;
+    if (x > 0) continue;
+    const double power = std::exp(static_cast<double>(x));
+    ASSERT_LE(std::abs(kernels::exp_below(x) - power), power * units * unit) << x;
+  }
+  EXPECT_EQ(kernels::exp_below(0.0F), 1.0F);
   EXPECT_EQ(kernels::exp_below(-87.9F), 0.0F);
   EXPECT_EQ(kernels::exp_below(-kInfinity), 0.0F);
-  EXPECT_TRUE(std::isnan(kernels::exp_of(kNan)));
   EXPECT_TRUE(std::isnan(kernels::exp_below(kNan)));
-  EXPECT_GT(kernels::sigmoid_of(-kInfinity), std::numeric_limits<float>::min());
-  EXPECT_EQ(kernels::sigmoid_of(kInfinity), 1.0F);
+  EXPECT_EQ(kernels::sigmoid_score(0.0F), 0.5F);
+  EXPECT_GT(kernels::sigmoid_score(-kInfinity), std::numeric_limits<float>::min());
+  EXPECT_EQ(kernels::sigmoid_score(kInfinity), 1.0F);
+  EXPECT_TRUE(std::isnan(kernels::sigmoid_score(kNan)));
 }
 
 TEST(CpuDevice, Options_ChangeNoBits) {
