@@ -56,7 +56,8 @@ class RowStages {
         value_(by_logits(op)                            ? Value::logit
                : op.options.scoring == Scoring::sigmoid ? Value::sigmoid
                                                         : Value::softmax),
-        softmax_(op.options.scoring == Scoring::softmax) {
+        softmax_(op.options.scoring == Scoring::softmax),
+        fetched_a_quarter_(std::max(1, 160 / (4 * groups_))) {
     for (int r = 0; r < kRows; ++r) {
       std::fill(plain_[r] + experts_, plain_[r] + padded_, -HUGE_VALF);
       if (spread_) std::fill_n(copy_[r], groups_ * group_places_, -HUGE_VALF);
@@ -76,8 +77,7 @@ class RowStages {
     ahead_end_ = reinterpret_cast<const char*>(op_.logits + std::min(first + rows + kRows, op_.rows) * experts_);
     take(first);
     if (value_ == Value::softmax) {
-      for (int r = 0; r < rows; ++r) lanes_[r].x = largest_lanes<Value::logit>(plain(r), r);
-      store(largest_, folded(lanes_).x);
+      find_largest_logits();
       add_exponentials();
     }
     switch (value_) {
@@ -89,7 +89,7 @@ class RowStages {
     if (softmax_ && value_ == Value::logit && !op_.renormalize) add_exponentials();
     for (int r = 0; r < rows; ++r) {
       collect(r);
-      fetch(value_ == Value::logit ? 8 : 4);
+      fetch(value_ == Value::logit ? 6 : 2);
     }
     std::fill(count_ + rows, count_ + kRows, 0);
     sort_candidates();
@@ -119,93 +119,112 @@ class RowStages {
     logits_first_ = copy_[0], logits_stride_ = kStride;
   }
 
-  // N vectors of what is chosen by, kept where that is no logit.
-  template <Value kValue, std::size_t N>
-  TOPOMOE_INLINE void values_at(const float* logits, int r, int at, F16 (&x)[N]) {
-    for (std::size_t i = 0; i < N; ++i) x[i] = load(logits + at + i * kLanes);
+  // What is chosen by: kVectors from a position on, of kOf rows; kept where that is no logit.
+  template <Value kValue, std::size_t kOf, std::size_t kVectors>
+  TOPOMOE_INLINE void values_at(const int (&rows)[kOf], int at, F16 (&x)[kOf * kVectors]) {
+    for (std::size_t i = 0; i < kOf * kVectors; ++i)
+      x[i] = load(logits(rows[i / kVectors]) + at + i % kVectors * kLanes);
+    if constexpr (kValue == Value::logit) return;
     if constexpr (kValue == Value::sigmoid) sigmoid_score(x);
     if constexpr (kValue == Value::softmax) {
-      for (std::size_t i = 0; i < N; ++i) x[i] = subtract(x[i], set(largest_[r]));
+      for (std::size_t i = 0; i < kOf * kVectors; ++i) x[i] = subtract(x[i], set(largest_[rows[i / kVectors]]));
       exp_below(x);
-      for (std::size_t i = 0; i < N; ++i) x[i] = multiply(x[i], set(inverse_[r]));
+      for (std::size_t i = 0; i < kOf * kVectors; ++i) x[i] = multiply(x[i], set(inverse_[rows[i / kVectors]]));
     }
-    if constexpr (kValue != Value::logit)
-      for (std::size_t i = 0; i < N; ++i) x[i] = add(x[i], load(bias_ + at + i * kLanes));
-    if constexpr (kValue != Value::logit)
-      for (std::size_t i = 0; i < N; ++i) store(biased_[r] + at + i * kLanes, x[i]);
-  }
-  template <Value kValue>
-  TOPOMOE_INLINE F16 largest_lanes(const float* logits, int r) {
-    F16 even = set(-HUGE_VALF), odd = even;
-    for (int at = 0; at < padded_; at += 2 * kLanes) {
-      F16 x[2];
-      values_at<kValue>(logits, r, at, x);
-      even = most(x[0], even), odd = most(x[1], odd);  // a NaN is none
+    for (std::size_t i = 0; i < kOf * kVectors; ++i) {
+      x[i] = add(x[i], load(bias_ + at + i % kVectors * kLanes));
+      store(biased_[rows[i / kVectors]] + at + i % kVectors * kLanes, x[i]);
     }
-    return most(even, odd);
   }
-  // A NaN the smallest of all.
+  TOPOMOE_INLINE void find_largest_logits() {
+    for (int r = 0; r < rows_; ++r) {
+      lanes_[r].x = set(-HUGE_VALF);
+      for (int e = 0; e < padded_; e += kLanes) lanes_[r].x = most(load(plain(r) + e), lanes_[r].x);
+    }
+    store(largest_, folded(lanes_).x);
+  }
   template <Value kValue, std::size_t N>
-  TOPOMOE_INLINE void numbers_at(int r, int at, F16 (&x)[N]) {
-    values_at<kValue>(logits(r), r, at, x);
-    for (std::size_t i = 0; i < N; ++i) x[i] = most(x[i], set(-HUGE_VALF));
+  TOPOMOE_INLINE void add_largest(int r, int at, F16& even, F16& odd) {
+    F16 x[N];
+    values_at<kValue, 1, N>({r}, at, x);
+    for (std::size_t i = 0; i < N; i += 2) even = most(x[i], even), odd = most(x[i + 1], odd);  // a NaN is none
   }
   template <Value kValue>
-  TOPOMOE_INLINE void best_of_groups(int r) {
-    for (int g = 0, at = 0; g < groups_; ++g) {
-      TwoLargest best;
-      const int end = at + group_places_;
-      if (group_places_ % (2 * kLanes) == 0) {
-        F16 x[2];
-        numbers_at<kValue>(r, at, x);
-        best = {most(x[0], x[1]), least(x[0], x[1])};
-        at += 2 * kLanes;
-      } else {
-        F16 x[1];
-        numbers_at<kValue>(r, at, x);
-        best = {x[0], set(-HUGE_VALF)};
-        at += kLanes;
-      }
-      for (; at < end; at += 2 * kLanes) {
-        F16 x[2];
-        numbers_at<kValue>(r, at, x);
-        for (const F16 one : x) {
-          best.second = most(best.second, least(best.first, one));
-          best.first = most(best.first, one);
-        }
-      }
-      best_[g][r] = best;
-    }
+  TOPOMOE_INLINE F16 largest_lanes(int r) {
+    F16 even = set(-HUGE_VALF), odd = even;
+    int at = 0;
+    for (; at + kAtOnce * kLanes <= padded_; at += kAtOnce * kLanes)
+      add_largest<kValue, static_cast<std::size_t>(kAtOnce)>(r, at, even, odd);
+    for (; at < padded_; at += 2 * kLanes) add_largest<kValue, 2>(r, at, even, odd);
+    return most(even, odd);
   }
   // lanes_ of what may be chosen, and which groups those are.
   template <Value kValue>
   TOPOMOE_INLINE void find_largest() {
     if (groups_ == 1) {
       for (int r = 0; r < rows_; ++r) {
-        lanes_[r].x = largest_lanes<kValue>(logits(r), r);
-        if (kValue != Value::logit) fetch(12);
+        lanes_[r].x = largest_lanes<kValue>(r);
+        fetch(kValue == Value::logit ? 2 : 12);
       }
       return;
     }
-    for (int r = 0; r < rows_; ++r) {
-      best_of_groups<kValue>(r);
-      if (kValue != Value::logit) fetch(12);
-    }
-    for (int g = 0; g < groups_; ++g)
-      for (int r = rows_; r < kRows; ++r) best_[g][r] = best_[g][0];
-    list_groups();
-    for (int r = 0; r < rows_; ++r) {
-      F16 x = best_[list_[r][0]][r].first;
-      for (int i = 1; i < listed_; ++i) x = most(x, best_[list_[r][i]][r].first);
-      lanes_[r].x = x;
-    }
-  }
-  TOPOMOE_INLINE void list_groups() {
     F16 worth[kMaxGroups];
     for (int g = 0; g < groups_; ++g) {
-      const TwoLargest best = folded(best_[g]);
-      worth[g] = most(softmax_ || of_group_ == 1 ? best.first : add(best.first, best.second), set(-HUGE_VALF));
+      if (softmax_ || of_group_ == 1) {
+        worth[g] = best_of_group<kValue, Largest>(g).x;
+      } else {
+        const TwoLargest best = best_of_group<kValue, TwoLargest>(g);
+        worth[g] = most(add(best.first, best.second), set(-HUGE_VALF));
+      }
     }
+    list_groups(worth);
+    for (int r = 0; r < rows_; ++r) {
+      lanes_[r].x = set(-HUGE_VALF);
+      for (int i = 0; i < listed_; ++i) {
+        const float* const from = values(r) + list_[r][i] * group_places_;
+        for (int at = 0; at < group_places_; at += kLanes) lanes_[r].x = most(load(from + at), lanes_[r].x);
+      }
+    }
+  }
+  // Of all rows, a lane each.
+  template <Value kValue, class Best>
+  TOPOMOE_INLINE Best best_of_group(int g) {
+    constexpr int kOf = std::max(1, kAtOnce / 2);
+    Best quarter[4];
+    for (int i = 0; i < 4; ++i) {
+      Best row[4];
+      for (int j = 0; j < 4; j += kOf) best_of_rows<kValue, Best, static_cast<std::size_t>(kOf)>(4 * j + i, g, row + j);
+      quarter[i] = folded_quarter(row[0], row[1], row[2], row[3]);
+      fetch(fetched_a_quarter_);
+    }
+    return folded_quarters(quarter);
+  }
+  // Of every fourth row from r on.
+  template <Value kValue, class Best, std::size_t kOf>
+  TOPOMOE_INLINE void best_of_rows(int r, int g, Best* best) {
+    int rows[kOf];
+    for (std::size_t i = 0; i < kOf; ++i) rows[i] = std::min(r + 4 * static_cast<int>(i), rows_ - 1);
+    int at = g * group_places_;
+    const int end = at + group_places_;
+    if (group_places_ % (2 * kLanes) != 0) {
+      F16 x[kOf];
+      values_at<kValue, kOf, 1>(rows, at, x);
+      for (std::size_t i = 0; i < kOf; ++i) best[i] = Best::of(number(x[i]), set(-HUGE_VALF));
+      at += kLanes;
+    } else {
+      F16 x[2 * kOf];
+      values_at<kValue, kOf, 2>(rows, at, x);
+      for (std::size_t i = 0; i < kOf; ++i) best[i] = Best::of(number(x[2 * i]), number(x[2 * i + 1]));
+      at += 2 * kLanes;
+    }
+    for (; at < end; at += 2 * kLanes) {
+      F16 x[2 * kOf];
+      values_at<kValue, kOf, 2>(rows, at, x);
+      for (std::size_t i = 0; i < 2 * kOf; ++i) best[i / 2].add(number(x[i]));
+    }
+  }
+  TOPOMOE_INLINE static F16 number(F16 x) { return most(x, set(-HUGE_VALF)); }  // a NaN the smallest
+  TOPOMOE_INLINE void list_groups(const F16* worth) {
     for (int from = 0; from < multiple(groups_, kLanes); from += kLanes) {
       F16 rank[kLanes];  // how many groups are better
       for (int i = 0; i < kLanes; ++i) {
@@ -217,6 +236,7 @@ class RowStages {
         rank[i] = as_floats(better);
       }
       turn(rank);
+#pragma GCC unroll 1
       for (int r = 0; r < rows_; ++r) {
         if (from == 0) count_[r] = 0;
         count_[r] += append(list_[r] + count_[r], lanes_below(as_integers(rank[r]), set(listed_)), kIds.of + from);
@@ -228,7 +248,9 @@ class RowStages {
     F16 x[kRows];
     for (int r = 0; r < kRows; ++r) x[r] = lanes_[r].x;
     turn(x);
+    fetch(8);
     sort(x);
+    fetch(8);
     store(bound_, x[op_.k - 1]);
     if (value_ == Value::logit) store(largest_, x[0]);
   }
@@ -238,8 +260,8 @@ class RowStages {
     for (int r = 0; r < rows_; ++r) {
       F16 even = set(0.0F), odd = even;
       int e = 0;
-      for (; e + kPairsAtOnce * kLanes <= padded_; e += kPairsAtOnce * kLanes)
-        add_exponentials<static_cast<std::size_t>(kPairsAtOnce)>(r, e, even, odd);
+      for (; e + kAtOnce * kLanes <= padded_; e += kAtOnce * kLanes)
+        add_exponentials<static_cast<std::size_t>(kAtOnce)>(r, e, even, odd);
       for (; e < padded_; e += 2 * kLanes) add_exponentials<2>(r, e, even, odd);
       sum[r].x = add(even, odd);
     }
@@ -264,12 +286,15 @@ class RowStages {
 
   TOPOMOE_INLINE void collect(int r) {
     const float* const from = values(r);
+    std::int32_t* const to = candidates_[r];
     const F16 bound = set(bound_[r]);
+    const int places = group_places_, groups = bound_[r] > -HUGE_VALF ? listed_ : 0;
     int count = 0;
-    for (int i = 0; bound_[r] > -HUGE_VALF && i < listed_; ++i) {
-      const int begin = list_[r][i] * group_places_;
-      for (int at = begin; at < begin + group_places_; at += kLanes)
-        count += append(candidates_[r] + count, at_least(load(from + at), bound), kIds.of + at);
+    for (int i = 0; i < groups; ++i) {
+      const int begin = list_[r][i] * places, end = begin + places;
+#pragma GCC unroll 2
+      for (int at = begin; at < end; at += kLanes)
+        count += append(to + count, at_least(load(from + at), bound), kIds.of + at);
     }
     count_[r] = count;
   }
@@ -293,6 +318,7 @@ class RowStages {
       for (int i = 0; i < kLanes; ++i) x[i] = load_keys(keys[i] + part);
       sort(x);
       for (int i = 0; i < kLanes; ++i) store_keys(keys[i] + part, x[i]);
+      fetch(8);
     }
     for (int slot = 0; slot < op_.k; ++slot) store(chosen_[slot], positions_of(keys[slot]));
   }
@@ -341,7 +367,7 @@ class RowStages {
         exp_below(one);
         if (!op_.renormalize) one[0] = multiply(one[0], load(inverse_));
       }
-      fetch(8);
+      fetch(4);
       x[slot] = one[0];
       sum = add(sum, x[slot]);
     }
@@ -361,6 +387,7 @@ class RowStages {
   const int padded_;
   const Value value_;
   const bool softmax_;
+  const int fetched_a_quarter_;
   int rows_ = 0;
   const char *ahead_ = nullptr, *ahead_end_ = nullptr;
   const float *plain_first_ = nullptr, *logits_first_ = nullptr;
@@ -370,7 +397,6 @@ class RowStages {
   alignas(64) std::int32_t count_[kRows] = {}, chosen_[kMaxTopK][kRows] = {}, list_[kRows][kMaxGroups + kLanes] = {},
                            candidates_[kRows][kStride], expert_at_[kPlaces];
   alignas(64) float bias_[kPlaces], plain_[kRows][kStride], copy_[kRows][kStride], biased_[kRows][kStride];
-  TwoLargest best_[kMaxGroups][kRows];
 };
 
 TOPOMOE_SIMD void route_simd(const Router& op, std::int64_t first, std::int64_t last) {

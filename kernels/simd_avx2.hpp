@@ -22,6 +22,7 @@ struct I16 {
 struct Pair {
   F16 first, second;
 };
+constexpr int kAtOnce = 2;
 constexpr int kPairsAtOnce = 2;
 
 TOPOMOE_INLINE F16 set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }

@@ -27,6 +27,7 @@ struct I16 {
 struct Pair {
   F16 first, second;
 };
+constexpr int kAtOnce = 8;       // polynomials that hide what each step takes
 constexpr int kPairsAtOnce = 4;  // as many sums as registers hold beside what they are made of
 
 TOPOMOE_INLINE F16 set(float x) { return {_mm512_set1_ps(x)}; }

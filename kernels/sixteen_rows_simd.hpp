@@ -2,6 +2,7 @@
 // row, folded to one lane a row, sorted in every lane.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <utility>
 
@@ -31,6 +32,8 @@ TOPOMOE_INLINE void turn(F16 (&x)[16]) {
 // What lanes are merged by when they are folded in halves: i and i + 8, i and i + 4, ...
 struct Largest {
   F16 x;
+  TOPOMOE_INLINE static Largest of(F16 a, F16 b) { return {most(a, b)}; }
+  TOPOMOE_INLINE void add(F16 a) { x = most(x, a); }
   template <int kStep>
   TOPOMOE_INLINE static Largest merged(Largest a, Largest b) {
     return {most(step<kStep, false>(a.x, b.x), step<kStep, true>(a.x, b.x))};
@@ -45,6 +48,8 @@ struct Sum {
 };
 struct TwoLargest {
   F16 first, second;
+  TOPOMOE_INLINE static TwoLargest of(F16 a, F16 b) { return {most(a, b), least(a, b)}; }
+  TOPOMOE_INLINE void add(F16 a) { second = most(second, least(first, a)), first = most(first, a); }
   template <int kStep>
   TOPOMOE_INLINE static TwoLargest merged(TwoLargest a, TwoLargest b) {
     const F16 p = step<kStep, false>(a.first, b.first), q = step<kStep, true>(a.first, b.first);
@@ -53,15 +58,22 @@ struct TwoLargest {
   }
 };
 
-// Lane r is row r's.
+// Of rows i, 4 + i, 8 + i, 12 + i.
+template <class T>
+TOPOMOE_INLINE T folded_quarter(T a, T b, T c, T d) {
+  return T::template merged<2>(T::template merged<1>(a, b), T::template merged<1>(c, d));
+}
+// Of i = 0 to 3: lane r is row r's.
+template <class T>
+TOPOMOE_INLINE T folded_quarters(const T (&quarter)[4]) {
+  return T::template merged<4>(T::template merged<3>(quarter[0], quarter[1]),
+                               T::template merged<3>(quarter[2], quarter[3]));
+}
 template <class T>
 TOPOMOE_INLINE T folded(const T (&row)[16]) {
   T quarter[4];
-  for (int i = 0; i < 4; ++i)
-    quarter[i] = T::template merged<2>(T::template merged<1>(row[i], row[4 + i]),
-                                       T::template merged<1>(row[8 + i], row[12 + i]));
-  return T::template merged<4>(T::template merged<3>(quarter[0], quarter[1]),
-                               T::template merged<3>(quarter[2], quarter[3]));
+  for (int i = 0; i < 4; ++i) quarter[i] = folded_quarter(row[i], row[4 + i], row[8 + i], row[12 + i]);
+  return folded_quarters(quarter);
 }
 
 // Batcher's odd-even merge sort (1968) of sixteen: which are compared, in order.
