@@ -146,36 +146,35 @@ void choose(const float* logits, const Router& op, std::int32_t* ids) {
   take_best(values, allowed, op.experts, op.k, ids);
 }
 
-// Weights of the chosen before they are scaled.
+// Weights of the chosen, unscaled, of a softmax among themselves.
+void weigh_among_chosen(const float* logits, const std::int32_t* ids, int k, float* weights) {
+  float chosen[kMaxTopK], sum = 0.0F;
+  for (int slot = 0; slot < k; ++slot) chosen[slot] = logits[ids[slot]];
+  score(chosen, k, Scoring::softmax, largest_of(chosen, k), weights);
+  for (int slot = 0; slot < k; ++slot) sum += weights[slot];
+  for (int slot = 0; slot < k; ++slot) weights[slot] /= sum;
+}
+float sum_of_chosen(const float* scores, const std::int32_t* ids, int k) {
+  float sum = 0.0F;
+  for (int slot = 0; slot < k; ++slot) sum += scores[ids[slot]];
+  return sum + kLeastSigmoidSum;
+}
+
 void weigh(const float* logits, const Router& op, const std::int32_t* ids, float* weights) {
   const Scoring scoring = op.options.scoring;
-  if (scoring == Scoring::softmax && !op.renormalize) {
-    const Scores scores(logits, op.experts, scoring);
-    for (int slot = 0; slot < op.k; ++slot) weights[slot] = scores.of[ids[slot]];
-    return;
-  }
-  float chosen[kMaxTopK];
-  for (int slot = 0; slot < op.k; ++slot) chosen[slot] = logits[ids[slot]];
-  score(chosen, op.k, scoring, largest_of(chosen, op.k), weights);
+  if (scoring == Scoring::softmax && op.renormalize) return weigh_among_chosen(logits, ids, op.k, weights);
+  const Scores scores(logits, op.experts, scoring);
+  for (int slot = 0; slot < op.k; ++slot) weights[slot] = scores.of[ids[slot]];
   if (!op.renormalize) return;
-  float sum = 0.0F;
-  for (int slot = 0; slot < op.k; ++slot) sum += weights[slot];
-  if (scoring == Scoring::sigmoid) sum += kLeastSigmoidSum;
+  const float sum = sum_of_chosen(scores.of, ids, op.k);
   for (int slot = 0; slot < op.k; ++slot) weights[slot] /= sum;
 }
 
-// What the scores of the chosen are divided by: their sum in slot order, or 1.
-float divisor_of(const Scores& scores, const std::int32_t* ids, int k, bool renormalize, Scoring scoring) {
-  if (!renormalize) return 1.0F;
-  float sum = 0.0F;
-  for (int slot = 0; slot < k; ++slot) sum += scores.of[ids[slot]];
-  return scoring == Scoring::sigmoid ? sum + kLeastSigmoidSum : sum;
-}
-
-// d(weights) -> d(logits) of one row. With s the scores, D the divisor, g the weights' gradients times options.scale:
-// dL/ds of a chosen expert is (g - sum g s/D) / D (g alone if not renormalized), 0 of the others. What losses want of
-// q = s / sum s, c_e, adds (c_e - sum_j c_j q_j) / sum s. Then through softmax dL/dlogit_e = s_e (dL/ds_e - sum_j
-// dL/ds_j s_j), where the mean of c drops out; through sigmoid s_e (1 - s_e) dL/ds_e.
+// d(weights) -> d(logits) of one row. With s the scores, g the weights' gradients times options.scale: a softmax among
+// the chosen adds w (g - sum g w) to their logits' gradients. Otherwise dL/ds of a chosen expert is g, or renormalized
+// (g - sum g s/D) / D with D their sum; 0 of the others. What losses want of q = s / sum s, c_e, adds (c_e - sum_j c_j
+// q_j) / sum s. Then through softmax dL/dlogit_e = s_e (dL/ds_e - sum_j dL/ds_j s_j), where the mean of c drops out;
+// through sigmoid s_e (1 - s_e) dL/ds_e.
 void logit_gradients(const RouterBackward& op, std::int64_t row) {
   const float* logits = op.logits + row * op.experts;
   const std::int32_t* ids = op.ids + row * op.k;
@@ -183,15 +182,17 @@ void logit_gradients(const RouterBackward& op, std::int64_t row) {
   float* out = op.logit_grads + row * op.experts;
   const RouterOptions& o = op.options;
   const Scores s(logits, op.experts, o.scoring);
+  const bool among_chosen = op.renormalize && o.scoring == Scoring::softmax;
 
-  const float divisor = divisor_of(s, ids, op.k, op.renormalize, o.scoring);
-  float mean = 0.0F;
-  if (op.renormalize) {
-    for (int slot = 0; slot < op.k; ++slot) mean += o.scale * g[slot] * (s.of[ids[slot]] / divisor);
+  float weight[kMaxTopK], divisor = 1.0F, mean = 0.0F, dot = 0.0F;
+  if (among_chosen) weigh_among_chosen(logits, ids, op.k, weight);
+  if (op.renormalize && !among_chosen) {
+    divisor = sum_of_chosen(s.of, ids, op.k);
+    for (int slot = 0; slot < op.k; ++slot) weight[slot] = s.of[ids[slot]] / divisor;
   }
+  for (int slot = 0; op.renormalize && slot < op.k; ++slot) mean += o.scale * g[slot] * weight[slot];
   std::fill_n(out, op.experts, 0.0F);
-  float dot = 0.0F;
-  for (int slot = 0; slot < op.k; ++slot) {
+  for (int slot = 0; !among_chosen && slot < op.k; ++slot) {
     out[ids[slot]] = (o.scale * g[slot] - mean) / divisor;
     dot += out[ids[slot]] * s.of[ids[slot]];
   }
@@ -205,6 +206,7 @@ void logit_gradients(const RouterBackward& op, std::int64_t row) {
   } else {
     for (int e = 0; e < op.experts; ++e) out[e] = s.of[e] * (out[e] - dot);
   }
+  for (int slot = 0; among_chosen && slot < op.k; ++slot) out[ids[slot]] += weight[slot] * (o.scale * g[slot] - mean);
   if (op.z_grad == 0.0F) return;
   const float z = log_sum_exp(logits, op.experts);
   for (int e = 0; e < op.experts; ++e) out[e] += op.z_grad * z * std::exp(logits[e] - z);

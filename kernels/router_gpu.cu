@@ -250,16 +250,18 @@ __global__ void logit_gradients_kernel(float* logit_grads, const float* logits, 
     RowScores score(logits + row * experts, scores_of_warp(experts), experts, sigmoid);
     const std::int32_t* ids = all_ids + row * k;
     const float* g = weight_grads + row * k;
-    float divisor = 1.0F;
-    float mean = 0.0F;
+    const bool among_chosen = renormalize && !sigmoid;
+    float largest = -INFINITY, divisor = 1.0F, mean = 0.0F, dot = 0.0F;
+    for (int slot = 0; slot < k; ++slot) largest = fmaxf(largest, score.logits[ids[slot]]);
+    const auto unscaled = [&](int slot) {
+      return among_chosen ? exp_below(score.logits[ids[slot]] - largest) : score(ids[slot]);
+    };
     if (renormalize) {
-      divisor = 0.0F;
-      for (int slot = 0; slot < k; ++slot) divisor += score(ids[slot]);
-      if (sigmoid) divisor += kLeastSigmoidSum;
-      for (int slot = 0; slot < k; ++slot) mean += o.scale * g[slot] * (score(ids[slot]) / divisor);
+      divisor = sigmoid ? kLeastSigmoidSum : 0.0F;
+      for (int slot = 0; slot < k; ++slot) divisor += unscaled(slot);
+      for (int slot = 0; slot < k; ++slot) mean += o.scale * g[slot] * (unscaled(slot) / divisor);
     }
-    float dot = 0.0F;
-    for (int slot = 0; slot < k; ++slot) dot += (o.scale * g[slot] - mean) / divisor * score(ids[slot]);
+    for (int slot = 0; !among_chosen && slot < k; ++slot) dot += (o.scale * g[slot] - mean) / divisor * unscaled(slot);
     float wanted = 0.0F, sum = 1.0F;
     if (score_grads != nullptr) {
       sum = score.sum();
@@ -268,13 +270,15 @@ __global__ void logit_gradients_kernel(float* logit_grads, const float* logits, 
     }
     const float z = z_grad != 0.0F ? score.log_sum_exp() : 0.0F;
     for (int e = lane; e < experts; e += kWarp) {
-      float gradient = 0.0F;
+      float gradient = 0.0F, of_chosen = 0.0F;
       for (int slot = 0; slot < k; ++slot) {
-        if (ids[slot] == e) gradient = (o.scale * g[slot] - mean) / divisor;
+        if (ids[slot] != e) continue;
+        const float mine = (o.scale * g[slot] - mean) / divisor;
+        (among_chosen ? of_chosen : gradient) = among_chosen ? mine * unscaled(slot) : mine;
       }
       if (score_grads != nullptr) gradient += (score_grads[e] - wanted) / sum;
       const float s = score(e);
-      float out = sigmoid ? gradient * (s * (1.0F - s)) : s * (gradient - dot);
+      float out = sigmoid ? gradient * (s * (1.0F - s)) : s * (gradient - dot) + of_chosen;
       if (z_grad != 0.0F) out += z_grad * z * expf(score.logits[e] - z);
       logit_grads[row * experts + e] = out;
     }

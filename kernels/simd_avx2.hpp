@@ -103,12 +103,27 @@ TOPOMOE_INLINE void store(std::int32_t* p, I16 a) {
 TOPOMOE_INLINE void store_first(std::int32_t* p, I16 a, int count) {
   store_first(reinterpret_cast<float*>(p), as_floats(a), count);
 }
-// What follows the ids is one of them too.
+// [mask][i]: the i-th bit of eight that is set, then anything.
+struct SetBits {
+  std::uint8_t of[256][8];
+  constexpr SetBits() : of() {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int bit = 0, count = 0; bit < 8; ++bit)
+        if ((mask >> bit & 1) != 0) of[mask][count++] = static_cast<std::uint8_t>(bit);
+  }
+};
+constexpr SetBits kSetBits;
+// No branch, which would be guessed wrong once a row or more.
+TOPOMOE_INLINE int append_eight(std::int32_t* to, unsigned mask, __m256i ids) {
+  const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSetBits.of[mask]));
+  const __m256i chosen = _mm256_permutevar8x32_epi32(ids, _mm256_cvtepu8_epi32(bits));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), chosen);
+  return __builtin_popcount(mask);
+}
 TOPOMOE_INLINE int append(std::int32_t* to, unsigned mask, const std::int32_t* ids) {
-  int count = 0;
-  store(to, set(ids[0]));
-  for (; mask != 0; mask &= mask - 1) to[count++] = ids[__builtin_ctz(mask)];
-  return count;
+  const I16 all = load(ids);
+  const int count = append_eight(to, mask & 0xFF, all.low);
+  return count + append_eight(to + count, mask >> 8, all.high);
 }
 
 TOPOMOE_INLINE float folded(F16 a) {

@@ -78,7 +78,7 @@ TOPOMOE_INLINE void store(std::int32_t* p, I16 a) { _mm512_storeu_si512(p, a.v);
 TOPOMOE_INLINE void store_first(std::int32_t* p, I16 a, int count) {
   _mm512_mask_storeu_epi32(p, static_cast<__mmask16>((1U << count) - 1), a.v);
 }
-// Writes ids[i] for each bit i of mask, in order, and as many more as fill 16; returns how many bits there are.
+// Writes ids[i] for each bit i of mask, in order, then anything; 16 at most. Returns how many bits there are.
 TOPOMOE_INLINE int append(std::int32_t* to, unsigned mask, const std::int32_t* ids) {
   _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), _mm512_loadu_si512(ids)));
   return __builtin_popcount(mask);

@@ -253,6 +253,9 @@ RouterCase router_case(Random& random) {
   const float step = random.whole(0, 3) == 0 ? 60.0F : 0.5F;
   for (std::int64_t i = 0; i < c.op.experts * c.op.hidden; ++i)
     c.weight.push_back(c.op.hidden == 1 ? step * static_cast<float>(random.whole(-3, 3)) : random.real());
+  if (random.whole(0, 2) == 0)  // some experts' logits are none, or tell zeros and denormals apart
+    for (const float x : {kNan, kInfinity, -kInfinity, -0.0F, 1e-40F, -1e-40F})
+      c.weight[at(random.whole(0, static_cast<int>(c.weight.size()) - 1))] = x;
   for (std::int64_t i = 0; i < c.op.rows * c.op.hidden; ++i) {
     float x = c.op.hidden == 1 ? static_cast<float>(random.whole(-1, 2)) : random.real();
     if (random.whole(0, 40 * static_cast<int>(c.op.hidden)) == 0) x = random.whole(0, 1) == 0 ? kNan : kInfinity;
@@ -298,6 +301,26 @@ TEST_F(CpuPaths, Router_ManyExpertsAllEqual_GoToTheLowest) {
         for (int slot = 0; slot < c.op.k; ++slot)
           ASSERT_EQ(r.ids[at(row * c.op.k + slot)], slot) << name(isa) << experts;
     }
+}
+
+// Groups of sixteen's multiples and others, of one expert, more of them than a vector has lanes, and more than fit.
+TEST_F(CpuPaths, Router_Groups) {
+  for (const auto& [groups, of_group] :
+       {std::pair{8, 32}, {8, 16}, {8, 20}, {4, 48}, {20, 1}, {64, 16}, {40, 25}, {2, 512}})
+    for (const Scoring scoring : {Scoring::softmax, Scoring::sigmoid})
+      expect_portable_bits([groups = groups, of_group = of_group, scoring](const CpuContext& cpu, Random random) {
+        RouterCase c;
+        c.op.experts = groups * of_group, c.op.rows = random.whole(1, 40), c.op.hidden = 1;
+        c.op.options = {
+            .scoring = scoring, .groups = groups, .topk_groups = random.whole(1, groups - 1), .scale = 2.5F};
+        c.op.k = random.whole(1, std::min(c.op.options.topk_groups * of_group, kernels::kMaxTopK));
+        c.op.renormalize = random.whole(0, 1) == 0;
+        c.weight = random.reals(c.op.experts);
+        for (float& x : c.weight) x *= 8.0F;
+        c.f32 = random.reals(c.op.rows);
+        if (random.whole(0, 2) != 0) c.bias = random.reals(c.op.experts);
+        return routed(c, cpu);
+      });
 }
 
 // The choice is that of a stable sort of the values of the contract, which are worked out here anew.
