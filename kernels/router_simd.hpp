@@ -78,7 +78,8 @@ class RowStages {
     take(first);
     if (value_ == Value::softmax) {
       find_largest_logits();
-      add_exponentials();
+      for (int r = 0; r < rows; ++r) add_exponentials(r);
+      store(inverse_, divide(set(1.0F), folded(sum_).x));
     }
     switch (value_) {
       case Value::logit: find_largest<Value::logit>(); break;
@@ -86,10 +87,11 @@ class RowStages {
       case Value::softmax: find_largest<Value::softmax>(); break;
     }
     find_bounds();
-    if (softmax_ && value_ == Value::logit && !op_.renormalize) add_exponentials();
-    for (int r = 0; r < rows; ++r) {
-      collect(r);
-      fetch(value_ == Value::logit ? 6 : 2);
+    if (softmax_ && value_ == Value::logit && !op_.renormalize) {
+      for (int r = 0; r < rows; ++r) add_exponentials(r), collect(r);  // multiplications beside shuffles
+      store(inverse_, divide(set(1.0F), folded(sum_).x));
+    } else {
+      for (int r = 0; r < rows; ++r) collect(r);
     }
     std::fill(count_ + rows, count_ + kRows, 0);
     sort_candidates();
@@ -153,8 +155,10 @@ class RowStages {
   TOPOMOE_INLINE F16 largest_lanes(int r) {
     F16 even = set(-HUGE_VALF), odd = even;
     int at = 0;
-    for (; at + kAtOnce * kLanes <= padded_; at += kAtOnce * kLanes)
+    for (; at + kAtOnce * kLanes <= padded_; at += kAtOnce * kLanes) {
       add_largest<kValue, static_cast<std::size_t>(kAtOnce)>(r, at, even, odd);
+      fetch(kValue == Value::logit ? kAtOnce / 8 : 3 * kAtOnce / 4);
+    }
     for (; at < padded_; at += 2 * kLanes) add_largest<kValue, 2>(r, at, even, odd);
     return most(even, odd);
   }
@@ -162,10 +166,7 @@ class RowStages {
   template <Value kValue>
   TOPOMOE_INLINE void find_largest() {
     if (groups_ == 1) {
-      for (int r = 0; r < rows_; ++r) {
-        lanes_[r].x = largest_lanes<kValue>(r);
-        fetch(kValue == Value::logit ? 2 : 12);
-      }
+      for (int r = 0; r < rows_; ++r) lanes_[r].x = largest_lanes<kValue>(r);
       return;
     }
     F16 worth[kMaxGroups];
@@ -254,18 +255,16 @@ class RowStages {
     store(bound_, x[op_.k - 1]);
     if (value_ == Value::logit) store(largest_, x[0]);
   }
-  // Sums over all experts, and what scales them to 1.
-  TOPOMOE_INLINE void add_exponentials() {
-    Sum sum[kRows] = {};
-    for (int r = 0; r < rows_; ++r) {
-      F16 even = set(0.0F), odd = even;
-      int e = 0;
-      for (; e + kAtOnce * kLanes <= padded_; e += kAtOnce * kLanes)
-        add_exponentials<static_cast<std::size_t>(kAtOnce)>(r, e, even, odd);
-      for (; e < padded_; e += 2 * kLanes) add_exponentials<2>(r, e, even, odd);
-      sum[r].x = add(even, odd);
+  // The sum over all experts.
+  TOPOMOE_INLINE void add_exponentials(int r) {
+    F16 even = set(0.0F), odd = even;
+    int e = 0;
+    for (; e + kAtOnce * kLanes <= padded_; e += kAtOnce * kLanes) {
+      add_exponentials<static_cast<std::size_t>(kAtOnce)>(r, e, even, odd);
+      fetch(kAtOnce / 2);
     }
-    store(inverse_, divide(set(1.0F), folded(sum).x));
+    for (; e < padded_; e += 2 * kLanes) add_exponentials<2>(r, e, even, odd);
+    sum_[r].x = add(even, odd);
   }
   template <std::size_t N>
   TOPOMOE_INLINE void add_exponentials(int r, int e, F16& even, F16& odd) const {
@@ -297,6 +296,7 @@ class RowStages {
         count += append(to + count, at_least(load(from + at), bound), kIds.of + at);
     }
     count_[r] = count;
+    fetch(value_ == Value::logit ? 6 : 2);
   }
   TOPOMOE_INLINE void sort_candidates() {
     const float* const from = values(0);
@@ -393,6 +393,7 @@ class RowStages {
   const float *plain_first_ = nullptr, *logits_first_ = nullptr;
   std::int64_t plain_stride_ = 0, logits_stride_ = 0;
   Largest lanes_[kRows] = {};
+  Sum sum_[kRows] = {};
   alignas(64) float bound_[kRows] = {}, largest_[kRows] = {}, inverse_[kRows] = {};
   alignas(64) std::int32_t count_[kRows] = {}, chosen_[kMaxTopK][kRows] = {}, list_[kRows][kMaxGroups + kLanes] = {},
                            candidates_[kRows][kStride], expert_at_[kPlaces];

@@ -54,9 +54,6 @@ TOPOMOE_INLINE __m256 mask_of(unsigned eight) {
 TOPOMOE_INLINE unsigned at_least(F16 a, F16 b) {
   return bits_of(_mm256_cmp_ps(a.low, b.low, _CMP_GE_OQ), _mm256_cmp_ps(a.high, b.high, _CMP_GE_OQ));
 }
-TOPOMOE_INLINE F16 choose_lanes(unsigned mask, F16 yes, F16 no) {
-  return {_mm256_blendv_ps(no.low, yes.low, mask_of(mask)), _mm256_blendv_ps(no.high, yes.high, mask_of(mask >> 8))};
-}
 TOPOMOE_INLINE __m256 power_of(__m256 shifted) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(shifted), 23));
 }
@@ -124,13 +121,6 @@ TOPOMOE_INLINE int append(std::int32_t* to, unsigned mask, const std::int32_t* i
   const I16 all = load(ids);
   const int count = append_eight(to, mask & 0xFF, all.low);
   return count + append_eight(to + count, mask >> 8, all.high);
-}
-
-TOPOMOE_INLINE float folded(F16 a) {
-  const __m256 eight = _mm256_add_ps(a.low, a.high);
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
 template <int kStep, bool kSecond>

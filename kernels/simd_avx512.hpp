@@ -45,17 +45,18 @@ TOPOMOE_INLINE F16 least(F16 a, F16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 TOPOMOE_INLINE F16 most(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 // Bit i: lane i of a is at least that of b; false of NaNs.
 TOPOMOE_INLINE unsigned at_least(F16 a, F16 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
-TOPOMOE_INLINE F16 choose_lanes(unsigned mask, F16 yes, F16 no) {
-  return {_mm512_mask_blend_ps(static_cast<__mmask16>(mask), no.v, yes.v)};
-}
-// 2^n of what exp.hpp calls shifted.
+// 2^n of what router_score.hpp calls shifted.
 TOPOMOE_INLINE F16 power_of(F16 shifted) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23))};
 }
-// base[index[i]] of the lanes of a mask, `other` of the others, whose indices are not looked at.
+// base[index[i]] of the lanes of a mask, `other` of the others, whose indices are not looked at. (Unoptimised, GCC 12's
+// is a macro around a short.)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 TOPOMOE_INLINE F16 gathered(const float* base, const std::int32_t* index, unsigned mask, F16 other) {
   return {_mm512_mask_i32gather_ps(other.v, static_cast<__mmask16>(mask), _mm512_loadu_si512(index), base, 4)};
 }
+#pragma GCC diagnostic pop
 TOPOMOE_INLINE void store_first(float* p, F16 a, int count) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1U << count) - 1), a.v);
 }
@@ -82,14 +83,6 @@ TOPOMOE_INLINE void store_first(std::int32_t* p, I16 a, int count) {
 TOPOMOE_INLINE int append(std::int32_t* to, unsigned mask, const std::int32_t* ids) {
   _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), _mm512_loadu_si512(ids)));
   return __builtin_popcount(mask);
-}
-
-// Sum of 16 lanes, folded in halves.
-TOPOMOE_INLINE float folded(F16 a) {
-  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
 // Half of what comes of two registers' quarters (steps 1, 2) or of lanes within quarters (3, 4); see
