@@ -358,17 +358,15 @@ class RowStages {
       if (spread_) id[slot] = gathered(reinterpret_cast<const float*>(expert_at_), chosen_[slot], live, set(0.0F));
     }
     if (!op_.renormalize) largest = load(largest_);
+    for (int slot = 0; slot < op_.k; slot += 4) {  // with some beyond k, which nobody reads
+      F16 four[4];
+      for (int i = 0; i < 4; ++i) four[i] = softmax_ ? subtract(x[slot + i], largest) : x[slot + i];
+      softmax_ ? exp_below(four) : sigmoid_score(four);
+      for (int i = 0; i < 4; ++i) x[slot + i] = four[i];
+      fetch(16);
+    }
     for (int slot = 0; slot < op_.k; ++slot) {
-      F16 one[1] = {x[slot]};
-      if (!softmax_) {
-        sigmoid_score(one);
-      } else {
-        one[0] = subtract(one[0], largest);
-        exp_below(one);
-        if (!op_.renormalize) one[0] = multiply(one[0], load(inverse_));
-      }
-      fetch(4);
-      x[slot] = one[0];
+      if (softmax_ && !op_.renormalize) x[slot] = multiply(x[slot], load(inverse_));
       sum = add(sum, x[slot]);
     }
     if (!softmax_) sum = add(sum, set(kLeastSigmoidSum));
@@ -395,9 +393,12 @@ class RowStages {
   Largest lanes_[kRows] = {};
   Sum sum_[kRows] = {};
   alignas(64) float bound_[kRows] = {}, largest_[kRows] = {}, inverse_[kRows] = {};
-  alignas(64) std::int32_t count_[kRows] = {}, chosen_[kMaxTopK][kRows] = {}, list_[kRows][kMaxGroups + kLanes] = {},
-                           candidates_[kRows][kStride], expert_at_[kPlaces];
-  alignas(64) float bias_[kPlaces], plain_[kRows][kStride], copy_[kRows][kStride], biased_[kRows][kStride];
+  alignas(64) std::int32_t count_[kRows] = {}, chosen_[kMaxTopK][kRows] = {}, list_[kRows][kMaxGroups + kLanes] = {};
+  // In this order: a load waits for stores whose addresses have the same lowest twelve bits, as candidates would have
+  // that were stored just before a row's next values are read.
+  alignas(64) std::int32_t candidates_[kRows][kStride];
+  alignas(64) float biased_[kRows][kStride], plain_[kRows][kStride], copy_[kRows][kStride], bias_[kPlaces];
+  std::int32_t expert_at_[kPlaces];
 };
 
 TOPOMOE_SIMD void route_simd(const Router& op, std::int64_t first, std::int64_t last) {
