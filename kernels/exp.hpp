@@ -1,6 +1,5 @@
-// e^x of fp32 in plain multiplications and additions, in one order: the same bits on every CPU and GPU, as long as
-// nobody contracts them (-ffp-contract=off, --fmad=false). Scores of a router made from it choose the same experts
-// everywhere.
+// e^x of fp32 in plain multiplications and additions, in one order: what compilers turn into vectors of whatever
+// instructions there are, with the same bits (-ffp-contract=off). Scores of a router: router_score.hpp, with FMA.
 //
 // x = n ln 2 + r, |r| <= ln 2 / 2; e^r by a polynomial (error 1.3e-7 at most, exact at 0), 2^n by its exponent. At most
 // 2 units in the last place off. A NaN stays one.
@@ -31,7 +30,7 @@ TOPOMOE_HOST_DEVICE inline std::uint32_t bits_of_float(float x) {
 #endif
 }
 
-// Of x between -88 and 88; anything of others, but a NaN of a NaN. 0 of -88.
+// Of x between -87 and 87; anything of others, but a NaN of a NaN.
 TOPOMOE_HOST_DEVICE inline float exp_inside(float x) {
   // 1.5 x 2^23 + 127: adding it rounds to the integer n, and n + 127 lies in the lowest bits.
   constexpr float kShift = 12583039.0F;
@@ -49,9 +48,6 @@ TOPOMOE_HOST_DEVICE inline float exp_inside(float x) {
 
 // x counts as no less than -87 and no more than 87: neither e^x nor 1 / (1 + e^x) is 0, infinite or denormal.
 TOPOMOE_HOST_DEVICE inline float exp_of(float x) { return exp_inside(x < -87.0F ? -87.0F : x > 87.0F ? 87.0F : x); }
-
-// Of x <= 0, for a softmax: 0 below -87.7.
-TOPOMOE_HOST_DEVICE inline float exp_below(float x) { return exp_inside(x < -88.0F ? -88.0F : x); }
 
 TOPOMOE_HOST_DEVICE inline float sigmoid_of(float x) { return 1.0F / (1.0F + exp_of(-x)); }
 

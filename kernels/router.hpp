@@ -1,16 +1,20 @@
 // The router (gate) of an MoE layer: which k experts each token goes to, and with what weight.
 //
-//   logits = tokens x weight^T      fp32, added in index order of `hidden`, whatever the row count
-//   scores = softmax(logits) over all experts, or sigmoid(logits)
-//   ids     = the k largest of scores + bias, among the experts of the best groups; largest first, equal
-//             ones by lower expert id (groups too)
-//   weights = their scores (without bias), divided by their sum if `renormalize`, times options.scale
+//   logits  = tokens x weight^T      fp32, added in index order of `hidden`, whatever the row count
+//   scores  = softmax(logits) over all experts, or sigmoid(logits)
+//   values  = scores + bias, or where there is no bias what is in the same order, the logits (but under sigmoid with
+//             groups, whose worth is a sum of scores)
+//   ids     = the k largest values, among the experts of the best groups; largest first, equal ones by lower expert id
+//             (groups too)
+//   weights = softmax with `renormalize`: softmax over the logits of the chosen; otherwise their scores (without bias),
+//             divided by their sum in slot order if `renormalize`. All times options.scale
 //
-// e^x is exp.hpp's, without contraction: sigmoid_of, and exp_below of what is left of the row's largest logit, times 1
-// / its sum. A sum over experts has 32 parts, expert e added to part e % 32, which are folded in halves (as a warp
-// adds): the same bits wherever that is kept. A row's result depends on nothing but that row (row-invariant, DESIGN 8).
-// A NaN counts as the smallest value when choosing. No capacity: dropping is the caller's. Pointers are of the memory
-// of the device that runs the operation and are borrowed for the call.
+// Scores are router_score.hpp's, without contraction: sigmoid_score, or exp_below of what is left of the largest logit
+// (of a row; of the chosen where those alone count), times 1 / its sum (or divided by it). A sum over experts has 32
+// parts, expert e added to part e % 32, which are folded in halves (as a warp adds): the same bits wherever that is
+// kept. A row's result depends on nothing but that row (row-invariant, DESIGN 8). A NaN counts as the smallest value
+// when choosing; weights are NaN where one is chosen, or a sum over all experts has one. No capacity: dropping is the
+// caller's. Pointers are of the memory of the device that runs the operation and are borrowed for the call.
 //
 // Of 8,192 rows of 7,168 in bf16 and 256 experts: tokens are 117 MB, 35 us at 3.35 TB/s (H100 SXM's datasheet); logits
 // 30 GFLOP in index order without FMA or tensor cores, 0.9 ms at half of 67 TFLOP/s, which is the bound; scores and
@@ -50,6 +54,12 @@ struct Router {
   RouterOptions options = {};  // coefficients of losses are not read
   DType dtype = DType::f32;
 };
+
+// Whether values are logits.
+inline bool by_logits(const Router& op) {
+  const RouterOptions& o = op.options;
+  return op.bias == nullptr && (o.scoring == Scoring::softmax || o.groups == o.topk_groups);
+}
 
 // Gradients of the above, given dL/dweights and what losses add. Three steps, of which the last two may be left out:
 //   logit_grads  = d(top-k, renormalize, scores) + d(score_grads . scaled scores) + z_grad d(log sum exp)^2 / 2,

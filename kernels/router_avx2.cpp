@@ -1,6 +1,7 @@
 #if defined(__x86_64__)
 #include "kernels/simd_avx2.hpp"
 // After the instructions that it is written over.
+#include "kernels/router_logits_simd.hpp"
 #include "kernels/router_simd.hpp"
 
 namespace topomoe::kernels {

@@ -3,10 +3,10 @@
 #include <string>
 
 #include "kernels/cpu_context.hpp"
-#include "kernels/exp.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/router_logits.hpp"
 #include "kernels/router_rows.hpp"
+#include "kernels/router_score.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::kernels {
@@ -36,23 +36,44 @@ class Sum {
   float lane_[kLanes] = {};
 };
 
-struct Exponentials {
-  float largest, sum;
-  // out[e] = e^(logit - largest), where out is given.
-  Exponentials(const float* logits, int experts, float* out) : largest(*std::max_element(logits, logits + experts)) {
-    Sum all;
-    for (int e = 0; e < experts; ++e) {
-      const float x = exp_below(logits[e] - largest);
-      if (out != nullptr) out[e] = x;
-      all.add(e, x);
-    }
-    sum = all.folded();
-  }
-};
+// A NaN is no number to be the largest.
+float largest_of(const float* logits, int count) {
+  float out = -HUGE_VALF;
+  for (int i = 0; i < count; ++i) out = logits[i] > out ? logits[i] : out;
+  return out;
+}
+
+// Each element's e^(logit - largest), or sigmoid.
+[[gnu::always_inline]] inline void score_plainly(const float* logits, int count, Scoring scoring, float largest,
+                                                 float* out) {
+  if (scoring == Scoring::sigmoid)
+    for (int i = 0; i < count; ++i) out[i] = sigmoid_score(logits[i]);
+  else
+    for (int i = 0; i < count; ++i) out[i] = exp_below(logits[i] - largest);
+}
+void score_portable(const float* logits, int count, Scoring scoring, float largest, float* out) {
+  score_plainly(logits, count, scoring, largest, out);
+}
+#if defined(__x86_64__)
+// Without FMA each would be a call of the library.
+[[gnu::target("avx2,fma")]] void score_fma(const float* logits, int count, Scoring scoring, float largest, float* out) {
+  score_plainly(logits, count, scoring, largest, out);
+}
+#endif
+void score(const float* logits, int count, Scoring scoring, float largest, float* out) {
+#if defined(__x86_64__)
+  if (best_isa() >= CpuIsa::avx2) return score_fma(logits, count, scoring, largest, out);
+#endif
+  score_portable(logits, count, scoring, largest, out);
+}
 
 float log_sum_exp(const float* logits, int experts) {
-  const Exponentials x(logits, experts, nullptr);
-  return x.largest + std::log(x.sum);
+  const float largest = largest_of(logits, experts);
+  float x[kMaxExperts];
+  score(logits, experts, Scoring::softmax, largest, x);
+  Sum sum;
+  for (int e = 0; e < experts; ++e) sum.add(e, x[e]);
+  return largest + std::log(sum.folded());
 }
 
 // One row's scores, and the sum that scales them to sum 1.
@@ -61,13 +82,14 @@ struct Scores {
   float sum = 1.0F;
 
   Scores(const float* logits, int experts, Scoring scoring) {
+    score(logits, experts, scoring, largest_of(logits, experts), of);
+    Sum all;
+    for (int e = 0; e < experts; ++e) all.add(e, of[e]);
     if (scoring == Scoring::sigmoid) {
-      Sum all;
-      for (int e = 0; e < experts; ++e) all.add(e, of[e] = sigmoid_of(logits[e]));
       sum = all.folded() + kLeastSigmoidSum;
       return;
     }
-    const float inverse = 1.0F / Exponentials(logits, experts, of).sum;
+    const float inverse = 1.0F / all.folded();
     for (int e = 0; e < experts; ++e) of[e] *= inverse;
   }
 };
@@ -99,11 +121,24 @@ float worth(const float* values, int experts, Scoring scoring) {
   return scoring == Scoring::sigmoid && experts > 1 ? first + second : first;
 }
 
-void choose(const Scores& scores, const Router& op, std::int32_t* ids) {
+// Sets allowed[g] of the best groups.
+void choose_groups(const Router& op, const float* values, bool* allowed) {
+  const RouterOptions& o = op.options;
+  const int of_group = op.experts / o.groups;
+  float worths[kMaxExperts];
+  std::int32_t best[kMaxExperts];
+  for (int g = 0; g < o.groups; ++g) worths[g] = or_least(worth(values + g * of_group, of_group, o.scoring));
+  take_best(worths, nullptr, o.groups, o.topk_groups, best);
+  std::fill_n(allowed, o.groups, false);
+  for (int i = 0; i < o.topk_groups; ++i) allowed[best[i]] = true;
+}
+
+void choose(const float* logits, const Router& op, std::int32_t* ids) {
   const RouterOptions& o = op.options;
   float values[kMaxExperts];
-  for (int e = 0; e < op.experts; ++e)
-    values[e] = or_least(op.bias != nullptr ? scores.of[e] + op.bias[e] : scores.of[e]);
+  std::copy_n(logits, op.experts, values);
+  if (!by_logits(op)) std::copy_n(Scores(logits, op.experts, o.scoring).of, op.experts, values);
+  for (int e = 0; e < op.experts; ++e) values[e] = or_least(op.bias != nullptr ? values[e] + op.bias[e] : values[e]);
   if (o.groups == o.topk_groups) return take_best(values, nullptr, op.experts, op.k, ids);
   bool groups[kMaxExperts], allowed[kMaxExperts];
   choose_groups(op, values, groups);
@@ -111,18 +146,35 @@ void choose(const Scores& scores, const Router& op, std::int32_t* ids) {
   take_best(values, allowed, op.experts, op.k, ids);
 }
 
-// What the scores of the chosen are divided by: their sum in slot order, or 1.
-float divisor_of(const Scores& scores, const std::int32_t* ids, int k, bool renormalize, Scoring scoring) {
-  if (!renormalize) return 1.0F;
+// Weights of the chosen, unscaled, of a softmax among themselves.
+void weigh_among_chosen(const float* logits, const std::int32_t* ids, int k, float* weights) {
+  float chosen[kMaxTopK], sum = 0.0F;
+  for (int slot = 0; slot < k; ++slot) chosen[slot] = logits[ids[slot]];
+  score(chosen, k, Scoring::softmax, largest_of(chosen, k), weights);
+  for (int slot = 0; slot < k; ++slot) sum += weights[slot];
+  for (int slot = 0; slot < k; ++slot) weights[slot] /= sum;
+}
+float sum_of_chosen(const float* scores, const std::int32_t* ids, int k) {
   float sum = 0.0F;
-  for (int slot = 0; slot < k; ++slot) sum += scores.of[ids[slot]];
-  return scoring == Scoring::sigmoid ? sum + kLeastSigmoidSum : sum;
+  for (int slot = 0; slot < k; ++slot) sum += scores[ids[slot]];
+  return sum + kLeastSigmoidSum;
 }
 
-// d(weights) -> d(logits) of one row. With s the scores, D the divisor, g the weights' gradients times options.scale:
-// dL/ds of a chosen expert is (g - sum g s/D) / D (g alone if not renormalized), 0 of the others. What losses want of
-// q = s / sum s, c_e, adds (c_e - sum_j c_j q_j) / sum s. Then through softmax dL/dlogit_e = s_e (dL/ds_e - sum_j
-// dL/ds_j s_j), where the mean of c drops out; through sigmoid s_e (1 - s_e) dL/ds_e.
+void weigh(const float* logits, const Router& op, const std::int32_t* ids, float* weights) {
+  const Scoring scoring = op.options.scoring;
+  if (scoring == Scoring::softmax && op.renormalize) return weigh_among_chosen(logits, ids, op.k, weights);
+  const Scores scores(logits, op.experts, scoring);
+  for (int slot = 0; slot < op.k; ++slot) weights[slot] = scores.of[ids[slot]];
+  if (!op.renormalize) return;
+  const float sum = sum_of_chosen(scores.of, ids, op.k);
+  for (int slot = 0; slot < op.k; ++slot) weights[slot] /= sum;
+}
+
+// d(weights) -> d(logits) of one row. With s the scores, g the weights' gradients times options.scale: a softmax among
+// the chosen adds w (g - sum g w) to their logits' gradients. Otherwise dL/ds of a chosen expert is g, or renormalized
+// (g - sum g s/D) / D with D their sum; 0 of the others. What losses want of q = s / sum s, c_e, adds (c_e - sum_j c_j
+// q_j) / sum s. Then through softmax dL/dlogit_e = s_e (dL/ds_e - sum_j dL/ds_j s_j), where the mean of c drops out;
+// through sigmoid s_e (1 - s_e) dL/ds_e.
 void logit_gradients(const RouterBackward& op, std::int64_t row) {
   const float* logits = op.logits + row * op.experts;
   const std::int32_t* ids = op.ids + row * op.k;
@@ -130,15 +182,17 @@ void logit_gradients(const RouterBackward& op, std::int64_t row) {
   float* out = op.logit_grads + row * op.experts;
   const RouterOptions& o = op.options;
   const Scores s(logits, op.experts, o.scoring);
+  const bool among_chosen = op.renormalize && o.scoring == Scoring::softmax;
 
-  const float divisor = divisor_of(s, ids, op.k, op.renormalize, o.scoring);
-  float mean = 0.0F;
-  if (op.renormalize) {
-    for (int slot = 0; slot < op.k; ++slot) mean += o.scale * g[slot] * (s.of[ids[slot]] / divisor);
+  float weight[kMaxTopK], divisor = 1.0F, mean = 0.0F, dot = 0.0F;
+  if (among_chosen) weigh_among_chosen(logits, ids, op.k, weight);
+  if (op.renormalize && !among_chosen) {
+    divisor = sum_of_chosen(s.of, ids, op.k);
+    for (int slot = 0; slot < op.k; ++slot) weight[slot] = s.of[ids[slot]] / divisor;
   }
+  for (int slot = 0; op.renormalize && slot < op.k; ++slot) mean += o.scale * g[slot] * weight[slot];
   std::fill_n(out, op.experts, 0.0F);
-  float dot = 0.0F;
-  for (int slot = 0; slot < op.k; ++slot) {
+  for (int slot = 0; !among_chosen && slot < op.k; ++slot) {
     out[ids[slot]] = (o.scale * g[slot] - mean) / divisor;
     dot += out[ids[slot]] * s.of[ids[slot]];
   }
@@ -152,9 +206,10 @@ void logit_gradients(const RouterBackward& op, std::int64_t row) {
   } else {
     for (int e = 0; e < op.experts; ++e) out[e] = s.of[e] * (out[e] - dot);
   }
+  for (int slot = 0; among_chosen && slot < op.k; ++slot) out[ids[slot]] += weight[slot] * (o.scale * g[slot] - mean);
   if (op.z_grad == 0.0F) return;
   const float z = log_sum_exp(logits, op.experts);
-  for (int e = 0; e < op.experts; ++e) out[e] += op.z_grad * z * exp_below(logits[e] - z);
+  for (int e = 0; e < op.experts; ++e) out[e] += op.z_grad * z * std::exp(logits[e] - z);
 }
 
 }  // namespace
@@ -162,25 +217,14 @@ void logit_gradients(const RouterBackward& op, std::int64_t row) {
 void check(const Router& op) { check_sizes(op.experts, op.k, op.options); }
 void check(const RouterBackward& op) { check_sizes(op.experts, op.k, op.options); }
 
-void choose_groups(const Router& op, const float* values, bool* allowed) {
-  const RouterOptions& o = op.options;
-  const int of_group = op.experts / o.groups;
-  float worths[kMaxExperts];
-  std::int32_t best[kMaxExperts];
-  for (int g = 0; g < o.groups; ++g) worths[g] = or_least(worth(values + g * of_group, of_group, o.scoring));
-  take_best(worths, nullptr, o.groups, o.topk_groups, best);
-  std::fill_n(allowed, o.groups, false);
-  for (int i = 0; i < o.topk_groups; ++i) allowed[best[i]] = true;
-}
-
 void route_rows_portable(const Router& op, std::int64_t first, std::int64_t last) {
   for (std::int64_t row = first; row < last; ++row) {
+    const float* logits = op.logits + row * op.experts;
     std::int32_t* ids = op.ids + row * op.k;
-    const Scores scores(op.logits + row * op.experts, op.experts, op.options.scoring);
-    choose(scores, op, ids);
-    const float divisor = divisor_of(scores, ids, op.k, op.renormalize, op.options.scoring);
-    for (int slot = 0; slot < op.k; ++slot)
-      op.weights[row * op.k + slot] = op.options.scale * (scores.of[ids[slot]] / divisor);
+    float* weights = op.weights + row * op.k;
+    choose(logits, op, ids);
+    weigh(logits, op, ids, weights);
+    for (int slot = 0; slot < op.k; ++slot) weights[slot] *= op.options.scale;
   }
 }
 

@@ -1,12 +1,13 @@
 // The router on a GPU: a small tiled product, and one warp a row for scores and top-k.
 //
 // Not cuBLAS: a logit must be one sum in index order, whatever the number of rows (router.hpp), and the
-// experts' side is too narrow to gain much. Compiled without contraction and with one exp (exp.hpp), so that logits,
-// scores, ids and weights have the bits of router_cpu.cpp; what losses are made of, and backward, differ in last bits.
+// experts' side is too narrow to gain much. Compiled without contraction and with one formula of scores
+// (router_score.hpp), so that logits, scores, ids and weights have the bits of router_cpu.cpp; what losses are made of,
+// and backward, differ in last bits.
 #include "kernels/dynamic_shared.cuh"
-#include "kernels/exp.hpp"
 #include "kernels/grid_gpu.cuh"
 #include "kernels/router.hpp"
+#include "kernels/router_score.hpp"
 
 namespace topomoe::kernels {
 namespace {
@@ -93,11 +94,12 @@ struct RowScores {
   int experts, lane;
   bool sigmoid;
 
-  __device__ RowScores(const float* row, float* warps_part, int count, bool is_sigmoid)
+  __device__ RowScores(const float* row, float* warps_part, int count, bool is_sigmoid, bool wanted = true)
       : logits(row), of(warps_part), experts(count), lane(lane_of_warp()), sigmoid(is_sigmoid) {
+    if (!wanted) return;
     __syncwarp();  // the row before may still be read
     if (sigmoid) {
-      for (int e = lane; e < experts; e += kWarp) of[e] = sigmoid_of(logits[e]);
+      for (int e = lane; e < experts; e += kWarp) of[e] = sigmoid_score(logits[e]);
     } else {
       find_largest();
       float all = 0.0F;
@@ -131,7 +133,7 @@ struct RowScores {
 
 __device__ float* scores_of_warp(int experts) { return dynamic_shared<float>() + warp_of_block() * experts; }
 
-__device__ float or_least(float x) { return isnan(x) ? -INFINITY : x; }
+__device__ float number(float x) { return isnan(x) ? -INFINITY : x; }
 
 // The largest of value(0..n), the lowest among equals, of those that `taken` leaves: bit i of a lane is
 // element lane + 32 i. The owner marks it. Needs one that is left and allowed.
@@ -141,7 +143,7 @@ __device__ int warp_best(int n, unsigned& taken, int lane, Value value, Allowed 
   float best_value = -INFINITY;
   for (int i = lane, bit = 0; i < n; i += kWarp, ++bit) {
     if ((taken >> bit & 1U) || !allowed(i)) continue;
-    const float mine = or_least(value(i));
+    const float mine = number(value(i));
     if (best == n || mine > best_value) {
       best = i;
       best_value = mine;
@@ -161,19 +163,23 @@ __device__ int warp_best(int n, unsigned& taken, int lane, Value value, Allowed 
 
 // One warp a row; lane i owns experts i, i + 32, ...
 __global__ void top_k_kernel(const float* logits, const float* bias, std::int32_t* ids, float* weights,
-                             std::int64_t rows, int experts, int k, bool renormalize, RouterOptions o) {
+                             std::int64_t rows, int experts, int k, bool renormalize, bool by_logits, RouterOptions o) {
   __shared__ unsigned group_taken[kWarpsPerBlock][kOwned];
   const int lane = lane_of_warp(), warp = warp_of_block();
   const bool sigmoid = o.scoring == Scoring::sigmoid, limited = o.topk_groups < o.groups;
   const int of_group = experts / o.groups;
   for (std::int64_t row = first_warp(); row < rows; row += warp_stride()) {
-    const RowScores score(logits + row * experts, scores_of_warp(experts), experts, sigmoid);
-    const auto biased = [&](int e) { return bias != nullptr ? score(e) + bias[e] : score(e); };
+    const float* const logit = logits + row * experts;
+    const RowScores score(logit, scores_of_warp(experts), experts, sigmoid, !by_logits || (!sigmoid && !renormalize));
+    const auto value_of = [&](int e) {
+      if (by_logits) return logit[e];
+      return bias != nullptr ? score(e) + bias[e] : score(e);
+    };
     if (limited) {
       const auto worth = [&](int group) {
         float first = -INFINITY, second = -INFINITY;
         for (int e = group * of_group; e < (group + 1) * of_group; ++e) {
-          const float value = or_least(biased(e));
+          const float value = number(value_of(e));
           second = value > first ? first : fmaxf(second, value);
           first = fmaxf(first, value);
         }
@@ -194,18 +200,26 @@ __global__ void top_k_kernel(const float* logits, const float* bias, std::int32_
       return !limited || (group_taken[warp][group / kWarp] >> (group % kWarp) & 1U) != 0;
     };
     unsigned taken = 0;
-    float chosen_sum = 0.0F, mine = 0.0F;  // lane i keeps the score of slot i
+    int mine = 0;  // lane i keeps slot i
     for (int slot = 0; slot < k; ++slot) {
-      const int best = warp_best(experts, taken, lane, biased, allowed);
-      const float value = score(best);
-      if (lane == slot) {
-        ids[row * k + slot] = best;
-        mine = value;
-      }
-      chosen_sum += value;
+      const int best = warp_best(experts, taken, lane, value_of, allowed);
+      if (lane == slot) mine = best;
     }
-    const float divisor = renormalize ? (sigmoid ? chosen_sum + kLeastSigmoidSum : chosen_sum) : 1.0F;
-    if (lane < k) weights[row * k + lane] = o.scale * (mine / divisor);
+    const float of_mine = lane < k ? logit[mine] : -INFINITY;
+    float weight = 0.0F, sum = 0.0F;
+    if (sigmoid) {
+      weight = sigmoid_score(of_mine);
+    } else if (renormalize) {
+      weight = exp_below(of_mine - warp_max(number(of_mine)));
+    } else if (lane < k) {
+      weight = score(mine);
+    }
+    for (int slot = 0; slot < k; ++slot) sum += __shfl_sync(kAllLanes, weight, slot);
+    if (renormalize) weight /= sigmoid ? sum + kLeastSigmoidSum : sum;
+    if (lane < k) {
+      ids[row * k + lane] = mine;
+      weights[row * k + lane] = o.scale * weight;
+    }
   }
 }
 
@@ -236,16 +250,18 @@ __global__ void logit_gradients_kernel(float* logit_grads, const float* logits, 
     RowScores score(logits + row * experts, scores_of_warp(experts), experts, sigmoid);
     const std::int32_t* ids = all_ids + row * k;
     const float* g = weight_grads + row * k;
-    float divisor = 1.0F;
-    float mean = 0.0F;
+    const bool among_chosen = renormalize && !sigmoid;
+    float largest = -INFINITY, divisor = 1.0F, mean = 0.0F, dot = 0.0F;
+    for (int slot = 0; slot < k; ++slot) largest = fmaxf(largest, score.logits[ids[slot]]);
+    const auto unscaled = [&](int slot) {
+      return among_chosen ? exp_below(score.logits[ids[slot]] - largest) : score(ids[slot]);
+    };
     if (renormalize) {
-      divisor = 0.0F;
-      for (int slot = 0; slot < k; ++slot) divisor += score(ids[slot]);
-      if (sigmoid) divisor += kLeastSigmoidSum;
-      for (int slot = 0; slot < k; ++slot) mean += o.scale * g[slot] * (score(ids[slot]) / divisor);
+      divisor = sigmoid ? kLeastSigmoidSum : 0.0F;
+      for (int slot = 0; slot < k; ++slot) divisor += unscaled(slot);
+      for (int slot = 0; slot < k; ++slot) mean += o.scale * g[slot] * (unscaled(slot) / divisor);
     }
-    float dot = 0.0F;
-    for (int slot = 0; slot < k; ++slot) dot += (o.scale * g[slot] - mean) / divisor * score(ids[slot]);
+    for (int slot = 0; !among_chosen && slot < k; ++slot) dot += (o.scale * g[slot] - mean) / divisor * unscaled(slot);
     float wanted = 0.0F, sum = 1.0F;
     if (score_grads != nullptr) {
       sum = score.sum();
@@ -254,13 +270,15 @@ __global__ void logit_gradients_kernel(float* logit_grads, const float* logits, 
     }
     const float z = z_grad != 0.0F ? score.log_sum_exp() : 0.0F;
     for (int e = lane; e < experts; e += kWarp) {
-      float gradient = 0.0F;
+      float gradient = 0.0F, of_chosen = 0.0F;
       for (int slot = 0; slot < k; ++slot) {
-        if (ids[slot] == e) gradient = (o.scale * g[slot] - mean) / divisor;
+        if (ids[slot] != e) continue;
+        const float mine = (o.scale * g[slot] - mean) / divisor;
+        (among_chosen ? of_chosen : gradient) = among_chosen ? mine * unscaled(slot) : mine;
       }
       if (score_grads != nullptr) gradient += (score_grads[e] - wanted) / sum;
       const float s = score(e);
-      float out = sigmoid ? gradient * (s * (1.0F - s)) : s * (gradient - dot);
+      float out = sigmoid ? gradient * (s * (1.0F - s)) : s * (gradient - dot) + of_chosen;
       if (z_grad != 0.0F) out += z_grad * z * expf(score.logits[e] - z);
       logit_grads[row * experts + e] = out;
     }
@@ -278,7 +296,7 @@ void router_gpu(const Router& op, GpuStream stream) {
   });
   launch("router top-k", top_k_kernel, blocks_for(op.rows, kWarpsPerBlock), kWarp * kWarpsPerBlock,
          scores_bytes(op.experts), stream, static_cast<const float*>(op.logits), op.bias, op.ids, op.weights, op.rows,
-         op.experts, op.k, op.renormalize, op.options);
+         op.experts, op.k, op.renormalize, by_logits(op), op.options);
   if (op.loss_sums == nullptr) return;
   TOPOMOE_CUDA_TRY("router losses",
                    cudaMemsetAsync(op.loss_sums, 0, sizeof(float) * static_cast<std::size_t>(op.experts + 1), stream));

@@ -21,7 +21,4 @@ void route_rows_avx512(const Router& op, std::int64_t first, std::int64_t last);
 // A NaN ranks below every number.
 inline float or_least(float x) { return x != x ? -HUGE_VALF : x; }
 
-// Sets allowed[g] of the best groups; values are by expert, or_least applied.
-void choose_groups(const Router& op, const float* values, bool* allowed);
-
 }  // namespace topomoe::kernels

@@ -1,4 +1,4 @@
-// Sixteen fp32 at once, by AVX2: what simd_avx512.hpp says, in two registers.
+// Sixteen fp32 at once, by AVX2 and FMA: what simd_avx512.hpp says, in two registers.
 #pragma once
 
 #include <immintrin.h>
@@ -7,8 +7,8 @@
 
 #include "kernels/bf16.hpp"
 
-#define TOPOMOE_SIMD [[gnu::target("avx2")]]
-#define TOPOMOE_INLINE [[gnu::target("avx2"), gnu::always_inline]] inline
+#define TOPOMOE_SIMD [[gnu::target("avx2,fma")]]
+#define TOPOMOE_INLINE [[gnu::target("avx2,fma"), gnu::always_inline]] inline
 
 namespace topomoe::kernels {
 namespace {
@@ -22,6 +22,7 @@ struct I16 {
 struct Pair {
   F16 first, second;
 };
+constexpr int kAtOnce = 2;
 constexpr int kPairsAtOnce = 2;
 
 TOPOMOE_INLINE F16 set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -36,9 +37,11 @@ TOPOMOE_INLINE F16 multiply(F16 a, F16 b) { return {_mm256_mul_ps(a.low, b.low),
 TOPOMOE_INLINE F16 divide(F16 a, F16 b) { return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
 TOPOMOE_INLINE F16 least(F16 a, F16 b) { return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
 TOPOMOE_INLINE F16 most(F16 a, F16 b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
-TOPOMOE_INLINE F16 negative(F16 a) {
-  const __m256 sign = _mm256_set1_ps(-0.0F);
-  return {_mm256_xor_ps(a.low, sign), _mm256_xor_ps(a.high, sign)};
+TOPOMOE_INLINE F16 fused(F16 a, F16 b, F16 c) {
+  return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+TOPOMOE_INLINE F16 fused_less(F16 a, F16 b, F16 c) {
+  return {_mm256_fnmadd_ps(a.low, b.low, c.low), _mm256_fnmadd_ps(a.high, b.high, c.high)};
 }
 TOPOMOE_INLINE unsigned bits_of(__m256 low, __m256 high) {
   return static_cast<unsigned>(_mm256_movemask_ps(low)) | static_cast<unsigned>(_mm256_movemask_ps(high)) << 8;
@@ -50,9 +53,6 @@ TOPOMOE_INLINE __m256 mask_of(unsigned eight) {
 }
 TOPOMOE_INLINE unsigned at_least(F16 a, F16 b) {
   return bits_of(_mm256_cmp_ps(a.low, b.low, _CMP_GE_OQ), _mm256_cmp_ps(a.high, b.high, _CMP_GE_OQ));
-}
-TOPOMOE_INLINE F16 choose_lanes(unsigned mask, F16 yes, F16 no) {
-  return {_mm256_blendv_ps(no.low, yes.low, mask_of(mask)), _mm256_blendv_ps(no.high, yes.high, mask_of(mask >> 8))};
 }
 TOPOMOE_INLINE __m256 power_of(__m256 shifted) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(shifted), 23));
@@ -72,50 +72,95 @@ TOPOMOE_INLINE void store_first(float* p, F16 a, int count) {
   _mm256_maskstore_ps(p + 8, _mm256_castps_si256(mask_of(mask >> 8)), a.high);
 }
 
-TOPOMOE_INLINE I16 none() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+TOPOMOE_INLINE I16 set(std::int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 TOPOMOE_INLINE I16 load(const std::int32_t* p) {
   const auto* at = reinterpret_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
 }
+TOPOMOE_INLINE I16 add(I16 a, I16 b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
 TOPOMOE_INLINE I16 subtract(I16 a, I16 b) { return {_mm256_sub_epi32(a.low, b.low), _mm256_sub_epi32(a.high, b.high)}; }
-TOPOMOE_INLINE __m256i ordered(__m256 a) {
-  const __m256i bits = _mm256_castps_si256(_mm256_add_ps(a, _mm256_setzero_ps()));
-  return _mm256_xor_si256(bits, _mm256_srli_epi32(_mm256_srai_epi32(bits, 31), 1));
+TOPOMOE_INLINE I16 as_integers(F16 a) { return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)}; }
+TOPOMOE_INLINE F16 as_floats(I16 a) { return {_mm256_castsi256_ps(a.low), _mm256_castsi256_ps(a.high)}; }
+TOPOMOE_INLINE I16 count_above(I16 counts, F16 a, F16 b) {  // a mask is -1
+  return {_mm256_sub_epi32(counts.low, _mm256_castps_si256(_mm256_cmp_ps(a.low, b.low, _CMP_GT_OQ))),
+          _mm256_sub_epi32(counts.high, _mm256_castps_si256(_mm256_cmp_ps(a.high, b.high, _CMP_GT_OQ)))};
 }
-TOPOMOE_INLINE I16 ordered(F16 a) { return {ordered(a.low), ordered(a.high)}; }
-TOPOMOE_INLINE I16 count_above(I16 counts, const std::int32_t* one, I16 b) {
-  const __m256i a = _mm256_set1_epi32(*one);  // a mask is -1
-  return {_mm256_sub_epi32(counts.low, _mm256_cmpgt_epi32(a, b.low)),
-          _mm256_sub_epi32(counts.high, _mm256_cmpgt_epi32(a, b.high))};
+TOPOMOE_INLINE I16 count_at_least(I16 counts, F16 a, F16 b) {
+  return {_mm256_sub_epi32(counts.low, _mm256_castps_si256(_mm256_cmp_ps(a.low, b.low, _CMP_GE_OQ))),
+          _mm256_sub_epi32(counts.high, _mm256_castps_si256(_mm256_cmp_ps(a.high, b.high, _CMP_GE_OQ)))};
 }
-TOPOMOE_INLINE unsigned lanes_below(I16 counts, int bound) {
-  const __m256i b = _mm256_set1_epi32(bound);
-  return bits_of(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b, counts.low)),
-                 _mm256_castsi256_ps(_mm256_cmpgt_epi32(b, counts.high)));
+TOPOMOE_INLINE unsigned lanes_below(I16 a, I16 b) {
+  return bits_of(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.low, a.low)),
+                 _mm256_castsi256_ps(_mm256_cmpgt_epi32(b.high, a.high)));
 }
 TOPOMOE_INLINE void store(std::int32_t* p, I16 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.low);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), a.high);
 }
+TOPOMOE_INLINE void store_first(std::int32_t* p, I16 a, int count) {
+  store_first(reinterpret_cast<float*>(p), as_floats(a), count);
+}
+// [mask][i]: the i-th bit of eight that is set, then anything.
+struct SetBits {
+  std::uint8_t of[256][8];
+  constexpr SetBits() : of() {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int bit = 0, count = 0; bit < 8; ++bit)
+        if ((mask >> bit & 1) != 0) of[mask][count++] = static_cast<std::uint8_t>(bit);
+  }
+};
+constexpr SetBits kSetBits;
+// No branch, which would be guessed wrong once a row or more.
+TOPOMOE_INLINE int append_eight(std::int32_t* to, unsigned mask, __m256i ids) {
+  const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSetBits.of[mask]));
+  const __m256i chosen = _mm256_permutevar8x32_epi32(ids, _mm256_cvtepu8_epi32(bits));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), chosen);
+  return __builtin_popcount(mask);
+}
 TOPOMOE_INLINE int append(std::int32_t* to, unsigned mask, const std::int32_t* ids) {
-  int count = 0;
-  for (; mask != 0; mask &= mask - 1) to[count++] = ids[__builtin_ctz(mask)];
-  return count;
+  const I16 all = load(ids);
+  const int count = append_eight(to, mask & 0xFF, all.low);
+  return count + append_eight(to + count, mask >> 8, all.high);
 }
 
-TOPOMOE_INLINE float largest_of(F16 a) {
-  const __m256 eight = _mm256_max_ps(a.low, a.high);
-  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+template <int kStep, bool kSecond>
+TOPOMOE_INLINE F16 step(F16 a, F16 b) {
+  constexpr int kTake = kStep % 2 == 1 ? (kSecond ? 0xEE : 0x44) : (kSecond ? 0xDD : 0x88);
+  if constexpr (kStep == 1) return kSecond ? F16{a.high, b.high} : F16{a.low, b.low};
+  if constexpr (kStep == 2) {
+    constexpr int kHalves = kSecond ? 0x31 : 0x20;
+    return {_mm256_permute2f128_ps(a.low, a.high, kHalves), _mm256_permute2f128_ps(b.low, b.high, kHalves)};
+  }
+  return {_mm256_shuffle_ps(a.low, b.low, kTake), _mm256_shuffle_ps(a.high, b.high, kTake)};
 }
-TOPOMOE_INLINE float least_of(F16 a) { return -largest_of(negative(a)); }
-TOPOMOE_INLINE float folded(F16 a) {
-  const __m256 eight = _mm256_add_ps(a.low, a.high);
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+
+struct Key {
+  __m256d v;
+};
+constexpr int kKeys = 4;
+TOPOMOE_INLINE Key load_keys(const double* p) { return {_mm256_load_pd(p)}; }
+TOPOMOE_INLINE void store_keys(double* p, Key a) { _mm256_store_pd(p, a.v); }
+TOPOMOE_INLINE Key most(Key a, Key b) { return {_mm256_max_pd(a.v, b.v)}; }
+TOPOMOE_INLINE Key least(Key a, Key b) { return {_mm256_min_pd(a.v, b.v)}; }
+TOPOMOE_INLINE __m256i inverted_if_positive(__m256i position, __m256i value) {
+  return _mm256_xor_si256(_mm256_cmpgt_epi32(value, _mm256_set1_epi32(-1)), position);
 }
+TOPOMOE_INLINE void store_keys(double* p, __m256 values, __m256i positions) {
+  const __m256i bits = _mm256_castps_si256(_mm256_add_ps(values, _mm256_setzero_ps()));
+  const __m256i low = inverted_if_positive(positions, bits), high = _mm256_add_epi32(bits, _mm256_set1_epi32(1 << 20));
+  _mm256_store_pd(p, _mm256_castsi256_pd(_mm256_unpacklo_epi32(low, high)));
+  _mm256_store_pd(p + kKeys, _mm256_castsi256_pd(_mm256_unpackhi_epi32(low, high)));
+}
+TOPOMOE_INLINE void store_keys(double* p, F16 values, I16 positions) {
+  store_keys(p, values.low, positions.low);
+  store_keys(p + 2 * kKeys, values.high, positions.high);
+}
+TOPOMOE_INLINE __m256i positions_of_eight(const double* p) {
+  const __m256 a = _mm256_castpd_ps(_mm256_load_pd(p)), b = _mm256_castpd_ps(_mm256_load_pd(p + kKeys));
+  return inverted_if_positive(_mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88)),
+                              _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xDD)));
+}
+TOPOMOE_INLINE I16 positions_of(const double* p) { return {positions_of_eight(p), positions_of_eight(p + 2 * kKeys)}; }
 
 TOPOMOE_INLINE Pair load_pair(const float* p) { return {load(p), load(p + 16)}; }
 TOPOMOE_INLINE Pair load_pair(const Bf16* p) {

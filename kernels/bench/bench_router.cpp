@@ -15,7 +15,7 @@ namespace {
 
 using kernels::CpuContext;
 
-void top_k(benchmark::State& state, const RouterOptions& options, bool biased) {
+void top_k(benchmark::State& state, const RouterOptions& options, bool biased, bool renormalize = true) {
   kernels::ThreadPool pool(static_cast<int>(state.range(0)));
   constexpr std::int64_t kRows = 1 << 18;
   constexpr int kExperts = 256, kChosen = 8;
@@ -36,7 +36,7 @@ void top_k(benchmark::State& state, const RouterOptions& options, bool biased) {
                            .rows = kRows,
                            .experts = kExperts,
                            .k = kChosen,
-                           .renormalize = true,
+                           .renormalize = renormalize,
                            .options = options};
   const auto route = kernels::route_rows(kernels::best_isa());
   const Limit limits[] = {Limit::read};
@@ -50,6 +50,10 @@ void top_k(benchmark::State& state, const RouterOptions& options, bool biased) {
     std::memcpy(memory() + i, memory() + kMemoryBytes / 2, std::size_t{2} << 20);
 }
 void top_k_softmax(benchmark::State& state) { top_k(state, {}, false); }
+void top_k_softmax_of_all(benchmark::State& state) { top_k(state, {}, false, false); }
+void top_k_softmax_grouped(benchmark::State& state) { top_k(state, {.groups = 8, .topk_groups = 3}, false, false); }
+void top_k_sigmoid(benchmark::State& state) { top_k(state, {.scoring = Scoring::sigmoid}, false); }
+void top_k_sigmoid_biased(benchmark::State& state) { top_k(state, {.scoring = Scoring::sigmoid}, true); }
 void top_k_sigmoid_grouped(benchmark::State& state) {
   top_k(state, {.scoring = Scoring::sigmoid, .groups = 8, .topk_groups = 4, .scale = 2.5F}, true);
 }
@@ -105,8 +109,15 @@ void dispatch_by_index(benchmark::State& state) {
   report_bytes(state, kBytes);
 }
 
-BENCHMARK(top_k_softmax)->ArgNames({"threads"})->ArgsProduct({thread_counts()})->UseManualTime()->Iterations(9);
-BENCHMARK(top_k_sigmoid_grouped)->ArgNames({"threads"})->ArgsProduct({thread_counts()})->UseManualTime()->Iterations(9);
+void top_k_rows(benchmark::internal::Benchmark* row) {
+  row->ArgNames({"threads"})->ArgsProduct({thread_counts()})->UseManualTime()->Iterations(9);
+}
+BENCHMARK(top_k_softmax)->Apply(top_k_rows);          // renormalized: Mixtral, Qwen3
+BENCHMARK(top_k_softmax_of_all)->Apply(top_k_rows);   // not
+BENCHMARK(top_k_softmax_grouped)->Apply(top_k_rows);  // not: DeepSeek-V2
+BENCHMARK(top_k_sigmoid)->Apply(top_k_rows);
+BENCHMARK(top_k_sigmoid_biased)->Apply(top_k_rows);   // Kimi-K2
+BENCHMARK(top_k_sigmoid_grouped)->Apply(top_k_rows);  // biased: DeepSeek-V3
 BENCHMARK(dispatch_by_mask)->UseManualTime()->Iterations(5);
 BENCHMARK(dispatch_by_index)->UseManualTime()->Iterations(5);
 

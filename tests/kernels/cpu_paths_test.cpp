@@ -11,6 +11,7 @@
 #include "kernels/gather_rows.hpp"
 #include "kernels/ordered_sum.hpp"
 #include "kernels/router.hpp"
+#include "kernels/router_score.hpp"
 #include "kernels/row_movers.hpp"
 #include "kernels/sum_rows.hpp"
 #include "tests/kernels/on_device.hpp"
@@ -252,6 +253,9 @@ RouterCase router_case(Random& random) {
   const float step = random.whole(0, 3) == 0 ? 60.0F : 0.5F;
   for (std::int64_t i = 0; i < c.op.experts * c.op.hidden; ++i)
     c.weight.push_back(c.op.hidden == 1 ? step * static_cast<float>(random.whole(-3, 3)) : random.real());
+  if (random.whole(0, 2) == 0)  // some experts' logits are none, or tell zeros and denormals apart
+    for (const float x : {kNan, kInfinity, -kInfinity, -0.0F, 1e-40F, -1e-40F})
+      c.weight[at(random.whole(0, static_cast<int>(c.weight.size()) - 1))] = x;
   for (std::int64_t i = 0; i < c.op.rows * c.op.hidden; ++i) {
     float x = c.op.hidden == 1 ? static_cast<float>(random.whole(-1, 2)) : random.real();
     if (random.whole(0, 40 * static_cast<int>(c.op.hidden)) == 0) x = random.whole(0, 1) == 0 ? kNan : kInfinity;
@@ -299,7 +303,27 @@ TEST_F(CpuPaths, Router_ManyExpertsAllEqual_GoToTheLowest) {
     }
 }
 
-// The choice is that of a stable sort of the scores of the contract, which are worked out here anew.
+// Groups of sixteen's multiples and others, of one expert, more of them than a vector has lanes, and more than fit.
+TEST_F(CpuPaths, Router_Groups) {
+  for (const auto& [groups, of_group] :
+       {std::pair{8, 32}, {8, 16}, {8, 20}, {4, 48}, {20, 1}, {64, 16}, {40, 25}, {2, 512}})
+    for (const Scoring scoring : {Scoring::softmax, Scoring::sigmoid})
+      expect_portable_bits([groups = groups, of_group = of_group, scoring](const CpuContext& cpu, Random random) {
+        RouterCase c;
+        c.op.experts = groups * of_group, c.op.rows = random.whole(1, 40), c.op.hidden = 1;
+        c.op.options = {
+            .scoring = scoring, .groups = groups, .topk_groups = random.whole(1, groups - 1), .scale = 2.5F};
+        c.op.k = random.whole(1, std::min(c.op.options.topk_groups * of_group, kernels::kMaxTopK));
+        c.op.renormalize = random.whole(0, 1) == 0;
+        c.weight = random.reals(c.op.experts);
+        for (float& x : c.weight) x *= 8.0F;
+        c.f32 = random.reals(c.op.rows);
+        if (random.whole(0, 2) != 0) c.bias = random.reals(c.op.experts);
+        return routed(c, cpu);
+      });
+}
+
+// The choice is that of a stable sort of the values of the contract, which are worked out here anew.
 TEST_F(CpuPaths, Router_ChoiceIsAStableSortOfScores) {
   for (unsigned seed = 1; seed <= 60; ++seed) {
     Random random(seed);
@@ -309,8 +333,10 @@ TEST_F(CpuPaths, Router_ChoiceIsAStableSortOfScores) {
     for (std::int64_t row = 0; row < c.op.rows; ++row) {
       const float* logits = &r.logits[at(row * c.op.experts)];
       Floats score(logits, logits + c.op.experts);
-      if (c.op.options.scoring == Scoring::sigmoid) {
-        for (float& x : score) x = kernels::sigmoid_of(x);
+      if (c.bias.empty()) {
+        // logits as they are
+      } else if (c.op.options.scoring == Scoring::sigmoid) {
+        for (float& x : score) x = kernels::sigmoid_score(x);
       } else {
         float largest = score[0], part[32] = {};
         for (const float x : score) largest = largest < x ? x : largest;
@@ -339,17 +365,30 @@ TEST(Exp, StaysWithinTwoUnitsInTheLastPlace) {
     const float x = 0.00999F * static_cast<float>(i) + 1e-4F * static_cast<float>(i % 7);
     const double exact = std::exp(static_cast<double>(x));
     EXPECT_LE(std::abs(kernels::exp_of(x) - exact), exact * std::ldexp(2.0, -23)) << x;
-    if (x <= 0) {
-      EXPECT_EQ(kernels::exp_below(x), kernels::exp_of(x));
-    }
   }
   EXPECT_EQ(kernels::exp_of(0.0F), 1.0F);
+  EXPECT_TRUE(std::isnan(kernels::exp_of(kNan)));
+}
+
+TEST(RouterScores, StayNearThoseOfDouble) {
+  const double unit = std::ldexp(1.0, -23);
+  for (int i = -87000; i <= 87000; ++i) {
+    const float x = 0.000999F * static_cast<float>(i) + 1e-5F * static_cast<float>(i % 7);
+    const double exact = 1 / (1 + std::exp(-static_cast<double>(x)));
+    const double units = std::abs(x) < 20 ? 2.5 : 4;
+    ASSERT_LE(std::abs(kernels::sigmoid_score(x) - exact), exact * units * unit) << x;
+    if (x > 0) continue;
+    const double power = std::exp(static_cast<double>(x));
+    ASSERT_LE(std::abs(kernels::exp_below(x) - power), power * units * unit) << x;
+  }
+  EXPECT_EQ(kernels::exp_below(0.0F), 1.0F);
   EXPECT_EQ(kernels::exp_below(-87.9F), 0.0F);
   EXPECT_EQ(kernels::exp_below(-kInfinity), 0.0F);
-  EXPECT_TRUE(std::isnan(kernels::exp_of(kNan)));
   EXPECT_TRUE(std::isnan(kernels::exp_below(kNan)));
-  EXPECT_GT(kernels::sigmoid_of(-kInfinity), std::numeric_limits<float>::min());
-  EXPECT_EQ(kernels::sigmoid_of(kInfinity), 1.0F);
+  EXPECT_EQ(kernels::sigmoid_score(0.0F), 0.5F);
+  EXPECT_GT(kernels::sigmoid_score(-kInfinity), std::numeric_limits<float>::min());
+  EXPECT_EQ(kernels::sigmoid_score(kInfinity), 1.0F);
+  EXPECT_TRUE(std::isnan(kernels::sigmoid_score(kNan)));
 }
 
 TEST(CpuDevice, Options_ChangeNoBits) {

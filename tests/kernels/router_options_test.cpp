@@ -166,6 +166,47 @@ TEST_F(RouterWithOptions, Bias_EntersTheChoiceNotTheWeight) {
   EXPECT_EQ(r.weights, (Floats{0.5F, 0.5F}));
 }
 
+// Both sigmoids are 1: only their logits tell them apart. With a bias, of zeros even, scores decide: the lower of
+// equals.
+TEST_F(RouterWithOptions, SaturatedSigmoids_AreToldApartByLogitsWithoutBias) {
+  for (const auto& [bias, expected] : {std::pair{Floats{}, 1}, {Floats{0, 0}, 0}}) {
+    const Run r = run({1, 1, 2, 1}, {{.scoring = Scoring::sigmoid}, false, bias}, {1}, {100, 200});
+    EXPECT_EQ(r.ids, Ints{expected});
+    EXPECT_EQ(r.weights, Floats{1});
+  }
+}
+
+// Scores of 1 and 2 are e^-200 / (1 + ...) = 0, but the bias wants them: as likely as each other, forward and backward.
+TEST_F(RouterWithOptions, Renormalized_WhereScoresUnderflow_IsASoftmaxOfTheChosen) {
+  const Run r = run({1, 1, 3, 2}, {{}, true, {-9, 1, 1}}, {1}, {200, 0, 0});
+  EXPECT_EQ(r.ids, (Ints{1, 2}));
+  EXPECT_EQ(r.weights, (Floats{0.5F, 0.5F}));
+  const Tensor logits = tensor(r.logits), grads = tensor({1, 0}), logit_grads = zeros(3);
+  const IntTensor ids = ints(r.ids);
+  device_->router_backward(Lane::compute, {.logits = logits.floats(),
+                                           .ids = ids.data(),
+                                           .weight_grads = grads.floats(),
+                                           .logit_grads = logit_grads.floats(),
+                                           .rows = 1,
+                                           .hidden = 1,
+                                           .experts = 3,
+                                           .k = 2,
+                                           .renormalize = true});
+  device_->synchronize(soon());
+  EXPECT_EQ(logit_grads.read(), (Floats{0, 0.25F, -0.25F}));  // w (g - sum g w)
+}
+
+TEST_F(RouterWithOptions, NanLogit_IsChosenLast) {
+  for (const Scoring scoring : {Scoring::softmax, Scoring::sigmoid}) {
+    const Run two = run({1, 1, 3, 2}, {{.scoring = scoring}, true, {}}, {1}, {NAN, 1, 2});
+    EXPECT_EQ(two.ids, (Ints{2, 1}));
+    EXPECT_NEAR(two.weights[0] + two.weights[1], 1, 1e-6);
+    const Run all = run({1, 1, 3, 3}, {{.scoring = scoring}, false, {}}, {1}, {NAN, 1, 2});
+    EXPECT_EQ(all.ids, (Ints{2, 1, 0}));
+    EXPECT_TRUE(std::isnan(all.weights[2]));
+  }
+}
+
 TEST_F(RouterWithOptions, EqualGroups_GoToTheLower) {
   const Run r = run({3, 4, 8, 4}, {deepseek_v3(4, 2), true, {}}, Floats(12), Random(1).reals(32));  // all scores equal
   EXPECT_EQ(r.ids, (Ints{0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}));
