@@ -4,6 +4,9 @@
 namespace topomoe {
 namespace {
 
+// Of a rank that got no CPU for a second between steps of microseconds.
+constexpr double kMostSpread = 1e9;
+
 constexpr const char* kSchema = "topomoe.calibration/1";
 constexpr std::size_t kMaxCurves = 10'000, kMaxKnots = 1000;
 constexpr double kMaxFigure = 1e18;
@@ -96,7 +99,7 @@ CalibrationCurve curve_from(const ordered_json& json, const std::string& where) 
   c.dtype = in.text("dtype");
   c.size_unit = in.text("size_unit");
   c.parameters = figures_from(in.at("parameters"), in.field("parameters"));
-  c.spread = in.number("spread", 0, 1000);
+  c.spread = in.number("spread", 0, kMostSpread);
   if (in.has("source")) c.source = in.text("source");
   const ordered_json& knots = in.at("knots_size_us");
   if (!knots.is_array() || knots.size() > kMaxKnots)

@@ -53,6 +53,9 @@ TEST(CalibrationJson, WhatIsWritten_IsReadBack) {
   Calibration bare = sample();
   bare.curves.clear(), bare.figures.clear(), bare.software.clear();
   EXPECT_EQ(read_calibration(write_calibration(bare), "c.json"), bare);
+  Calibration starved = sample();  // steps of a microsecond, one of which waited a second for a CPU
+  starved.curves[0].spread = 1e6;
+  EXPECT_EQ(read_calibration(write_calibration(starved), "c.json"), starved);
 }
 
 TEST(CalibrationJson, Nonsense_IsNamedWithFileAndField) {
