@@ -1,7 +1,8 @@
-// The arithmetic of ffn_epilogue.cpp, sixteen columns at a time: for its AVX-512 versions alone.
+// The arithmetic of ffn_epilogue.cpp, sixteen columns at a time: for its AVX-512 versions and the AMX one.
 #pragma once
 
 #include "kernels/bf16.hpp"
+#include "kernels/ffn_targets.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -96,6 +97,31 @@ struct Bf16Instructions : Bf16Rows {
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to), both(left, right));
   }
 };
+
+// Row r of a block's. kSaved: gate, up and act are written where they are not null.
+template <class V, bool kSaved, class T = typename V::Element>
+TOPOMOE_AVX512 TOPOMOE_INLINE inline void join_row(const float* sums, std::int64_t r, const JoinTargets<T>& to) {
+  sums += r * kPanelColumns;
+  const auto gate = V::from(_mm512_loadu_ps(sums)), up = V::from(_mm512_loadu_ps(sums + kHalf));
+  const __m512 g = V::value(gate);
+  const auto act = V::from(_mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), V::value(up)));
+  T* const packed = to.packed + r * kStepDepth;
+  __builtin_prefetch(packed + to.ahead, 1);
+  V::put(packed, act);
+  if constexpr (kSaved) {
+    if (to.gate != nullptr) V::put(to.gate + r * to.stride, gate);
+    if (to.up != nullptr) V::put(to.up + r * to.stride, up);
+    if (to.act != nullptr) V::put(to.act + r * to.stride, act);
+  }
+}
+
+template <class V, bool kPastCache, class T = typename V::Element>
+TOPOMOE_AVX512 TOPOMOE_INLINE inline void store_row(const float* sums, std::int64_t r, const StoreTarget<T>& to) {
+  sums += r * kPanelColumns;
+  const __m512 left = _mm512_loadu_ps(sums), right = _mm512_loadu_ps(sums + kHalf);
+  T* const out = to.to + r * to.stride;
+  kPastCache ? V::put_past_cache(out, left, right) : V::put_all(out, left, right);
+}
 
 }  // namespace topomoe::kernels
 #endif
