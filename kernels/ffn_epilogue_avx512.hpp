@@ -109,9 +109,12 @@ TOPOMOE_AVX512 TOPOMOE_INLINE inline void join_row(const float* sums, std::int64
   __builtin_prefetch(packed + to.ahead, 1);
   V::put(packed, act);
   if constexpr (kSaved) {
-    if (to.gate != nullptr) V::put(to.gate + r * to.stride, gate);
-    if (to.up != nullptr) V::put(to.up + r * to.stride, up);
-    if (to.act != nullptr) V::put(to.act + r * to.stride, act);
+    // Their lines are read before they are written: those of the next block's row from here on (a sixth to a third of
+    // the time of experts that save all three).
+    const std::int64_t at = r * to.stride, next = at + kBlockRows * to.stride;
+    if (to.gate != nullptr) __builtin_prefetch(to.gate + next, 1), V::put(to.gate + at, gate);
+    if (to.up != nullptr) __builtin_prefetch(to.up + next, 1), V::put(to.up + at, up);
+    if (to.act != nullptr) __builtin_prefetch(to.act + next, 1), V::put(to.act + at, act);
   }
 }
 
