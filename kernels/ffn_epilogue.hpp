@@ -22,13 +22,18 @@ struct FfnTensors {
   std::int64_t hidden = 0, ffn = 0;
 };
 
-// For PanelEpilogue, whose state is FfnTensors.
 struct FfnEpilogue {
-  decltype(PanelEpilogue::call) join = nullptr;   // gate and up -> act
-  decltype(PanelEpilogue::call) store = nullptr;  // -> out
-  decltype(PanelEpilogue::finish) stored = nullptr;
+  PanelEpilogue join;   // gate and up -> act
+  PanelEpilogue store;  // -> out
 };
 
-FfnEpilogue ffn_epilogue(CpuIsa isa, DType dtype);
+// `tensors` must outlive it.
+FfnEpilogue ffn_epilogue(CpuIsa isa, DType dtype, const FfnTensors& tensors);
+
+// Theirs of one kernel each; one file each.
+struct FfnBeside {
+  decltype(PanelEpilogue::beside) join = nullptr, store = nullptr;
+};
+FfnBeside ffn_beside_amx();
 
 }  // namespace topomoe::kernels

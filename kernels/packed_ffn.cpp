@@ -92,14 +92,14 @@ void PackedFfn::by_columns(const GroupedFfn& op, ThreadPool& pool, ProductScratc
 
   pack_all_rows(op, gate_up_, products, in, blocks, pool, hook);
   const FfnTensors tensors = tensors_of(op, act, down_);
-  const FfnEpilogue epilogue = ffn_epilogue(isa_, op.dtype);
+  const FfnEpilogue epilogue = ffn_epilogue(isa_, op.dtype, tensors);
   for (PackedProduct& p : products) p.a = in + static_cast<std::size_t>(p.first_block) * in_block;
-  multiply_packed(isa_, gate_up_, products, {epilogue.join, &tensors}, pool, scratch, hook);
+  multiply_packed(isa_, gate_up_, products, epilogue.join, pool, scratch, hook);
   for (PackedProduct& p : products) {
     p.a = act + static_cast<std::size_t>(p.first_block) * act_block;
     p.w += gate_up_.bytes();
   }
-  multiply_packed(isa_, down_, products, {epilogue.store, &tensors, epilogue.stored}, pool, scratch, hook);
+  multiply_packed(isa_, down_, products, epilogue.store, pool, scratch, hook);
 }
 
 void PackedFfn::by_rows(const GroupedFfn& op, ThreadPool& pool, ProductScratch& scratch,
@@ -115,8 +115,6 @@ void PackedFfn::by_rows(const GroupedFfn& op, ThreadPool& pool, ProductScratch& 
   std::byte* const all_in = scratch.rows(threads * in_bytes);
   std::byte* const all_act = scratch.between(threads * act_bytes);
   std::byte* const all_sums = scratch.sums(threads * kPieceSums * sizeof(float));
-  const FfnEpilogue epilogue = ffn_epilogue(isa_, op.dtype);
-
   pool.run(first.back(), hook, [&](std::int64_t number, int worker) {
     const auto index = std::upper_bound(first.begin(), first.end(), number) - first.begin() - 1;
     const PackedProduct& of = products[static_cast<std::size_t>(index)];
@@ -133,9 +131,10 @@ void PackedFfn::by_rows(const GroupedFfn& op, ThreadPool& pool, ProductScratch& 
     for (std::int64_t row = 0; row < product.rows; row += kBlockRows, its_hook())
       pack_rows(gate_up_, in, product.rows, row, element_at(op.in, (product.first_row + row) * op.hidden, op.dtype));
     const FfnTensors tensors = tensors_of(op, act, down_);
-    multiply_rows(isa_, gate_up_, product, {epilogue.join, &tensors}, sums, its_hook);
+    const FfnEpilogue epilogue = ffn_epilogue(isa_, op.dtype, tensors);
+    multiply_rows(isa_, gate_up_, product, epilogue.join, sums, its_hook);
     product.a = act, product.w += gate_up_.bytes();
-    multiply_rows(isa_, down_, product, {epilogue.store, &tensors, epilogue.stored}, sums, its_hook);
+    multiply_rows(isa_, down_, product, epilogue.store, sums, its_hook);
   });
 }
 

@@ -35,25 +35,6 @@ struct Piece {
   std::int64_t first_panel, panels, row, rows;
 };
 
-// A block whose sums are complete, handed over a few rows at a time while the next block is computed.
-struct Finished {
-  const PanelEpilogue& epilogue;
-  const PackedProduct& product;
-  std::int64_t row = 0, rows = 0, done = 0, each_time = 0, panel = 0;
-  const float* sums = nullptr;
-
-  void hand_over(std::int64_t count) {
-    const std::int64_t now = std::min(count, rows - done);
-    if (now <= 0) return;
-    epilogue.call(epilogue.state, product, row + done, now, panel, sums + done * kPanelColumns);
-    done += now;
-  }
-  static void a_few(void* self) {
-    Finished& f = *static_cast<Finished*>(self);
-    f.hand_over(f.each_time);
-  }
-};
-
 // What a kernel call fetches of a stream of so many lines that all calls share.
 PanelAhead part(const std::byte* stream, std::int64_t lines, std::int64_t calls, std::int64_t call,
                 std::int64_t steps) {
@@ -70,14 +51,15 @@ struct Run {
 
   void piece(const Piece& p, const ProgressHook& hook) const {
     Progress progress(hook);
-    Finished finished{epilogue, p.product};
+    BlockSums waiting;
     if (kernel.begin != nullptr) kernel.begin();
     const Width width = width_of(shape, blocks_of(p.rows));
     const std::int64_t end = p.first_panel + p.panels;
     for (std::int64_t panel = p.first_panel; panel < end; panel += width.panels) {
       const Columns columns{panel, std::min(width.panels, end - panel), width.rows_kept};
-      for (std::int64_t slice = 0; slice < shape.slices(); ++slice) this->slice(p, columns, slice, finished, progress);
-      finished.hand_over(kBlockRows);  // before other sums take its place
+      for (std::int64_t slice = 0; slice < shape.slices(); ++slice) this->slice(p, columns, slice, waiting, progress);
+      if (waiting.rows > 0) epilogue.call(epilogue.state, waiting);  // before other sums take their place
+      waiting = {};
     }
     if (kernel.end != nullptr) kernel.end();
     if (epilogue.finish != nullptr) epilogue.finish();
@@ -101,7 +83,19 @@ struct Run {
     return p.product.w + shape.offset(next, panel + 1 == columns.panels && next != columns.first ? 0 : slice);
   }
 
-  void slice(const Piece& p, const Columns& columns, std::int64_t slice, Finished& finished, Progress& progress) const {
+  // The block whose sums this completes; where it can be, the one before is handed over meanwhile.
+  void multiply(const PanelBlock& block, BlockSums& waiting, const BlockSums& complete) const {
+    if (waiting.rows == 0 || !epilogue.beside(block, epilogue.state, waiting)) {
+      kernel.multiply(block);
+      if (waiting.rows > 0) epilogue.call(epilogue.state, waiting);
+    }
+    if (epilogue.beside != nullptr)
+      waiting = complete;
+    else
+      epilogue.call(epilogue.state, complete);
+  }
+
+  void slice(const Piece& p, const Columns& columns, std::int64_t slice, BlockSums& waiting, Progress& progress) const {
     const std::int64_t blocks = blocks_of(p.rows), steps = shape.steps_of_slice(slice), panels = columns.panels;
     const bool last = slice + 1 == shape.slices();
     const std::int64_t step_lines = static_cast<std::int64_t>(shape.step_bytes()) / kLine;  // of 32 rows, or columns
@@ -125,17 +119,10 @@ struct Run {
             .weights_ahead = part(after, panel_lines, blocks, i, steps),
             .rows_ahead = part(next_rows, next_lines, panels * blocks, panel * blocks + i, steps),
         };
-        if (last && kernel.works_beside) {
-          block.beside = Finished::a_few, block.beside_state = &finished;
+        if (last)
+          multiply(block, waiting, {&p.product, row, rows, columns.first + panel, block.c});
+        else
           kernel.multiply(block);
-          finished.hand_over(kBlockRows);
-          finished.row = row, finished.rows = rows, finished.done = 0;
-          finished.each_time = (rows + steps - 1) / steps;
-          finished.panel = columns.first + panel, finished.sums = block.c;
-        } else {
-          kernel.multiply(block);
-          if (last) epilogue.call(epilogue.state, p.product, row, rows, columns.first + panel, block.c);
-        }
         const std::int64_t elements = steps * kStepDepth * kPanelColumns;
         progress.did(std::max(2 * rows * elements / kernel.speed, i == 0 ? elements * Progress::kMovedElement : 0));
       }

@@ -30,11 +30,19 @@ struct PackedProduct {
   std::int64_t first_row = 0, first_block = 0;
 };
 
-// What becomes of sums that are complete: rows row..row+rows of a product, none of them in another block of 32, by the
-// columns of a panel, sums [rows][32]. Called once for each row and panel, on any thread.
+// Sums that are complete: a block's rows row..row+rows of a product by the columns of a panel, [rows][32].
+struct BlockSums {
+  const PackedProduct* product = nullptr;
+  std::int64_t row = 0, rows = 0, panel = 0;
+  const float* sums = nullptr;
+};
+
+// What becomes of them. Called once for each block and panel, on any thread.
 struct PanelEpilogue {
-  void (*call)(const void* state, const PackedProduct& product, std::int64_t row, std::int64_t rows, std::int64_t panel,
-               const float* sums) = nullptr;
+  void (*call)(const void* state, const BlockSums& sums) = nullptr;
+  // The panel kernel, which multiplies `next`, and `call` in one, where instructions of the one are free while the
+  // other computes. False: neither was done. Null: there is none.
+  bool (*beside)(const PanelBlock& next, const void* state, const BlockSums& sums) = nullptr;
   const void* state = nullptr;
   void (*finish)() = nullptr;  // on the same thread, when a piece is over; null: nothing to do
 };

@@ -31,9 +31,6 @@ struct PanelBlock {
   float* c = nullptr;  // [32][32], 64-byte aligned; beyond `rows` anything is left; the next call's lies behind it
   bool first = true;   // c is written, not added to
   PanelAhead weights_ahead = {}, rows_ahead = {};
-  // Other work, called once a step where the kernel says that it takes some; null: none.
-  void (*beside)(void* state) = nullptr;
-  void* beside_state = nullptr;
 };
 
 struct PanelKernel {
@@ -41,8 +38,6 @@ struct PanelKernel {
   // Around all calls of a thread in one piece: tile registers have a state. Null: nothing to do.
   void (*begin)() = nullptr;
   void (*end)() = nullptr;
-  // Vector instructions are free while it computes.
-  bool works_beside = false;
   // In multiples of AVX-512 in fp32, which progress.hpp counts in.
   std::int64_t speed = 1;
 };

@@ -160,13 +160,22 @@ TEST(PackedFfn, RowAmongOthers_HasTheBitsThatItHasAlone) {
   }
 }
 
+// Parts of 256 rows, and six of them a thread before threads take rows instead of columns: 133 rows go by columns,
+// 1,556 (7 parts) by rows on one thread and by columns on more, 5,000 (20 parts) by rows on all.
 TEST(PackedFfn, ThreadsAndWhatIsSaved_DoNotShowInTheBits) {
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const Experts experts({{0, 70, 70, 133}, 96, 304}, dtype, 13);
-    const Results one = experts.run(kernels::best_isa(), 1), three = experts.run(kernels::best_isa(), 3);
-    EXPECT_TRUE(one.out == three.out && one.gate == three.gate && one.up == three.up && one.act == three.act);
-    EXPECT_TRUE(experts.run(kernels::best_isa(), 2, false).out == one.out);
-  }
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const auto& [offsets, hidden, ffn] :
+         {std::tuple(std::vector<std::int64_t>{0, 70, 70, 133}, 96, 304), {{0, 1556}, 544, 80}, {{0, 5000}, 40, 48}}) {
+      const Experts experts({offsets, hidden, ffn}, dtype, 13);
+      const Results one = experts.run(kernels::best_isa(), 1);
+      for (const int threads : {2, 3}) {
+        SCOPED_TRACE(std::to_string(threads) + " threads, rows " + std::to_string(offsets.back()));
+        const Results more = experts.run(kernels::best_isa(), threads);
+        EXPECT_TRUE(one.out == more.out);
+        EXPECT_TRUE(one.gate == more.gate && one.up == more.up && one.act == more.act);
+        EXPECT_TRUE(experts.run(kernels::best_isa(), threads, false).out == one.out);
+      }
+    }
 }
 
 // gate = x w_gate^T and the rest as GroupedFfn says: what the layer's backward goes on with.
