@@ -1,4 +1,4 @@
-// topomoe topo show FILE|--live: what a cluster is.
+// topomoe topo show|facts FILE|--live: what a cluster is.
 
 #include <memory>
 #include <string>
@@ -18,17 +18,34 @@ struct Options : EditOptions {
   bool live = false;
 };
 
-void show(const Options& o, const Context& context) {
-  if (o.live != o.file.empty())
-    throw InvalidInput("topo show", o.live ? o.file + " and --live" : "no file",
+Topology described(const std::string& command, const std::string& file, bool live) {
+  if (live != file.empty())
+    throw InvalidInput(command, live ? file + " and --live" : "no file",
                        "name one cluster.json or NCCL XML, or use --live for this machine");
+  return live ? discover_live() : read_topology_file(file);
+}
+
+void show(const Options& o, const Context& context) {
   OutputFiles files({{"--svg", o.svg}, {"--dot", o.dot}}, {{"file", o.file}});
-  const Topology topology = edited(o.live ? discover_live() : read_topology_file(o.file), o);
+  const Topology topology = edited(described("topo show", o.file, o.live), o);
   if (files.wants("--svg")) files.write("--svg", write_svg(topology));
   if (files.wants("--dot")) files.write("--dot", write_dot(topology));
   const std::string text = context.format == Format::json ? show_json(topology) : show_text(topology);
   files.commit();
   print(text.empty() || text.back() == '\n' ? text : text + "\n");
+}
+
+void add_source_options(CLI::App& command, Options& o) {
+  command.add_option("file", o.file, "topomoe.cluster/1 JSON, or an NCCL topology XML")->option_text("FILE");
+  command.add_flag("--live", o.live, "This machine, through hwloc and, where there are GPUs, NCCL");
+}
+
+void add_facts_command(CLI::App& topo, Context& context) {
+  CLI::App* command = topo.add_subcommand("facts", "What can be counted, by bus id, as JSON");
+  auto o = std::make_shared<Options>();
+  add_source_options(*command, *o);
+  add_format_option(*command, context);
+  command->callback([o] { print(facts_json(described("topo facts", o->file, o->live))); });
 }
 
 }  // namespace
@@ -37,13 +54,13 @@ void add_topo_command(CLI::App& app, Context& context) {
   CLI::App* topo = app.add_subcommand("topo", "What a cluster is")->require_subcommand(1);
   CLI::App* command = topo->add_subcommand("show", "Devices, links, rates and their sources");
   auto o = std::make_shared<Options>();
-  command->add_option("file", o->file, "topomoe.cluster/1 JSON, or an NCCL topology XML")->option_text("FILE");
-  command->add_flag("--live", o->live, "This machine, through hwloc and, where there are GPUs, NCCL");
+  add_source_options(*command, *o);
   add_edit_options(*command, *o);
   command->add_option("--svg", o->svg, "Write a drawing")->option_text("FILE");
   command->add_option("--dot", o->dot, "Write it for Graphviz")->option_text("FILE");
   add_format_option(*command, context);
   command->callback([o, &context] { show(*o, context); });
+  add_facts_command(*topo, context);
 }
 
 }  // namespace topomoe::cli

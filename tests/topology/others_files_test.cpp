@@ -66,6 +66,17 @@ TEST_F(OthersFiles, Counts_MatchTheIndependentReader) {
   });
 }
 
+TEST_F(OthersFiles, Facts_AreThoseOfTheIndependentReader) {
+  each([](const Topology& topology, const Json& fact) {
+    const auto ours = nlohmann::json::parse(facts_json(topology));
+    for (const char* key : {"n_hosts", "n_numa", "n_gpu", "n_net", "links_per_gpu", "gpu_pair_links", "links_to_switch",
+                            "nvswitch", "nccl_nvlink_GBps", "closest_nic"}) {
+      const nlohmann::json wanted = fact.contains(key) ? nlohmann::json::parse(fact[key].dump()) : nlohmann::json();
+      EXPECT_EQ(ours.at(key), wanted) << key;
+    }
+  });
+}
+
 // Links per GPU come back from the rate of all its links out over the raw rate of one.
 TEST_F(OthersFiles, LinksPerGpu_MatchTheIndependentReader) {
   each([](const Topology& topology, const Json& fact) {
