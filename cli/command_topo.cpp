@@ -1,5 +1,6 @@
-// topomoe topo show|facts FILE|--live: what a cluster is.
+// topomoe topo show|facts FILE|--live, diff A B, doctor FILE...: what a cluster is, and what is wrong with it.
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -7,6 +8,8 @@
 #include "cli/commands.hpp"
 #include "cli/edit_options.hpp"
 #include "cli/files.hpp"
+#include "topology/diff.hpp"
+#include "topomoe/doctor.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/topology.hpp"
 
@@ -48,6 +51,39 @@ void add_facts_command(CLI::App& topo, Context& context) {
   command->callback([o] { print(facts_json(described("topo facts", o->file, o->live))); });
 }
 
+void add_diff_command(CLI::App& topo) {
+  CLI::App* command = topo.add_subcommand("diff", "What differs between two descriptions, element by element");
+  auto files = std::make_shared<std::vector<std::string>>();
+  command->add_option("files", *files, "Two descriptions")->option_text("BEFORE AFTER")->expected(2)->required();
+  command->callback([files] {
+    std::string text;
+    for (const Difference& own : differences(read_topology_file(files->front()), read_topology_file(files->back())))
+      text += own.element + ": " + own.before + " -> " + own.after + "\n";
+    print(text.empty() ? "no difference\n" : text);
+  });
+}
+
+void doctor(const std::vector<std::string>& files, const Context& context) {
+  std::vector<Topology> topologies;
+  for (const std::string& file : files) topologies.push_back(read_topology_file(file));
+  const std::vector<Finding> findings = diagnose(topologies);
+  print(context.format == Format::json ? findings_json(findings) : findings_text(findings));
+  const auto severe = std::count_if(findings.begin(), findings.end(),
+                                    [](const Finding& own) { return own.severity == Severity::severe; });
+  if (severe > 0)
+    throw Failure("topo doctor: " + std::to_string(severe) + (severe == 1 ? " severe finding" : " severe findings"));
+}
+
+void add_doctor_command(CLI::App& topo, Context& context) {
+  CLI::App* command = topo.add_subcommand("doctor", "What looks wrong: each host against itself and its siblings");
+  auto files = std::make_shared<std::vector<std::string>>();
+  command->add_option("files", *files, "Descriptions of hosts or clusters that should be alike")
+      ->option_text("FILE...")
+      ->required();
+  add_format_option(*command, context);
+  command->callback([files, &context] { doctor(*files, context); });
+}
+
 }  // namespace
 
 void add_topo_command(CLI::App& app, Context& context) {
@@ -61,6 +97,8 @@ void add_topo_command(CLI::App& app, Context& context) {
   add_format_option(*command, context);
   command->callback([o, &context] { show(*o, context); });
   add_facts_command(*topo, context);
+  add_diff_command(*topo);
+  add_doctor_command(*topo, context);
 }
 
 }  // namespace topomoe::cli
