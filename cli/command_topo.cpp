@@ -1,4 +1,4 @@
-// topomoe topo show|facts FILE|--live, diff A B, doctor FILE...: what a cluster is, and what is wrong with it.
+// topomoe topo show|facts|export FILE|--live, diff A B, doctor FILE...: what a cluster is, and what is wrong with it.
 
 #include <algorithm>
 #include <memory>
@@ -51,6 +51,30 @@ void add_facts_command(CLI::App& topo, Context& context) {
   command->callback([o] { print(facts_json(described("topo facts", o->file, o->live))); });
 }
 
+void add_export_command(CLI::App& topo) {
+  CLI::App* command = topo.add_subcommand("export", "The same cluster in the form of another program");
+  auto o = std::make_shared<Options>();
+  auto form = std::make_shared<std::string>();
+  auto output = std::make_shared<std::string>();
+  add_source_options(*command, *o);
+  command->add_option("--as", *form, "json (topomoe.cluster/1), nccl-xml (NCCL_TOPO_FILE), dot, svg")
+      ->option_text("FORM")
+      ->required()
+      ->check(CLI::IsMember({"json", "nccl-xml", "dot", "svg"}));
+  command->add_option("-o,--output", *output, "Write there, not to the standard output")->option_text("FILE");
+  command->callback([o, form, output] {
+    OutputFiles files({{"-o", *output}}, {{"file", o->file}});
+    const Topology topology = described("topo export", o->file, o->live);
+    const std::string text = *form == "json"       ? write_cluster_json(topology)
+                             : *form == "nccl-xml" ? write_nccl_xml(topology)
+                             : *form == "dot"      ? write_dot(topology)
+                                                   : write_svg(topology);
+    if (!files.wants("-o")) return print(text);
+    files.write("-o", text);
+    files.commit();
+  });
+}
+
 void add_diff_command(CLI::App& topo) {
   CLI::App* command = topo.add_subcommand("diff", "What differs between two descriptions, element by element");
   auto files = std::make_shared<std::vector<std::string>>();
@@ -97,6 +121,7 @@ void add_topo_command(CLI::App& app, Context& context) {
   add_format_option(*command, context);
   command->callback([o, &context] { show(*o, context); });
   add_facts_command(*topo, context);
+  add_export_command(*topo);
   add_diff_command(*topo);
   add_doctor_command(*topo, context);
 }

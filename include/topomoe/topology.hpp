@@ -336,6 +336,8 @@ Topology read_cluster_json(std::string_view text, const std::string& where, cons
 std::string write_cluster_json(const Topology&);
 // NCCL's or RCCL's NCCL_TOPO_DUMP_FILE. The hosts in it become groups; there is no fabric in such a file.
 Topology read_nccl_xml(std::string_view text, const std::string& where);
+// As NCCL would have dumped it. InvalidInput where NVLinks cannot be counted: the GPU's generation is not known.
+std::string write_nccl_xml(const Topology&);
 // Either of the two, told apart by content.
 Topology read_topology_file(const std::string& path);
 // This machine: hwloc, and NCCL's dump where there are GPUs and NCCL at run time. Without a GPU: warnings, no error.
