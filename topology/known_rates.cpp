@@ -93,6 +93,10 @@ Rate xgmi_rate(const std::string& gcn) {
           fmt::format("XGMI of {}, raw rate from memory", gcn.empty() ? "an unnamed architecture" : gcn)};
 }
 
+double nccl_nvlink_GBps(int sm) {
+  return sm >= 130 || sm < 60 ? 0 : sm >= 100 ? 40.1 : sm >= 90 ? 20.6 : sm >= 86 ? 12 : sm >= 70 ? 20 : 18;
+}
+
 Rate cpu_interconnect_rate(const XmlCpu& cpu) {
   double GBps = 40;
   const char* what = "CPU not known";

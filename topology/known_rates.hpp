@@ -21,6 +21,10 @@ Rate cpu_interconnect_rate(const XmlCpu&);
 // One port; speed 0: 10,000 Mb/s, as NCCL takes it.
 Rate net_rate(const XmlNet&);
 
+// What NCCL counts on for one NVLink and direction (SM60_NVLINK_BW and its siblings of NCCL 2.28): less than the wire
+// carries. 0: not known.
+double nccl_nvlink_GBps(int sm);
+
 // Figures by PCI vendor and device id; where they are not in the table, a name and no figures.
 GpuSpec known_gpu(const XmlPci&);
 // True for boards that are only sold with NVLink: none in their file is suspicious.

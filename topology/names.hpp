@@ -23,6 +23,9 @@ struct SourceText {
 SourceText parse_source(std::string_view text);
 std::string source_text(Source, const std::string& note);
 
+// An attribute of a GPU: how many of its links end at what the description does not have.
+inline constexpr const char* kLinksLeftOut = "links_left_out";
+
 // A number for people: at most `digits` after the point, no trailing zeros.
 std::string short_number(double value, int digits = 2);
 

@@ -33,6 +33,17 @@ std::string bus_id_of(std::string text) {
   return text;
 }
 
+// Of a device's kind: not its name or place, which are fields of their own, nor what two equal hosts differ in.
+std::vector<Attribute> attributes_of(const pugi::xml_node& node) {
+  constexpr std::string_view kElsewhere[] = {"busid", "name", "host_hash", "guid", "rank"};
+  std::vector<Attribute> out;
+  for (const pugi::xml_attribute& own : node.attributes())
+    if (std::find(std::begin(kElsewhere), std::end(kElsewhere), own.name()) == std::end(kElsewhere) &&
+        attribute(out, own.name()).empty())
+      out.push_back({own.name(), own.value()});
+  return out;
+}
+
 class Parser {
  public:
   explicit Parser(const std::string& where) : where_(where) {}
@@ -141,6 +152,7 @@ class Parser {
     if (index == host.cpus.size()) {
       XmlCpu cpu;
       cpu.numa_id = numa_id;
+      cpu.attributes = attributes_of(node);
       cpu.arch = node.attribute("arch").value();
       cpu.vendor = node.attribute("vendor").value();
       cpu.family = integer(node, "familyid", -1, -1, 1 << 20);
@@ -175,6 +187,7 @@ class Parser {
     if (pci.link_speed.starts_with('-'))
       fail(node, "link_speed", "as in /sys, such as \"32.0 GT/s PCIe\", or empty where unknown");
     pci.link_width = integer(node, "link_width", 0, 0, 64);
+    pci.attributes = attributes_of(node);
     pci.parent = parent;
     pci.cpu = cpu;
     host.pci.push_back(std::move(pci));
@@ -203,6 +216,7 @@ class Parser {
     pci.sm = integer(node, "sm", -1, -1, 100'000);
     pci.gpu_dev = integer(node, "dev", -1, -1, 1'000'000);
     pci.gcn = node.attribute("gcn").value();
+    pci.gpu_attributes = attributes_of(node);
     for (const pugi::xml_node& child : node.children()) {
       if (child.type() != pugi::node_element) continue;
       count_element(child, 1);
@@ -216,7 +230,9 @@ class Parser {
       } else if (is_named(child, "c2c")) {
         const double MBps = number(child, "bw", 0, 1e8);
         if (!(MBps > 0)) fail(child, "bw", "MB/s of one C2C link, above 0");
-        pci.c2c_GBps += MBps * integer(child, "count", 1, 1, 1024) / 1000;
+        const int count = integer(child, "count", 1, 1, 1024);
+        pci.c2c_GBps += MBps * count / 1000;
+        pci.c2c_count += count;
       } else {
         unknown(child, "gpu");
       }
@@ -234,6 +250,7 @@ class Parser {
       }
       XmlNet net;
       net.name = child.attribute("name").value();
+      net.attributes = attributes_of(child);
       net.dev = integer(child, "dev", -1, -1, 1'000'000);
       net.rail = integer(child, "rail", -1, -1, 65535);
       // NCCL writes 0 or -1 where a port tells no speed, and then counts on its fallback.

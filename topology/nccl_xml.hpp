@@ -2,12 +2,15 @@
 // it.
 //
 // Hosts are told apart by host_hash; inside a host, a PCI entry knows its parent entry and its CPU. What is missing
-// stays missing (empty text, -1), so that the next step can tell "unknown" from "absent".
+// stays missing (empty text, -1), so that the next step can tell "unknown" from "absent". `attributes` are an element's
+// own, as they stand there, but for what tells one host from an equal one.
 #pragma once
 
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "topomoe/topology.hpp"
 
 namespace topomoe {
 
@@ -24,6 +27,7 @@ struct XmlNet {
   int rail = -1;
   double speed_Mbps = 0;  // 0: missing or not positive
   double latency_us = 0;
+  std::vector<Attribute> attributes;
 };
 
 struct XmlPci {
@@ -39,6 +43,8 @@ struct XmlPci {
   std::string gcn;
   std::vector<XmlGpuLink> links;
   double c2c_GBps = 0;
+  int c2c_count = 0;
+  std::vector<Attribute> attributes, gpu_attributes;
   // <nic>
   bool has_nic = false;
   std::vector<XmlNet> nets;
@@ -48,6 +54,7 @@ struct XmlCpu {
   std::string numa_id, arch, vendor;
   int family = -1, model = -1;
   bool has_nic = false;
+  std::vector<Attribute> attributes;
   std::vector<XmlNet> nets;  // nets that sit directly under the CPU: virtual, or their PCI place is hidden
 };
 

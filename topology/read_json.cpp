@@ -77,6 +77,18 @@ HostShape read_shape(JsonFields fields) {
   return shape;
 }
 
+std::vector<Attribute> read_attributes(JsonFields& fields) {
+  std::vector<Attribute> out;
+  if (!fields.has("attributes")) return out;
+  const Json& all = fields.get("attributes");
+  if (!all.is_object()) throw InvalidInput(fields.path("attributes"), brief(all), "an object of texts");
+  for (const auto& [name, value] : all.items()) {
+    if (!value.is_string()) throw InvalidInput(fields.path("attributes") + "." + name, brief(value), "a text");
+    out.push_back({name, value.get<std::string>()});
+  }
+  return out;
+}
+
 // The explicit form: devices by name, links between names.
 class GraphReader {
  public:
@@ -91,6 +103,7 @@ class GraphReader {
       value.name = device.text("name");
       value.bus_id = device.text("bus_id", "");
       value.numa = device.integer("numa", -1);
+      value.attributes = read_attributes(device);
       device.refuse_unknown();
       if (!index_.emplace(value.name, static_cast<int>(host.devices.size())).second)
         throw InvalidInput(device.path("name"), value.name, "already taken in this host; make it unique");
@@ -106,6 +119,7 @@ class GraphReader {
       value.GBps_per_direction = link.number("GBps_per_direction");
       value.latency_us = link.number("latency_us", 0);
       value.both_ways = link.boolean("both_ways", true);
+      value.count = link.integer("count", 0);
       read_source(link, value.source, value.source_note);
       link.refuse_unknown();
       host.links.push_back(std::move(value));
@@ -117,6 +131,7 @@ class GraphReader {
       value.rail = nic.integer("rail", static_cast<int>(host.nics.size()));
       value.name = nic.text("name", "");
       value.port = read_rate(nic.object("port"));
+      value.attributes = read_attributes(nic);
       nic.refuse_unknown();
       host.nics.push_back(std::move(value));
     });

@@ -38,7 +38,8 @@ class HostReader {
 
   HostTemplate run() {
     for (std::size_t i = 0; i < xml_.cpus.size(); ++i)
-      add(DeviceKind::numa, fmt::format("numa{}", i), "", static_cast<int>(i));
+      device(add(DeviceKind::numa, fmt::format("numa{}", i), "", static_cast<int>(i))).attributes =
+          xml_.cpus[i].attributes;
     place_.assign(xml_.pci.size(), -1);
     add_bridges();
     add_gpus();
@@ -58,9 +59,15 @@ class HostReader {
     host_.devices.push_back({kind, std::move(name), bus_id, numa});
     return static_cast<int>(host_.devices.size()) - 1;
   }
-  void join(int src, int dst, LinkKind kind, const Rate& rate, bool both_ways = true) {
+  HostDevice& device(int index) { return host_.devices[static_cast<std::size_t>(index)]; }
+  int add_pci(DeviceKind kind, std::string name, int index) {
+    const int own = add(kind, std::move(name), pci(index).bus_id, pci(index).cpu);
+    device(own).attributes = pci(index).attributes;
+    return own;
+  }
+  void join(int src, int dst, LinkKind kind, const Rate& rate, bool both_ways = true, int count = 0) {
     host_.links.push_back(
-        {src, dst, kind, rate.GBps_per_direction, rate.latency_us, rate.source, rate.source_note, both_ways});
+        {src, dst, kind, rate.GBps_per_direction, rate.latency_us, rate.source, rate.source_note, both_ways, count});
   }
   const XmlPci& pci(int index) const { return xml_.pci[static_cast<std::size_t>(index)]; }
   int& place(int index) { return place_[static_cast<std::size_t>(index)]; }
@@ -75,7 +82,7 @@ class HostReader {
   void add_bridges() {
     int number = 0;
     for (const int i : all_of(PciKind::bridge))
-      place(i) = add(DeviceKind::pci_switch, fmt::format("pci_switch{}", number++), pci(i).bus_id, pci(i).cpu);
+      place(i) = add_pci(DeviceKind::pci_switch, fmt::format("pci_switch{}", number++), i);
     const std::vector<int> unknown = all_of(PciKind::unknown);
     if (!unknown.empty())
       warn(fmt::format("{} <pci> without a class (first: {}) may be GPUs, NICs or anything; left out", unknown.size(),
@@ -90,7 +97,9 @@ class HostReader {
     if (numbers.size() == gpus_.size() && !numbers.count(-1))
       std::sort(gpus_.begin(), gpus_.end(), [&](int a, int b) { return pci(a).gpu_dev < pci(b).gpu_dev; });
     for (std::size_t i = 0; i < gpus_.size(); ++i) {
-      place(gpus_[i]) = add(DeviceKind::gpu, fmt::format("gpu{}", i), pci(gpus_[i]).bus_id, pci(gpus_[i]).cpu);
+      place(gpus_[i]) = add_pci(DeviceKind::gpu, fmt::format("gpu{}", i), gpus_[i]);
+      for (const Attribute& own : pci(gpus_[i]).gpu_attributes)
+        device(place(gpus_[i])).attributes.push_back({"gpu." + own.name, own.value});
       host_.gpus.push_back(place(gpus_[i]));
     }
     if (gpus_.empty()) {
@@ -117,7 +126,7 @@ class HostReader {
     for (const XmlPci& own : xml_.pci) any_net = any_net || !own.nets.empty();
     for (const XmlCpu& own : xml_.cpus) any_net = any_net || !own.nets.empty();
     for (const int i : all_of(PciKind::nic)) {
-      place(i) = add(DeviceKind::nic, fmt::format("nic{}", number++), pci(i).bus_id, pci(i).cpu);
+      place(i) = add_pci(DeviceKind::nic, fmt::format("nic{}", number++), i);
       for (const XmlNet& net : pci(i).nets) ports.push_back({place(i), &net, net_rate(net)});
       if (any_net) continue;
       Rate rate = pcie_rate(pci(i).link_speed, pci(i).link_width);
@@ -145,7 +154,7 @@ class HostReader {
                        [](const Port& a, const Port& b) { return a.net->dev < b.net->dev; });
     for (const Port& port : ports) {
       const int rail = port.net->rail >= 0 ? port.net->rail : static_cast<int>(host_.nics.size());
-      host_.nics.push_back({port.device, rail, port.net->name, port.rate});
+      host_.nics.push_back({port.device, rail, port.net->name, port.rate, port.net->attributes});
     }
     if (ports.empty() && !gpus_.empty()) warn("no NIC in the file; this host reaches no other");
   }
@@ -192,8 +201,9 @@ class HostReader {
       any_element = any_element || own.has_gpu;
       any_link = any_link || !own.links.empty();
       if (own.c2c_GBps > 0)
-        join(place(i), own.cpu, LinkKind::c2c, {own.c2c_GBps, 0.5, Source::datasheet, "NVLink-C2C as in the file"});
-      int to_switch = 0, to_cpu = 0;
+        join(place(i), own.cpu, LinkKind::c2c, {own.c2c_GBps, 0.5, Source::datasheet, "NVLink-C2C as in the file"},
+             true, own.c2c_count);
+      int to_switch = 0, to_cpu = 0, left_out = 0;
       for (const XmlGpuLink& link : own.links) {
         const int target = find(link.target);
         if (target >= 0 && kind_of(pci(target)) == PciKind::gpu && target != i) {
@@ -206,13 +216,15 @@ class HostReader {
         } else {
           warn(fmt::format("GPU {}: {} links to {}, which is not in the file; left out", own.bus_id, link.count,
                            link.target));
+          left_out += link.count;
         }
       }
       if (to_switch > 0) {
         if (plane < 0) plane = add(DeviceKind::nvswitch, "nvswitch", "", -1);
-        join(place(i), plane, LinkKind::nvlink, gpu_link_rate(own, to_switch));
+        join(place(i), plane, LinkKind::nvlink, gpu_link_rate(own, to_switch), true, to_switch);
       }
-      if (to_cpu > 0) join(place(i), own.cpu, LinkKind::nvlink, gpu_link_rate(own, to_cpu));
+      if (to_cpu > 0) join(place(i), own.cpu, LinkKind::nvlink, gpu_link_rate(own, to_cpu), true, to_cpu);
+      if (left_out > 0) device(place(i)).attributes.push_back({kLinksLeftOut, std::to_string(left_out)});
     }
     for (const auto& [ends, count] : pairs) add_pair(pairs, ends.first, ends.second, count);
     host_.nvlink = any_link ? Presence::present : any_element ? Presence::absent : Presence::unknown;
@@ -225,10 +237,10 @@ class HostReader {
     const LinkKind kind = pci(src).links.front().xgmi ? LinkKind::xgmi : LinkKind::nvlink;
     const Rate rate = gpu_link_rate(pci(src), count);
     if (reverse == count) {
-      if (src < dst) join(place(src), place(dst), kind, rate);
+      if (src < dst) join(place(src), place(dst), kind, rate, true, count);
       return;
     }
-    join(place(src), place(dst), kind, rate, false);
+    join(place(src), place(dst), kind, rate, false, count);
     warn(fmt::format(
         "GPU {} has {} links to {}, but {} back: one direction of a pair cannot be faster; was the file edited?",
         pci(src).bus_id, count, pci(dst).bus_id, reverse));

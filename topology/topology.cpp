@@ -55,6 +55,12 @@ const HostDevice& gpu_device(const HostPlace& place, int gpu) {
 
 }  // namespace
 
+std::string_view attribute(const std::vector<Attribute>& of, std::string_view name) {
+  for (const Attribute& own : of)
+    if (own.name == name) return own.value;
+  return {};
+}
+
 int Topology::host_count() const {
   int count = 0;
   for (const HostGroup& group : groups) count += group.count;

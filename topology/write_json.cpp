@@ -54,6 +54,10 @@ Json shape_json(const HostShape& shape) {
   return json;
 }
 
+void add_attributes(Json& json, const std::vector<Attribute>& attributes) {
+  for (const Attribute& own : attributes) json["attributes"][own.name] = own.value;
+}
+
 void add_graph(Json& json, const HostTemplate& host) {
   const auto device_name = [&](int device) { return host.devices[static_cast<std::size_t>(device)].name; };
   json["nvlink"] = name(host.nvlink);
@@ -64,6 +68,7 @@ void add_graph(Json& json, const HostTemplate& host) {
     value["name"] = device.name;
     if (!device.bus_id.empty()) value["bus_id"] = device.bus_id;
     if (device.numa >= 0) value["numa"] = device.numa;
+    add_attributes(value, device.attributes);
     devices.push_back(std::move(value));
   }
   for (const Link& link : host.links) {
@@ -74,6 +79,7 @@ void add_graph(Json& json, const HostTemplate& host) {
     value["GBps_per_direction"] = json_number(link.GBps_per_direction);
     value["latency_us"] = json_number(link.latency_us);
     if (!link.both_ways) value["both_ways"] = false;
+    if (link.count > 0) value["count"] = link.count;
     value["source"] = source_text(link.source, link.source_note);
     links.push_back(std::move(value));
   }
@@ -83,6 +89,7 @@ void add_graph(Json& json, const HostTemplate& host) {
     value["rail"] = nic.rail;
     if (!nic.name.empty()) value["name"] = nic.name;
     value["port"] = rate_json(nic.port);
+    add_attributes(value, nic.attributes);
     nics.push_back(std::move(value));
   }
   json["devices"] = std::move(devices);

@@ -66,12 +66,22 @@ struct GpuSpec {
   bool operator==(const GpuSpec&) const = default;
 };
 
+// What a description says beyond what routes need, in its own words and order: "sm" "90", "link_speed" "32.0 GT/s
+// PCIe". Of a kind, not of one machine (no serial numbers, no ranks), so that equal hosts stay equal.
+struct Attribute {
+  std::string name, value;
+  bool operator==(const Attribute&) const = default;
+};
+// Value of the first of that name; empty: there is none.
+std::string_view attribute(const std::vector<Attribute>& of, std::string_view name);
+
 // A device of one host. (topomoe::Device is where tensors live: include/topomoe/device.hpp.)
 struct HostDevice {
   DeviceKind kind = DeviceKind::gpu;
   std::string name;    // unique in its host: "gpu3", "nic0", "numa1", "pci_switch2", "nvswitch"
   std::string bus_id;  // "0000:1b:00.0"; empty where there is none
   int numa = -1;       // index of the NUMA node, -1: not known
+  std::vector<Attribute> attributes;
   bool operator==(const HostDevice&) const = default;
 };
 
@@ -95,6 +105,7 @@ struct Link {
   Source source = Source::unknown;
   std::string source_note;
   bool both_ways = true;
+  int count = 0;  // physical links of which it is the sum; 0: not known
   bool operator==(const Link&) const = default;
 };
 
@@ -104,6 +115,7 @@ struct Nic {
   int rail = 0;      // which rail (leaf of a pod) the port is cabled to
   std::string name;  // "mlx5_0"
   Rate port;         // the port to the leaf switch
+  std::vector<Attribute> attributes;
   bool operator==(const Nic&) const = default;
 };
 
@@ -324,6 +336,8 @@ Topology read_cluster_json(std::string_view text, const std::string& where, cons
 std::string write_cluster_json(const Topology&);
 // NCCL's or RCCL's NCCL_TOPO_DUMP_FILE. The hosts in it become groups; there is no fabric in such a file.
 Topology read_nccl_xml(std::string_view text, const std::string& where);
+// As NCCL would have dumped it. InvalidInput where NVLinks cannot be counted: the GPU's generation is not known.
+std::string write_nccl_xml(const Topology&);
 // Either of the two, told apart by content.
 Topology read_topology_file(const std::string& path);
 // This machine: hwloc, and NCCL's dump where there are GPUs and NCCL at run time. Without a GPU: warnings, no error.
@@ -358,6 +372,11 @@ Topology edit(const Topology&, const std::vector<Edit>&);
 
 // 16 hex digits over all that affects a plan: counts, bus ids, links, rates; not names, sources or warnings.
 std::string fingerprint(const Topology&);
+
+// What can be counted, of a topology from whatever source, as JSON: n_hosts n_numa n_gpu n_net links_per_gpu
+// gpu_pair_links links_to_switch nvswitch nccl_nvlink_GBps closest_nic, and warnings. By bus id, of several hosts by
+// "host/bus id". Of what its source says nothing: null, and a line in warnings.
+std::string facts_json(const Topology&);
 
 std::string show_text(const Topology&);
 std::string show_json(const Topology&);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support.hpp"
+#include "topology/diff.hpp"
 
 namespace topomoe::test {
 namespace {
@@ -63,6 +64,38 @@ TEST_F(OthersFiles, Counts_MatchTheIndependentReader) {
       if (!host.gpus.empty()) {
         EXPECT_EQ(host.nvlink == Presence::unknown, is_template);
       }
+  });
+}
+
+TEST_F(OthersFiles, Facts_AreThoseOfTheIndependentReader) {
+  each([](const Topology& topology, const Json& fact) {
+    const auto ours = nlohmann::json::parse(facts_json(topology));
+    for (const char* key : {"n_hosts", "n_numa", "n_gpu", "n_net", "links_per_gpu", "gpu_pair_links", "links_to_switch",
+                            "nvswitch", "nccl_nvlink_GBps", "closest_nic"}) {
+      const nlohmann::json wanted = fact.contains(key) ? nlohmann::json::parse(fact[key].dump()) : nlohmann::json();
+      EXPECT_EQ(ours.at(key), wanted) << key;
+    }
+  });
+}
+
+TEST_F(OthersFiles, NcclXml_WrittenAndReadAgain_KeepsEveryFact) {
+  each([](const Topology& topology, const Json&) {
+    const std::string text = write_nccl_xml(topology);
+    const Topology again = read_nccl_xml(text, topology.source);
+    nlohmann::json was = nlohmann::json::parse(facts_json(topology)), is = nlohmann::json::parse(facts_json(again));
+    was.erase("warnings"), is.erase("warnings");
+    EXPECT_EQ(was, is);
+    for (const Difference& own : differences(topology, again))
+      ADD_FAILURE() << own.element << ": " << own.before << " -> " << own.after;
+  });
+}
+
+TEST_F(OthersFiles, Json_WrittenAndReadAgain_IsTheSame) {
+  each([](const Topology& topology, const Json&) {
+    const std::string text = write_cluster_json(topology);
+    const Topology again = read_cluster_json(text, "again.json");
+    EXPECT_EQ(write_cluster_json(again), text);
+    EXPECT_EQ(facts_json(again), facts_json(topology));
   });
 }
 

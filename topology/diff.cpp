@@ -1,0 +1,194 @@
+#include "topology/diff.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "topology/names.hpp"
+
+namespace topomoe {
+namespace {
+
+std::size_t at(int index) { return static_cast<std::size_t>(index); }
+
+std::string key_of(const HostDevice& device) {
+  return std::string(name(device.kind)) + " " + (device.bus_id.empty() ? device.name : device.bus_id);
+}
+std::string shown(const HostDevice& device) {
+  return device.name + (device.bus_id.empty() ? "" : " (" + device.bus_id + ")");
+}
+
+// Devices by key, and what each hangs on by PCIe. Two alike (RCCL's models repeat bridges) are told apart by number.
+struct Side {
+  explicit Side(const HostTemplate& own) : host(own), above(own.devices.size(), -1) {
+    std::map<std::string, int> seen;
+    for (const HostDevice& device : own.devices) {
+      std::string key = key_of(device);
+      if (const int again = seen[key]++; again > 0) key += fmt::format(" #{}", again);
+      index[key] = static_cast<int>(keys.size());
+      keys.push_back(std::move(key));
+    }
+    for (const Link& link : own.links)
+      if (link.kind == LinkKind::pcie && above[at(link.src)] < 0) above[at(link.src)] = link.dst;
+  }
+  const HostDevice& device(int i) const { return host.devices[at(i)]; }
+
+  const HostTemplate& host;
+  std::vector<int> above;
+  std::vector<std::string> keys;
+  std::map<std::string, int> index;
+};
+
+// What only `one` has: the uppermost of each, with what hangs on it.
+void add_missing(const Side& one, const Side& other, bool removed, std::vector<Difference>& out) {
+  const auto gone = [&](int i) { return other.index.count(one.keys[at(i)]) == 0; };
+  std::map<int, std::map<DeviceKind, int>> below;
+  for (int i = 0; i < static_cast<int>(one.keys.size()); ++i) {
+    if (!gone(i)) continue;
+    int top = i;
+    for (std::size_t steps = 0; steps < one.keys.size() && one.above[at(top)] >= 0 && gone(one.above[at(top)]); ++steps)
+      top = one.above[at(top)];
+    auto& counts = below[top];
+    if (top != i) ++counts[one.device(i).kind];
+  }
+  for (const auto& [top, counts] : below) {
+    Difference own{shown(one.device(top)), removed ? "there" : "missing", removed ? "missing" : "there", {}};
+    own.kinds.push_back(one.device(top).kind);
+    std::vector<std::string> parts;
+    for (const auto& [kind, count] : counts) {
+      parts.push_back(fmt::format("{} {}", count, name(kind)));
+      own.kinds.push_back(kind);
+    }
+    if (!parts.empty()) own.element += fmt::format(" and what hangs on it: {}", fmt::join(parts, ", "));
+    out.push_back(std::move(own));
+  }
+}
+
+void add_attributes(const std::string& element, const std::vector<Attribute>& before,
+                    const std::vector<Attribute>& after, std::vector<Difference>& out) {
+  std::set<std::string> all;
+  for (const auto& side : {before, after})
+    for (const Attribute& own : side) all.insert(own.name);
+  const auto value = [](const std::vector<Attribute>& of, const std::string& key) {
+    const bool there = std::any_of(of.begin(), of.end(), [&](const Attribute& own) { return own.name == key; });
+    return there ? fmt::format("\"{}\"", attribute(of, key)) : std::string("missing");
+  };
+  for (const std::string& key : all)
+    if (value(before, key) != value(after, key))
+      out.push_back({element + " " + key, value(before, key), value(after, key), {}});
+}
+
+using LinksByEnds = std::map<std::string, std::pair<double, int>>;  // rate and count of each direction
+
+LinksByEnds links_of(const Side& side, const Side& other) {
+  LinksByEnds out;
+  for (const Link& link : side.host.links) {
+    const std::string &src = side.keys[at(link.src)], &dst = side.keys[at(link.dst)];
+    if (other.index.count(src) == 0 || other.index.count(dst) == 0) continue;  // said of the device
+    const auto add = [&](int from, int to) {
+      auto& own = out[fmt::format("{} {} -> {}", name(link.kind), shown(side.device(from)), shown(side.device(to)))];
+      own.first += link.GBps_per_direction, own.second += link.count;
+    };
+    add(link.src, link.dst);
+    if (link.both_ways && link.kind != LinkKind::pcie && link.kind != LinkKind::cpu_interconnect)
+      add(link.dst, link.src);
+  }
+  return out;
+}
+
+void add_links(const Side& before, const Side& after, std::vector<Difference>& out) {
+  const LinksByEnds was = links_of(before, after), is = links_of(after, before);
+  std::set<std::string> all;
+  for (const LinksByEnds* side : {&was, &is})
+    for (const auto& [ends, own] : *side) all.insert(ends);
+  const auto text = [](const LinksByEnds& of, const std::string& ends) {
+    const auto found = of.find(ends);
+    if (found == of.end()) return std::string("missing");
+    const auto& [GBps, count] = found->second;
+    return count > 0 ? fmt::format("{} links, {} GB/s", count, short_number(GBps)) : short_number(GBps) + " GB/s";
+  };
+  for (const std::string& ends : all)
+    if (text(was, ends) != text(is, ends)) out.push_back({ends, text(was, ends), text(is, ends), {}});
+}
+
+void add_nics(const HostTemplate& before, const HostTemplate& after, std::vector<Difference>& out) {
+  std::multimap<std::string, const Nic*> left;
+  const auto key = [](const HostTemplate& host, const Nic& nic) {
+    return nic.name.empty() ? key_of(host.devices[at(nic.device)]) : nic.name;
+  };
+  for (const Nic& nic : before.nics) left.emplace(key(before, nic), &nic);
+  for (const Nic& nic : after.nics) {
+    const auto found = left.find(key(after, nic));
+    const std::string element = "net " + key(after, nic);
+    if (found == left.end()) {
+      out.push_back({element, "missing", "there", {}});
+      continue;
+    }
+    const Nic& was = *found->second;
+    if (was.port.GBps_per_direction != nic.port.GBps_per_direction)
+      out.push_back({element,
+                     short_number(was.port.GBps_per_direction) + " GB/s",
+                     short_number(nic.port.GBps_per_direction) + " GB/s",
+                     {}});
+    if (was.rail != nic.rail)
+      out.push_back({element + " rail", std::to_string(was.rail), std::to_string(nic.rail), {}});
+    add_attributes(element, was.attributes, nic.attributes, out);
+    left.erase(found);
+  }
+  for (const auto& [own, nic] : left) out.push_back({"net " + own, "there", "missing", {}});
+}
+
+}  // namespace
+
+std::vector<Difference> differences(const HostTemplate& before, const HostTemplate& after) {
+  std::vector<Difference> out;
+  const Side was(before), is(after);
+  add_missing(was, is, true, out);
+  add_missing(is, was, false, out);
+  for (std::size_t i = 0; i < was.keys.size(); ++i) {
+    const auto found = is.index.find(was.keys[i]);
+    if (found == is.index.end()) continue;
+    const HostDevice &a = before.devices[i], &b = is.device(found->second);
+    const auto parent = [](const Side& side, int index) {
+      const int above = side.above[at(index)];
+      return above < 0 ? std::string("nothing") : shown(side.device(above));
+    };
+    if (a.numa != b.numa) out.push_back({shown(a) + " NUMA node", std::to_string(a.numa), std::to_string(b.numa), {}});
+    if (const std::string x = parent(was, static_cast<int>(i)), y = parent(is, found->second); x != y)
+      out.push_back({shown(a) + " hangs on", x, y, {}});
+    add_attributes(shown(a), a.attributes, b.attributes, out);
+  }
+  add_links(was, is, out);
+  add_nics(before, after, out);
+  return out;
+}
+
+std::vector<Difference> differences(const Topology& before, const Topology& after) {
+  std::vector<Difference> out;
+  const auto count = [&](const char* what, int a, int b) {
+    if (a != b) out.push_back({what, std::to_string(a), std::to_string(b), {}});
+  };
+  count("hosts", before.host_count(), after.host_count());
+  count("GPUs", before.gpu_count(), after.gpu_count());
+  count("hosts of a scale-up domain", before.hosts_per_domain, after.hosts_per_domain);
+  if (before.fabric.has_value() != after.fabric.has_value())
+    out.push_back({"fabric", before.fabric ? "there" : "missing", after.fabric ? "there" : "missing", {}});
+  else if (before.fabric && !(*before.fabric == *after.fabric))
+    out.push_back({"fabric", "as it was", "another", {}});
+  // Hosts in order, each pair of templates once.
+  std::set<std::pair<const HostTemplate*, const HostTemplate*>> done;
+  const int hosts = std::min(before.host_count(), after.host_count());
+  for (int host = 0; host < hosts; ++host) {
+    const HostTemplate &a = before.host_template(host), &b = after.host_template(host);
+    if (!done.emplace(&a, &b).second) continue;
+    for (Difference& own : differences(a, b)) {
+      if (hosts > 1) own.element = fmt::format("host{} ", host) + own.element;
+      out.push_back(std::move(own));
+    }
+  }
+  return out;
+}
+
+}  // namespace topomoe

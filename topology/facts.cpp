@@ -1,0 +1,176 @@
+// What can be counted, by bus id, and the closest NIC of each GPU by where both hang: comparable with any other reader.
+//
+// The class of a path is NCCL's: bridges between GPU and NIC, PIX for one, PXB for several; PHB through one CPU, SYS
+// between CPUs. Bridges are those of the description, before NCCL flattens some of them.
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "topology/json_fields.hpp"
+#include "topology/known_rates.hpp"
+#include "topology/names.hpp"
+#include "topomoe/topology.hpp"
+
+namespace topomoe {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+int number(std::string_view text) {
+  int value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+class HostFacts {
+ public:
+  HostFacts(const HostTemplate& host, std::string prefix) : host_(host), prefix_(std::move(prefix)) {
+    above_.assign(host.devices.size(), -1);
+    // A device hangs on the first device that it names as the other end of a PCIe link.
+    for (const Link& link : host.links)
+      if (link.kind == LinkKind::pcie && above_[at(link.src)] < 0) above_[at(link.src)] = link.dst;
+  }
+
+  void add(Json& facts) const {
+    count_links(facts);
+    for (const int gpu : host_.gpus) facts["closest_nic"][id(gpu)] = closest(gpu);
+  }
+
+  // Whether what the links are made of is known.
+  bool counted() const {
+    return std::all_of(host_.links.begin(), host_.links.end(),
+                       [](const Link& link) { return !joins_gpus(link) || link.count > 0; });
+  }
+  // NVLink's rates are of NVIDIA's GPUs.
+  bool other_makers() const {
+    return std::any_of(host_.gpus.begin(), host_.gpus.end(), [&](int gpu) {
+      const std::vector<Attribute>& own = device(gpu).attributes;
+      return !attribute(own, "gpu.gcn").empty() || attribute(own, "vendor") == "0x1002";
+    });
+  }
+  int nets() const {
+    return static_cast<int>(std::count_if(host_.nics.begin(), host_.nics.end(),
+                                          [](const Nic& nic) { return !nic.name.empty() || !nic.attributes.empty(); }));
+  }
+
+ private:
+  static std::size_t at(int index) { return static_cast<std::size_t>(index); }
+  const HostDevice& device(int index) const { return host_.devices[at(index)]; }
+  std::string id(int index) const {
+    return prefix_ + (device(index).bus_id.empty() ? device(index).name : device(index).bus_id);
+  }
+  static bool joins_gpus(const Link& link) { return link.kind == LinkKind::nvlink || link.kind == LinkKind::xgmi; }
+
+  void count_links(Json& facts) const {
+    std::map<int, int> all, to_switch;
+    const auto add_way = [&](const Link& link, int src, int dst) {
+      if (device(src).kind != DeviceKind::gpu) return;
+      all[src] += link.count;
+      if (device(dst).kind == DeviceKind::nvswitch) to_switch[src] += link.count;
+      if (device(dst).kind != DeviceKind::gpu) return;
+      Json& pair = facts["gpu_pair_links"][id(src) + "->" + id(dst)];
+      pair = link.count + (pair.is_null() ? 0 : pair.get<int>());
+    };
+    for (const Link& link : host_.links) {
+      if (!joins_gpus(link)) continue;
+      add_way(link, link.src, link.dst);
+      if (link.both_ways) add_way(link, link.dst, link.src);
+    }
+    for (const int gpu : host_.gpus) {
+      const std::vector<Attribute>& own = device(gpu).attributes;
+      const int count = all[gpu] + number(attribute(own, kLinksLeftOut));
+      if (count == 0) continue;
+      facts["links_per_gpu"][id(gpu)] = count;
+      if (to_switch[gpu] > 0) facts["links_to_switch"][id(gpu)] = to_switch[gpu];
+      const double each = nccl_nvlink_GBps(number(attribute(own, "gpu.sm")));
+      if (each > 0) facts["nccl_nvlink_GBps"][id(gpu)] = json_number(count * each);
+    }
+  }
+
+  // From a device upwards: bridges, then the CPU.
+  std::vector<int> way_up(int index) const {
+    std::vector<int> out;
+    for (int at_device = above_[at(index)]; at_device >= 0 && out.size() <= above_.size();
+         at_device = above_[at(at_device)])
+      out.push_back(at_device);
+    return out;
+  }
+  PathClass path(int gpu, int nic) const {
+    const std::vector<int> a = way_up(gpu), b = way_up(nic);
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      const auto met = std::find(b.begin(), b.end(), a[i]);
+      if (met == b.end()) continue;
+      if (device(a[i]).kind == DeviceKind::numa) return PathClass::PHB;
+      return i + static_cast<std::size_t>(met - b.begin()) == 0 ? PathClass::PIX : PathClass::PXB;
+    }
+    return PathClass::SYS;
+  }
+  Json closest(int gpu) const {
+    std::optional<PathClass> best;
+    std::vector<std::string> names;
+    for (std::size_t nic = 0; nic < host_.devices.size(); ++nic) {
+      if (host_.devices[nic].kind != DeviceKind::nic) continue;
+      const auto index = static_cast<int>(nic);
+      const PathClass own = path(gpu, index);
+      if (best && own > *best) continue;
+      if (!best || own < *best) names.clear();
+      best = own;
+      names.push_back(device(index).bus_id.empty() && device(index).numa >= 0
+                          ? prefix_ + "cpu" + std::to_string(device(index).numa)
+                          : id(index));
+    }
+    if (!best) return nullptr;
+    Json out;
+    out["type"] = name(*best);
+    out["nics"] = names;
+    return out;
+  }
+
+  const HostTemplate& host_;
+  std::string prefix_;
+  std::vector<int> above_;
+};
+
+int devices_of(const HostTemplate& host, DeviceKind kind) {
+  return static_cast<int>(std::count_if(host.devices.begin(), host.devices.end(),
+                                        [&](const HostDevice& device) { return device.kind == kind; }));
+}
+
+}  // namespace
+
+std::string facts_json(const Topology& topology) {
+  Json by_id;
+  for (const char* key : {"links_per_gpu", "gpu_pair_links", "links_to_switch", "nccl_nvlink_GBps", "closest_nic"})
+    by_id[key] = Json::object();
+  int numa = 0, nets = 0;
+  bool nvswitch = false, counted = true, other_makers = false;
+  for (int host = 0; host < topology.host_count(); ++host) {
+    const HostTemplate& own = topology.host_template(host);
+    const HostFacts of(own, topology.host_count() == 1 ? "" : "host" + std::to_string(host) + "/");
+    numa += devices_of(own, DeviceKind::numa);
+    nets += of.nets();
+    nvswitch = nvswitch || devices_of(own, DeviceKind::nvswitch) > 0;
+    counted = counted && of.counted();
+    other_makers = other_makers || of.other_makers();
+    of.add(by_id);
+  }
+  std::vector<std::string> warnings = topology.warnings;
+  if (!counted) warnings.push_back("the source gives rates of NVLink and not how many links they are: counts are null");
+
+  Json facts;
+  facts["n_hosts"] = topology.host_count();
+  facts["n_numa"] = numa;
+  facts["n_gpu"] = topology.gpu_count();
+  facts["n_net"] = nets;
+  for (const char* key : {"links_per_gpu", "gpu_pair_links", "links_to_switch"})
+    facts[key] = counted ? by_id[key] : Json();
+  facts["nvswitch"] = nvswitch;
+  facts["nccl_nvlink_GBps"] = counted && !other_makers ? by_id["nccl_nvlink_GBps"] : Json();
+  facts["closest_nic"] = by_id["closest_nic"];
+  facts["warnings"] = warnings;
+  return facts.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace topomoe
