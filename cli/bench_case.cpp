@@ -72,11 +72,7 @@ BenchCase case_of(const BenchOptions& o, int world, int per_host) {
   return b;
 }
 
-Plan plan_of(const BenchOptions& o) {
-  Plan plan = plan_of_kind(read_plan(read_text_file(o.plan), o.plan), o.kind);
-  check_executable(plan);
-  return plan;
-}
+Plan plan_of(const BenchOptions& o) { return plan_of_kind(read_plan(read_text_file(o.plan), o.plan), o.kind); }
 
 BenchCase case_of(const BenchOptions& o, const Plan& plan, Budget budget) {
   SizeRequest request = size_request_from(o.shrink, "--shrink");

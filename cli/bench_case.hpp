@@ -26,7 +26,7 @@ struct BenchOptions : ContestOptions {
 int ranks_of(const BenchOptions& options);
 BenchCase case_of(const BenchOptions& options, int world, int per_host);
 
-// The plan's layers of options.kind. Throws as read_plan does, and Failure for a plan that cannot be executed.
+// The plan's layers of options.kind. Throws as read_plan does.
 Plan plan_of(const BenchOptions& options);
 // That plan's, scaled as `run` scales it, but hidden stays at least as wide as there are experts; routing is drawn from
 // the plan's profile.

@@ -33,9 +33,16 @@ const ScheduleCache::Entry& ScheduleCache::get(const std::string& transport, con
 }
 
 ScheduleRequest request_for(const Layout& l, const Algorithm& a) {
-  return {
-      a.split,          l.tp, l.etp, l.ep, l.sequence_parallel, a.forward.chunks, a.forward.pieces, a.backward.chunks,
-      a.backward.pieces};
+  return {.split = a.split,
+          .tp = l.tp,
+          .etp = l.etp,
+          .ep = l.ep,
+          .sequence_parallel = l.sequence_parallel,
+          .chunks = a.forward.chunks,
+          .pieces = a.forward.pieces,
+          .backward_chunks = a.backward.chunks,
+          .backward_pieces = a.backward.pieces,
+          .gated = a.gated};
 }
 
 SharedPart shared_part(const Model& m, int kind) {
@@ -58,7 +65,7 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
       if (!options.split.empty() && options.split != name(split)) continue;
       // Without TP the two are the same thing.
       if (layout.tp == 1 && split == TokenSplit::replicated && options.split.empty()) continue;
-      Algorithm a{.split = split, .transport = std::string(t.name)};
+      Algorithm a{.split = split, .transport = std::string(t.name), .gated = options.gated};
       if (!t.refuses(request_for(layout, a)).empty()) continue;
       // A transport in two levels needs two levels, equally filled.
       if (t.needs_even_nodes && !even_nodes(layout, groups.gpus_per_node())) continue;

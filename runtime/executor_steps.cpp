@@ -242,6 +242,7 @@ void Executor::ffn(const Step& s, const Ffn& f) {
   out.clear();
   for (const View& v : s.in) in.push_back(at(v).data);
   for (const View& v : s.out) out.push_back(at(v).data);
+  const kernels::Activation activation = activation_of(c_.shape);
   if (s.kind == StepKind::expert_forward || s.kind == StepKind::shared_forward) {
     c_.device.grouped_ffn(s.lane, {.in = in[0],
                                    .out = out[0],
@@ -255,7 +256,8 @@ void Executor::ffn(const Step& s, const Ffn& f) {
                                    .offsets = f.offsets,
                                    .hidden = c_.shape.hidden,
                                    .ffn = f.width,
-                                   .dtype = c_.shape.dtype});
+                                   .dtype = c_.shape.dtype,
+                                   .activation = activation});
   } else if (s.kind == StepKind::expert_dgrad || s.kind == StepKind::shared_dgrad) {
     c_.device.grouped_ffn_dgrad(s.lane, {.out_grad = in[0],
                                          .in_grad = out[0],
@@ -270,8 +272,9 @@ void Executor::ffn(const Step& s, const Ffn& f) {
                                          .offsets = f.offsets,
                                          .hidden = c_.shape.hidden,
                                          .ffn = f.width,
-                                         .dtype = c_.shape.dtype});
-  } else if (f.gate_grad) {
+                                         .dtype = c_.shape.dtype,
+                                         .activation = activation});
+  } else if (f.up_grad) {
     c_.device.grouped_ffn_wgrad(s.lane, {.in = in[0],
                                          .out_grad = in[1],
                                          .act = in[2],
@@ -284,7 +287,8 @@ void Executor::ffn(const Step& s, const Ffn& f) {
                                          .offsets = f.offsets,
                                          .hidden = c_.shape.hidden,
                                          .ffn = f.width,
-                                         .dtype = c_.shape.dtype});
+                                         .dtype = c_.shape.dtype,
+                                         .activation = activation});
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 namespace topomoe {
 namespace {
@@ -23,6 +24,15 @@ double dot(const A* a, const B* b, std::size_t n) {
 template <class X>
 void add_scaled(double* y, double a, const X* x, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) y[i] += a * static_cast<double>(x[i]);
+}
+
+// kernels/gelu.hpp, in its form with tanh: x (1 + tanh u) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3).
+constexpr double kCubic = 0.044715;
+double gelu_tanh(double x) { return std::tanh(std::sqrt(2 / std::numbers::pi) * (x + kCubic * x * x * x)); }
+double gelu(double x) { return 0.5 * x * (1 + gelu_tanh(x)); }
+double gelu_slope(double x) {
+  const double t = gelu_tanh(x);
+  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * std::sqrt(2 / std::numbers::pi) * (1 + 3 * kCubic * x * x);
 }
 
 }  // namespace
@@ -91,11 +101,12 @@ double ReferenceShare::weight(std::size_t slot) const {
 std::vector<double> ReferenceShare::run_ffn(const RehearsalData::Expert& w, std::size_t width, std::size_t t,
                                             double factor, ExpertGradients& d) {
   const float *const x = &x_[t * hidden_], *const dy = &dy_[t * hidden_];
+  const bool gated = data_.shape().gated;
   std::vector<double> gate(width), up(width), act(width), dact(width), out(hidden_);
   for (std::size_t f = 0; f < width; ++f) {
-    gate[f] = dot(x, &w.gate[f * hidden_], hidden_);
     up[f] = dot(x, &w.up[f * hidden_], hidden_);
-    act[f] = gate[f] / (1 + std::exp(-gate[f])) * up[f];  // SwiGLU: silu(gate) * up
+    if (gated) gate[f] = dot(x, &w.gate[f * hidden_], hidden_);
+    act[f] = gated ? gate[f] / (1 + std::exp(-gate[f])) * up[f] : gelu(up[f]);  // SwiGLU: silu(gate) * up
   }
   for (std::size_t m = 0; m < hidden_; ++m) {
     out[m] = dot(act.data(), &w.down[m * width], width);
@@ -105,6 +116,12 @@ std::vector<double> ReferenceShare::run_ffn(const RehearsalData::Expert& w, std:
   }
   double* const dx = &token_grads[t * hidden_];
   for (std::size_t f = 0; f < width; ++f) {
+    if (!gated) {
+      const double dup = dact[f] * gelu_slope(up[f]);
+      add_scaled(dx, dup, &w.up[f * hidden_], hidden_);
+      add_scaled(&d.up[f * hidden_], dup, x, hidden_);
+      continue;
+    }
     const double sigmoid = 1 / (1 + std::exp(-gate[f]));
     const double dgate = dact[f] * up[f] * sigmoid * (1 + gate[f] * (1 - sigmoid)), dup = dact[f] * gate[f] * sigmoid;
     add_scaled(dx, dgate, &w.gate[f * hidden_], hidden_);

@@ -66,6 +66,10 @@ void RehearsalRank::verify(RehearsalReport& report) {
       Deviation& d = tensors[i].deviation;
       d.difference = std::max(d.difference, one[2 * i]), d.largest = std::max(d.largest, one[2 * i + 1]);
     }
+  if (!shape_.gated)
+    std::erase_if(tensors, [](const VerifiedTensor& t) {
+      return t.name == "gate gradients" || t.name == "shared gate gradient";
+    });
   report.verified = std::move(tensors);
 }
 

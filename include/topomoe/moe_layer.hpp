@@ -1,4 +1,4 @@
-// One MoE layer on one rank: router, dispatch, SwiGLU experts, combine, forward and backward, executed
+// One MoE layer on one rank: router, dispatch, SwiGLU or GELU experts, combine, forward and backward, executed
 // as its Schedule says. All ranks of the layout construct it together and call it in the same order.
 //
 //   held tokens [rows, hidden] -> output [rows, hidden]; rows may differ between ranks and may be 0

@@ -60,8 +60,9 @@ LayerDraft::LayerDraft(const ScheduleRequest& request, std::string transport)
   logits_ = sidecar("logits", like, Columns::experts, Element::f32, Storage::saved);
   weight_grads = sidecar("dweights", like, Columns::top_k, Element::f32);
   saved_.in = all_pieces("expert_in", Columns::hidden, Storage::saved);
-  saved_.gate = all_pieces("gate", Columns::ffn, Storage::saved);
+  if (request.gated) saved_.gate = all_pieces("gate", Columns::ffn, Storage::saved);
   saved_.up = all_pieces("up", Columns::ffn, Storage::saved);
+  if (!request.gated) saved_.gate = saved_.up;
 }
 
 int LayerDraft::buffer(Buffer b) {
@@ -222,8 +223,9 @@ void LayerDraft::open_backward() {
     saved = to;
   };
   recut(saved_.in, in);
-  recut(saved_.gate, all_pieces("recut gate", Columns::ffn, Storage::pass));
+  if (request_.gated) recut(saved_.gate, all_pieces("recut gate", Columns::ffn, Storage::pass));
   recut(saved_.up, all_pieces("recut up", Columns::ffn, Storage::pass));
+  if (!request_.gated) saved_.gate = saved_.up;
   if (saved_.out >= 0) recut(saved_.out, all_pieces("recut expert_out", Columns::hidden, Storage::pass));
 }
 
@@ -284,8 +286,10 @@ void LayerDraft::expert_forward(double slot, int p, View out) {
 int LayerDraft::expert_backward(double slot, double wgrad_slot, int p, int dout) {
   const int din = sidecar(numbered("dexpert_in", p), dout, Columns::hidden, Element::payload);
   const int act = sidecar(numbered("bact", p), dout, Columns::ffn, Element::payload);
-  const int dgate = sidecar(numbered("dgate", p), dout, Columns::ffn, Element::payload);
+  int dgate = -1;
+  if (request_.gated) dgate = sidecar(numbered("dgate", p), dout, Columns::ffn, Element::payload);
   const int dup = sidecar(numbered("dup", p), dout, Columns::ffn, Element::payload);
+  if (!request_.gated) dgate = dup;
   step(slot, {.name = numbered("experts dgrad", p),
               .kind = StepKind::expert_dgrad,
               .phase = StepPhase::dgrad,

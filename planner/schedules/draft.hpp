@@ -33,6 +33,7 @@ struct ScheduleRequest {
   // Of the backward; 0: as the forward.
   int backward_chunks = 0, backward_pieces = 0;
   SharedPart shared = SharedPart::none;
+  bool gated = true;  // else experts, the shared one too, have no gate: what is named so is up, and takes no memory
   auto operator<=>(const ScheduleRequest&) const = default;
 };
 

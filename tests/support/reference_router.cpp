@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <numeric>
 
 #include "tests/support/autodiff.hpp"
@@ -31,12 +32,17 @@ Var dot(const Var* a, const Var* b, Index n) {
   return sum;
 }
 
-// down (silu(gate x) up x)
-Vars ffn(const Var* x, const Var* gate, const Var* up, const Var* down, Index hidden, Index width) {
+// x (1 + tanh u) / 2 is x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+Var gelu(const Var& x) {
+  return x * sigmoid(Var(2 * std::sqrt(2 / std::numbers::pi)) * (x + Var(0.044715) * x * x * x));
+}
+
+// down (silu(gate x) up x), or without a gate down gelu(up x)
+Vars ffn(const Var* x, const Var* gate, const Var* up, const Var* down, Index hidden, Index width, bool gated) {
   Vars act, out;
   for (Index f = 0; f < width; ++f) {
-    const Var g = dot(x, gate + f * hidden, hidden);
-    act.push_back(g * sigmoid(g) * dot(x, up + f * hidden, hidden));
+    const Var u = dot(x, up + f * hidden, hidden), g = gated ? dot(x, gate + f * hidden, hidden) : Var();
+    act.push_back(gated ? g * sigmoid(g) * u : gelu(u));
   }
   for (Index m = 0; m < hidden; ++m) out.push_back(dot(act.data(), down + m * width, width));
   return out;
@@ -155,11 +161,11 @@ WholeResult run_whole(const LayerShape& s, const WholeWeights& weights, const st
         const Var weight =
             Var(static_cast<double>(s.router.scale)) * (s.renormalize ? of.score[ix(id)] / sum : of.score[ix(id)]);
         const Index e = ix(id) * F * M;
-        const Vars out = ffn(token, &w.gate[e], &w.up[e], &w.down[e], M, F);
+        const Vars out = ffn(token, &w.gate[e], &w.up[e], &w.down[e], M, F, s.gated);
         for (Index m = 0; m < M; ++m) y[m] += weight * out[m];
       }
       if (S > 0) {
-        const Vars out = ffn(token, w.shared_gate.data(), w.shared_up.data(), w.shared_down.data(), M, S);
+        const Vars out = ffn(token, w.shared_gate.data(), w.shared_up.data(), w.shared_down.data(), M, S, s.gated);
         Var a(1), b(1);
         if (s.shared_gate == SharedGate::sigmoid) b = sigmoid(dot(token, w.mix.data(), M));
         if (s.shared_gate == SharedGate::residual) {

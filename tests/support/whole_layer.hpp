@@ -30,6 +30,7 @@ bool applies(const WholeCase& c);
 
 LayerShape whole_shape(DType dtype = DType::f32);
 LayerShape with_shared(LayerShape shape, SharedGate gate);
+LayerShape without_gate(LayerShape shape);
 LayerShape deepseek_v3(LayerShape shape);
 // As many pieces as chunks; the schedule has the steps that the shape asks for.
 WholeCase whole_case(const Layout& l, const LayerShape& shape, TokenSplit split, int chunks, int backward_chunks = 0);

@@ -54,7 +54,9 @@ std::vector<Around> surroundings() {
       {with_shared(bf16, SharedGate::residual), Owners::scattered, false, Keep::all, kSmall, {}},
       {with(bf16, 0, 0.1F, 0.7), Owners::replicated, false, Keep::routing, kUnbounded, {}},
       {with(v3_residual, 0.5F, 0.1F, 0.8), Owners::scattered, true, Keep::routing, kUnbounded, {0}},
-      {v3_residual, Owners::even, true, Keep::all, kSmall, {0, 9}}};
+      {v3_residual, Owners::even, true, Keep::all, kSmall, {0, 9}},
+      {without_gate(v3_residual), Owners::replicated, true, Keep::routing, kUnbounded, {}},
+      {without_gate(bf16), Owners::scattered, false, Keep::all, kSmall, {}}};
 }
 
 }  // namespace
@@ -66,6 +68,7 @@ std::string describe(const WholeCase& c) {
   const LayerShape& s = c.shape;
   if (s.shared_ffn > 0)
     out += ", shared " + std::to_string(s.shared_ffn) + " gate " + std::to_string(static_cast<int>(s.shared_gate));
+  if (!s.gated) out += ", no gate";
   if (s.router.scoring == Scoring::sigmoid) out += ", sigmoid";
   if (s.router.losses()) out += ", losses";
   if (s.capacity_factor > 0) out += ", capacity factor " + std::to_string(s.capacity_factor);
@@ -86,6 +89,11 @@ LayerShape with_shared(LayerShape s, SharedGate gate) {
   return s;
 }
 
+LayerShape without_gate(LayerShape s) {
+  s.gated = false;
+  return s;
+}
+
 LayerShape deepseek_v3(LayerShape s) {
   s.router = {.scoring = Scoring::sigmoid, .groups = 4, .topk_groups = 2, .scale = 2.5F};
   return s;
@@ -94,7 +102,7 @@ LayerShape deepseek_v3(LayerShape s) {
 WholeCase whole_case(const Layout& l, const LayerShape& shape, TokenSplit split, int chunks, int back) {
   WholeCase c{.layout = l, .shape = shape};
   c.tokens = l.sequence_parallel ? std::vector{4, 3, 0, 5} : std::vector{7, 4, 5};
-  c.request = {split, l.tp, l.etp, l.ep, l.sequence_parallel, chunks, chunks, back, back, part_of(shape)};
+  c.request = {split, l.tp, l.etp, l.ep, l.sequence_parallel, chunks, chunks, back, back, part_of(shape), shape.gated};
   return c;
 }
 
