@@ -10,7 +10,7 @@
 namespace topomoe::cli {
 
 struct BenchOptions : ContestOptions {
-  std::string backend = "inproc", bytes = "1M", token_bytes, dtype = "f32";
+  std::string backend = "inproc", bytes = "1M", token_bytes, dtype = "f32", dispatch_dtype = "as_job";
   int ranks = 0, per_host = 0, tp = 1, ep = 0, etp = 0, top_k = 2, experts = 0, ffn = 0, warmup = 1, repeat = 5,
       threads = 1;
   bool edp_inner = false, forward_only = false;

@@ -27,7 +27,8 @@ Search::Search(const PlanRequest& r)
               .transport = r.transport,
               .chunks = r.chunks,
               .train = r.job.phase == Phase::train,
-              .gated = r.model.gated_ffn},
+              .gated = r.model.gated_ffn,
+              .fp8_dispatch = r.job.dispatch_dtype == DispatchDType::fp8},
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : (1 - kKeptFree) * machine.memory_GiB),
       cache(r.cache ? r.cache : new_plan_cache()),
       prices(r.model, 0, r.job.dtype, machine, traffic, odds, options, cache->schedules) {

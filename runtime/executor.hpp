@@ -196,6 +196,7 @@ class Executor {
   void index(const Step& s);
   void pack(const Step& s, std::size_t step);
   void repack(const Step& s);
+  void convert(const Step& s);
   EventPtr exchange(const Step& s, StepTrace& trace);
   void ordered_sum(const Step& s);
   // Some experts of equal width: routed ones, or the shared one.

@@ -1,6 +1,7 @@
 // One function a kind of step: views to memory, and the call to device or communicator.
 #include <algorithm>
 
+#include "kernels/convert_rows.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/ordered_sum.hpp"
@@ -48,6 +49,7 @@ void Executor::issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr
     case StepKind::add:
     case StepKind::mix:
     case StepKind::mix_backward: mix(s, step); break;
+    case StepKind::convert: convert(s); break;
   }
   event = c_.device.record(s.lane);
 }
@@ -177,6 +179,27 @@ void Executor::repack(const Step& s) {
                                  .rows = out.rows,
                                  .columns = columns(buffer(s.out[0])),
                                  .dtype = dtype(buffer(s.out[0]))});
+}
+
+void Executor::convert(const Step& s) {
+  const Span in = at(s.in[0]), out = at(s.out[0]);
+  const std::int64_t hidden = c_.shape.hidden, scales_at = fp8_scales_at(hidden);
+  if (buffer(s.out[0]).element == Element::fp8)
+    c_.device.to_fp8(s.lane, {.out = as<std::uint8_t>(out.data),
+                              .scales = as<float>(out.data + scales_at),
+                              .in = in.data,
+                              .rows = out.rows,
+                              .columns = hidden,
+                              .row_bytes = static_cast<std::int64_t>(out.row_bytes),
+                              .dtype = c_.shape.dtype});
+  else
+    c_.device.from_fp8(s.lane, {.out = out.data,
+                                .in = as<std::uint8_t>(in.data),
+                                .scales = as<float>(in.data + scales_at),
+                                .rows = out.rows,
+                                .columns = hidden,
+                                .row_bytes = static_cast<std::int64_t>(in.row_bytes),
+                                .dtype = c_.shape.dtype});
 }
 
 EventPtr Executor::exchange(const Step& s, StepTrace& trace) {

@@ -4,6 +4,9 @@
 #include <cmath>
 #include <numbers>
 
+#include "kernels/bf16.hpp"
+#include "kernels/convert_rows.hpp"
+
 namespace topomoe {
 namespace {
 
@@ -35,10 +38,24 @@ double gelu_slope(double x) {
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * std::sqrt(2 / std::numbers::pi) * (1 + 3 * kCubic * x * x);
 }
 
+// Rows as conversion to fp8 and back leaves them.
+std::vector<float> through_fp8(const std::vector<float>& x, std::size_t hidden, DType dtype) {
+  const auto columns = static_cast<std::int64_t>(hidden), rows = static_cast<std::int64_t>(x.size() / hidden);
+  std::vector<std::uint8_t> codes(x.size());
+  std::vector<float> scales(static_cast<std::size_t>(rows * kernels::scales_of(columns))), out(x.size());
+  kernels::to_fp8_cpu({.out = codes.data(), .scales = scales.data(), .in = x.data(), .rows = rows, .columns = columns},
+                      {});
+  kernels::from_fp8_cpu(
+      {.out = out.data(), .in = codes.data(), .scales = scales.data(), .rows = rows, .columns = columns}, {});
+  if (dtype == DType::bf16)
+    for (float& v : out) v = kernels::to_float(kernels::to_bf16(v));
+  return out;
+}
+
 }  // namespace
 
 ReferenceShare::ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last,
-                               std::int64_t routed_first, std::int64_t routed_last)
+                               std::int64_t routed_first, std::int64_t routed_last, bool fp8_dispatch)
     : data_(data),
       tokens_(static_cast<std::size_t>(last - first)),
       hidden_(static_cast<std::size_t>(data.shape().hidden)),
@@ -61,6 +78,7 @@ ReferenceShare::ReferenceShare(const RehearsalData& data, int group, std::int64_
       factors_[2 * t] = 1 / (1 + std::exp(-difference)), factors_[2 * t + 1] = 1 - factors_[2 * t];
     }
   }
+  seen_ = fp8_dispatch ? through_fp8(x_, hidden_, data_.shape().dtype) : x_;
   dropped_.assign(tokens_ * k_, false);
   if (data_.shape().capacity_factor > 0) drop(group, first, routed_first, routed_last);
 }
@@ -98,9 +116,9 @@ double ReferenceShare::weight(std::size_t slot) const {
          norm(t);
 }
 
-std::vector<double> ReferenceShare::run_ffn(const RehearsalData::Expert& w, std::size_t width, std::size_t t,
-                                            double factor, ExpertGradients& d) {
-  const float *const x = &x_[t * hidden_], *const dy = &dy_[t * hidden_];
+std::vector<double> ReferenceShare::run_ffn(const RehearsalData::Expert& w, std::size_t width, const float* x,
+                                            std::size_t t, double factor, ExpertGradients& d) {
+  const float* const dy = &dy_[t * hidden_];
   const bool gated = data_.shape().gated;
   std::vector<double> gate(width), up(width), act(width), dact(width), out(hidden_);
   for (std::size_t f = 0; f < width; ++f) {
@@ -147,7 +165,7 @@ ReferenceShare::ExpertGradients ReferenceShare::run_expert(int index) {
   for (std::size_t slot = 0; slot < tokens_ * k_; ++slot) {
     if (ids_[slot] != index || dropped_[slot]) continue;
     const std::size_t t = slot / k_;
-    const std::vector<double> out = run_ffn(w, ffn, t, factors_[2 * t] * weight(slot), d);
+    const std::vector<double> out = run_ffn(w, ffn, &seen_[t * hidden_], t, factors_[2 * t] * weight(slot), d);
     add_scaled(&output[t * hidden_], weight(slot), out.data(), hidden_);
     dweight_[slot] += factors_[2 * t] * dot(&dy_[t * hidden_], out.data(), hidden_);
   }
@@ -163,7 +181,7 @@ ReferenceShare::ExpertGradients ReferenceShare::run_shared(std::vector<double>& 
   if (ffn == 0) return d;
   for (std::size_t t = 0; t < tokens_; ++t) {
     const double a = factors_[2 * t], b = factors_[2 * t + 1];
-    const std::vector<double> out = run_ffn(w, ffn, t, b, d);
+    const std::vector<double> out = run_ffn(w, ffn, &x_[t * hidden_], t, b, d);
     double* const y = &output[t * hidden_];
     const float* const dy = &dy_[t * hidden_];
     const double of_routed = dot(dy, y, hidden_), of_shared = dot(dy, out.data(), hidden_);

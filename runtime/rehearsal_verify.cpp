@@ -30,7 +30,8 @@ void add(std::vector<double>& to, const std::vector<double>& from) {
 // Each rank computes its TP slice of the reference; ranks that hold the whole group's tokens get the other slices.
 void RehearsalRank::verify(RehearsalReport& report) {
   const Range slice = slice_of(rank_), routed = injected_by(rank_);
-  ReferenceShare share(data_, group(), slice.begin, slice.end, routed.begin, routed.end);
+  ReferenceShare share(data_, group(), slice.begin, slice.end, routed.begin, routed.end,
+                       plan_.job.dispatch_dtype == DispatchDType::fp8);
   std::vector<VerifiedTensor> tensors{{"output", {}}};
   if (trains())
     for (const char* name : {"token gradients", "router gradient", "gate gradients", "up gradients", "down gradients"})

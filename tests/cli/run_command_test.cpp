@@ -120,6 +120,18 @@ TEST_F(RunCommand, ExpertsWithoutAGate_AreRunWithGelu) {
   EXPECT_EQ(run("plan.json").at("verified").size(), 5U);
 }
 
+// By definition, with tokens as fp8 leaves them; without being told so the definition is not met.
+TEST_F(RunCommand, TokensThatTravelAsFp8_AreVerified) {
+  plan_small("plan.json", "--dispatch-dtype fp8 --dtype f32");
+  const json r = run("plan.json");
+  EXPECT_TRUE(r.at("bytes_agree").get<bool>());
+  EXPECT_EQ(r.at("verified").size(), 6U);
+  ASSERT_EQ(shell("sed 's/\"dispatch_dtype\": \"fp8\"/\"dispatch_dtype\": \"as_job\"/' plan.json > other.json").code,
+            0);
+  const Said other = topomoe("run other.json --verify --format json" + kSmall);
+  EXPECT_EQ(other.code, 1) << other.err;
+}
+
 // PR-MoE: GELU experts, a residual one, twice the experts in the last layers.
 TEST_F(RunCommand, MoeLayersThatDiffer_AreRunEach) {
   const Said planned = topomoe(

@@ -29,6 +29,9 @@ Plan without_a_gate() {
   p.expert_owners = {{1}, {0, 1}, {0}, {1}};
   return p;
 }
+Plan with_tokens_out_as_fp8() {
+  return planned([](PlanRequest& r) { r.job.dispatch_dtype = DispatchDType::fp8; });
+}
 Plan with_replicas_and_capacity() {
   Plan p = tiny();
   p.expert_owners = {{1}, {0, 1}, {0}, {1}};
@@ -116,6 +119,8 @@ TEST(CApiComplete, ResidualExpertSigmoidGroupsBiasAndLosses_HaveTheBitsOfMoeLaye
 }
 
 TEST(CApiComplete, ExpertsWithoutAGate_HaveTheBitsOfMoeLayer) { expect_same(without_a_gate(), {}, true); }
+
+TEST(CApiComplete, TokensOutAsFp8_HaveTheBitsOfMoeLayer) { expect_same(with_tokens_out_as_fp8()); }
 
 TEST(CApiComplete, ReplicasAndCapacity_HaveTheBitsOfMoeLayer) { expect_same(with_replicas_and_capacity(), {}, true); }
 

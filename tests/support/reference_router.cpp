@@ -121,13 +121,16 @@ WholeWeights zero_weights_like(const WholeWeights& w) {
 
 WholeResult run_whole(const LayerShape& s, const WholeWeights& weights, const std::vector<double>& x,
                       const std::vector<double>& dy, const std::vector<int>& parts, WholeWeights& grads,
-                      const std::vector<std::int32_t>* given) {
+                      const std::vector<std::int32_t>* given, const std::vector<double>* seen) {
   const Index M = ix(s.hidden), F = ix(s.ffn), S = ix(s.shared_ffn), K = ix(s.top_k);
   Tape tape;
   const Weights w{on(tape, weights.router),      on(tape, weights.gate),        on(tape, weights.up),
                   on(tape, weights.down),        on(tape, weights.shared_gate), on(tape, weights.shared_up),
                   on(tape, weights.shared_down), on(tape, weights.mix)};
   const Vars tokens = on(tape, x);
+  Vars of_experts = tokens;
+  for (Index i = 0; seen != nullptr && i < x.size(); ++i)
+    of_experts[i] = Var::made((*seen)[i], tokens[i], 1, tokens[i], 0);
   WholeResult r;
   Var objective(0, tape);
   Index first = 0;
@@ -161,7 +164,7 @@ WholeResult run_whole(const LayerShape& s, const WholeWeights& weights, const st
         const Var weight =
             Var(static_cast<double>(s.router.scale)) * (s.renormalize ? of.score[ix(id)] / sum : of.score[ix(id)]);
         const Index e = ix(id) * F * M;
-        const Vars out = ffn(token, &w.gate[e], &w.up[e], &w.down[e], M, F, s.gated);
+        const Vars out = ffn(&of_experts[t * M], &w.gate[e], &w.up[e], &w.down[e], M, F, s.gated);
         for (Index m = 0; m < M; ++m) y[m] += weight * out[m];
       }
       if (S > 0) {

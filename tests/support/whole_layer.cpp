@@ -129,8 +129,9 @@ std::vector<std::string> check_whole(const std::vector<WholeCase>& cases, Commun
     for (int group = 0; group < c.layout.world / t; ++group) {
       if (rank != 0 && group != mine) continue;
       const auto parts = parts_of(c, group);
-      const WholeResult want = run_whole(c.shape, weights, drawn(c, group, Salt::x), drawn(c, group, Salt::dy), parts,
-                                         rank == 0 ? expected : unused);
+      const Values x = drawn(c, group, Salt::x), seen = c.request.fp8_dispatch ? through_fp8(c, x) : x;
+      const WholeResult want = run_whole(c.shape, weights, x, drawn(c, group, Salt::dy), parts,
+                                         rank == 0 ? expected : unused, nullptr, &seen);
       if (group != mine) continue;
       judge(wrong, c, "output", decode(got.y, c.shape.dtype), held_part(c, rank, want.y));
       judge(wrong, c, "token gradients", decode(got.dx, c.shape.dtype), held_part(c, rank, want.dx));

@@ -22,6 +22,9 @@ struct WholeCase {
   std::string transport = "flat";
   bool biased = false;
   bool first_experts = false;  // by a bias: all tokens go to those
+  // The router looks at the first 128 values of a token only, which fp8 keeps as they are; and tokens are what fp8
+  // makes of them before they come to the layer.
+  bool router_sees_first = false, through_fp8 = false;
   MoeLayer::Keep keep = MoeLayer::Keep::all;
   LayerOptions options = {};  // with tokens: so few that a pass with any takes several rounds
 };
