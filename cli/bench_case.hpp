@@ -10,7 +10,7 @@
 namespace topomoe::cli {
 
 struct BenchOptions : ContestOptions {
-  std::string backend = "inproc", bytes = "1M", token_bytes, dtype = "f32";
+  std::string backend = "inproc", bytes = "1M", token_bytes, dtype = "f32", dispatch_dtype = "as_job";
   int ranks = 0, per_host = 0, tp = 1, ep = 0, etp = 0, top_k = 2, experts = 0, ffn = 0, warmup = 1, repeat = 5,
       threads = 1;
   bool edp_inner = false, forward_only = false;
@@ -26,7 +26,7 @@ struct BenchOptions : ContestOptions {
 int ranks_of(const BenchOptions& options);
 BenchCase case_of(const BenchOptions& options, int world, int per_host);
 
-// The plan's layers of options.kind. Throws as read_plan does, and Failure for a plan that cannot be executed.
+// The plan's layers of options.kind. Throws as read_plan does.
 Plan plan_of(const BenchOptions& options);
 // That plan's, scaled as `run` scales it, but hidden stays at least as wide as there are experts; routing is drawn from
 // the plan's profile.

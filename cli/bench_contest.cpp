@@ -97,7 +97,9 @@ Schedule schedule_for(const Variant& v, const BenchCase& b) {
                                 .sequence_parallel = b.layout.sequence_parallel,
                                 .chunks = v.chunks,
                                 .pieces = v.chunks,
-                                .shared = shared_part(b.shape)};
+                                .shared = shared_part(b.shape),
+                                .gated = b.shape.gated,
+                                .fp8_dispatch = b.dispatch_dtype == DispatchDType::fp8};
   const Transport& row = find_transport(v.transport);
   if ((row.needs_even_nodes && !even_nodes(b.layout, b.ranks_per_host)) ||
       (row.needs_two_nodes && nodes_spanned(b.layout, 0, b.ranks_per_host) < 2))

@@ -123,6 +123,10 @@ void add_layer_options(CLI::App& command, BenchOptions& o, std::vector<CLI::Opti
   of_plan.push_back(command.add_option("--dtype", o.dtype, "Default f32")
                         ->check(CLI::IsMember({"f32", "bf16"}))
                         ->option_text("f32|bf16"));
+  of_plan.push_back(
+      command.add_option("--dispatch-dtype", o.dispatch_dtype, "Of tokens on their way out, default as_job")
+          ->check(CLI::IsMember({"as_job", "fp8"}))
+          ->option_text("as_job|fp8"));
   command.add_flag("--forward-only", o.forward_only, "As in inference");
   command.add_option("--rate-TFLOPps", o.rate_TFLOPps, "Peak of a rank in --dtype, for the bound")
       ->check(positive_number("--rate-TFLOPps", 1e6))

@@ -47,6 +47,7 @@ PlanRequest plan_request(const PlanOptions& o) {
   request.job.micro_batch = o.micro_batch == "auto" ? 0 : positive_from("--micro-batch", o.micro_batch);
   request.job.phase = phase_from(o.phase, "--phase");
   request.job.dtype = dtype_from(o.dtype, "--dtype");
+  request.job.dispatch_dtype = dispatch_dtype_from(o.dispatch_dtype, "--dispatch-dtype");
   request.job.recompute = recompute_from(o.recompute, "--recompute");
   request.job.sequence_parallel = sequence_parallel_from(o.sequence_parallel, "--sequence-parallel");
   request.model = read_hf_config(read_text_file(o.model), o.model);
@@ -112,6 +113,10 @@ void add_plan_options(CLI::App& command, PlanOptions& o) {
       ->check(whole_number("--global-batch"))
       ->option_text("N");
   command.add_option("--dtype", o.dtype, "Of weights and activations, default bf16")->option_text("bf16|f32");
+  command
+      .add_option("--dispatch-dtype", o.dispatch_dtype,
+                  "How tokens travel to experts in a forward, default as_job: in --dtype; fp8 rounds what experts see")
+      ->option_text("as_job|fp8");
   command.add_option("--recompute", o.recompute, "Default auto: chosen")->option_text("auto|none|selective|full");
   command.add_option("--sequence-parallel", o.sequence_parallel, "Default auto: on where TP > 1 in training")
       ->option_text("auto|off|on");

@@ -14,7 +14,8 @@ struct PlanOptions {
   std::string model;
   int gpus = 0;
   Job job;
-  std::string phase{to_string(job.phase)}, dtype{to_string(job.dtype)}, recompute = "auto", micro_batch = "auto";
+  std::string phase{to_string(job.phase)}, dtype{to_string(job.dtype)}, dispatch_dtype{to_string(job.dispatch_dtype)},
+      recompute = "auto", micro_batch = "auto";
   std::string sequence_parallel{to_string(job.sequence_parallel)}, routing = "uniform";
   std::vector<std::string> calibrations;  // files
   bool no_builtin_calibration = false, host_curves = false;

@@ -7,7 +7,7 @@ namespace topomoe::cli {
 
 LayerWidths priced_widths(const LayerShape& s, const Layout& layout) {
   return {static_cast<double>(s.hidden), static_cast<double>(s.ffn) / layout.etp, static_cast<double>(s.experts),
-          static_cast<double>(s.top_k),  static_cast<double>(size_of(s.dtype)),   3};
+          static_cast<double>(s.top_k),  static_cast<double>(size_of(s.dtype)),   s.gated ? 3 : 2};
 }
 
 RunPrediction predict_run(const Plan& plan, const RehearsalSize& size, const Topology& topology,

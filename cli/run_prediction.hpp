@@ -13,7 +13,7 @@
 
 namespace topomoe::cli {
 
-// What a pricer looks at of a layer that is executed: its experts are gated.
+// What a pricer looks at of a layer that is executed.
 LayerWidths priced_widths(const LayerShape& shape, const Layout& layout);
 
 struct RunPrediction {

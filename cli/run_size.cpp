@@ -4,16 +4,9 @@
 
 #include <algorithm>
 
-#include "cli/commands.hpp"
 #include "runtime/host_exchange.hpp"
 
 namespace topomoe::cli {
-
-void check_executable(const Plan& plan) {
-  if (!plan.model.gated_ffn)
-    throw Failure("model: " + plan.model.name +
-                  " has experts without a gate: only SwiGLU experts are executed; the plan itself is usable");
-}
 
 double free_bytes_here() {
   const long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);

@@ -1,4 +1,4 @@
-// What `run` and `bench` ask before they execute a plan's layer on this machine: whether they can, and what is free.
+// What `run` and `bench` ask before they execute a plan's layer on this machine: what is free.
 #pragma once
 
 #include <chrono>
@@ -8,9 +8,6 @@
 #include "topomoe/communicator.hpp"
 
 namespace topomoe::cli {
-
-// Throws Failure for a plan whose layer no runtime here executes.
-void check_executable(const Plan& plan);
 
 double free_bytes_here();
 // Of the machines of all ranks the least; collective.

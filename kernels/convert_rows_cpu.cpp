@@ -12,10 +12,10 @@ namespace topomoe::kernels {
 void to_fp8_cpu(const ToFp8& op, const ProgressHook& hook) {
   Progress progress(hook);
   with_element(op.dtype, [&]<class T>(T) {
-    float* scale = op.scales;
     for (std::int64_t row = 0; row < op.rows; ++row) {
       const T* in = static_cast<const T*>(op.in) + row * op.columns;
-      std::uint8_t* out = op.out + row * op.columns;
+      std::uint8_t* out = op.out + row * codes_stride(op);
+      float* scale = op.scales + row * scales_stride(op);
       for (std::int64_t first = 0; first < op.columns; first += kScaleGroup, ++scale) {
         const std::int64_t end = std::min(first + kScaleGroup, op.columns);
         float amax = 0.0F;
@@ -39,8 +39,8 @@ void from_fp8_cpu(const FromFp8& op, const ProgressHook& hook) {
   Progress progress(hook);
   with_element(op.dtype, [&]<class T>(T) {
     for (std::int64_t row = 0; row < op.rows; ++row) {
-      const std::uint8_t* in = op.in + row * op.columns;
-      const float* scales = op.scales + row * scales_of(op.columns);
+      const std::uint8_t* in = op.in + row * codes_stride(op);
+      const float* scales = op.scales + row * scales_stride(op);
       T* out = static_cast<T*>(op.out) + row * op.columns;
       for (std::int64_t i = 0; i < op.columns; ++i)
         out[i] = from_float<T>(to_float(Fp8{in[i]}) * scales[i / kScaleGroup]);

@@ -15,6 +15,10 @@ constexpr std::int64_t kGroupsPerBlock = kThreads / kLanes;    // groups of one 
 
 static_assert(kLanes * kMine == kScaleGroup && kWarp % kLanes == 0);
 
+struct Strides {
+  std::int64_t codes, scales;
+};
+
 template <class T>
 struct alignas(16) Run {
   T element[kMine];
@@ -72,7 +76,7 @@ __device__ void for_each_group(std::int64_t rows, std::int64_t columns, std::int
 
 template <class T>
 __global__ void to_fp8_kernel(std::uint8_t* out, float* scales, const T* in, std::int64_t rows, std::int64_t columns,
-                              std::int64_t of_row, bool aligned) {
+                              std::int64_t of_row, Strides stride, bool aligned) {
   for_each_group(
       rows, columns, of_row, aligned, [&](std::int64_t row, std::int64_t group, const Share& share, bool whole) {
         Run<T> values{};
@@ -93,8 +97,8 @@ __global__ void to_fp8_kernel(std::uint8_t* out, float* scales, const T* in, std
           const float x = load(values.element[i]);
           codes.element[i] = isfinite(x) ? __nv_cvt_float_to_fp8(x * inverse, __NV_SATFINITE, __NV_E4M3) : kFp8Nan;
         }
-        write(out + row * columns, codes, share, whole);
-        if (threadIdx.x % kLanes == 0) scales[row * of_row + group] = scale;
+        write(out + row * stride.codes, codes, share, whole);
+        if (threadIdx.x % kLanes == 0) scales[row * stride.scales + group] = scale;
       });
 }
 
@@ -106,13 +110,13 @@ __device__ float value_of(std::uint8_t code) {
 
 template <class T>
 __global__ void from_fp8_kernel(T* out, const std::uint8_t* in, const float* scales, std::int64_t rows,
-                                std::int64_t columns, std::int64_t of_row, bool aligned) {
+                                std::int64_t columns, std::int64_t of_row, Strides stride, bool aligned) {
   for_each_group(rows, columns, of_row, aligned,
                  [&](std::int64_t row, std::int64_t group, const Share& share, bool whole) {
                    if (row < 0) return;
                    Run<std::uint8_t> codes;
-                   read(codes, in + row * columns, share, whole);
-                   const float scale = scales[row * of_row + group];
+                   read(codes, in + row * stride.codes, share, whole);
+                   const float scale = scales[row * stride.scales + group];
                    Run<T> values;
 #pragma unroll
                    for (int i = 0; i < kMine; ++i) values.element[i] = stored<T>(value_of(codes.element[i]) * scale);
@@ -121,8 +125,13 @@ __global__ void from_fp8_kernel(T* out, const std::uint8_t* in, const float* sca
 }
 
 // Rows of both sides begin at multiples of 16 bytes: those of fp8 are the narrower.
-bool rows_aligned(std::int64_t columns, const void* wide, const void* narrow) {
-  return are_aligned(wide, narrow) && columns % 16 == 0;
+bool rows_aligned(std::int64_t columns, const Strides& stride, const void* wide, const void* narrow) {
+  return are_aligned(wide, narrow) && columns % 16 == 0 && stride.codes % 16 == 0;
+}
+
+template <class Op>
+Strides strides_of(const Op& op) {
+  return {codes_stride(op), scales_stride(op)};
 }
 
 }  // namespace
@@ -131,7 +140,7 @@ void to_fp8_gpu(const ToFp8& op, GpuStream stream) {
   with_gpu_element(op.dtype, [&]<class T>(T) {
     launch("to_fp8", to_fp8_kernel<T>, blocks_for(op.rows * scales_of(op.columns), kGroupsPerBlock), kThreads, 0,
            stream, op.out, op.scales, static_cast<const T*>(op.in), op.rows, op.columns, scales_of(op.columns),
-           rows_aligned(op.columns, op.in, op.out));
+           strides_of(op), rows_aligned(op.columns, strides_of(op), op.in, op.out));
   });
 }
 
@@ -139,7 +148,7 @@ void from_fp8_gpu(const FromFp8& op, GpuStream stream) {
   with_gpu_element(op.dtype, [&]<class T>(T) {
     launch("from_fp8", from_fp8_kernel<T>, blocks_for(op.rows * scales_of(op.columns), kGroupsPerBlock), kThreads, 0,
            stream, static_cast<T*>(op.out), op.in, op.scales, op.rows, op.columns, scales_of(op.columns),
-           rows_aligned(op.columns, op.out, op.in));
+           strides_of(op), rows_aligned(op.columns, strides_of(op), op.out, op.in));
   });
 }
 

@@ -19,7 +19,7 @@ std::string name(const Algorithm& a) {
     return "n=" + std::to_string(c.chunks) + (c.pieces != c.chunks ? " r=" + std::to_string(c.pieces) : "");
   };
   return std::string(name(a.split)) + " " + a.transport + " " + words(a.forward) +
-         (a.backward == a.forward ? "" : ", back " + words(a.backward));
+         (a.backward == a.forward ? "" : ", back " + words(a.backward)) + (a.fp8_dispatch ? ", fp8 out" : "");
 }
 
 const ScheduleCache::Entry& ScheduleCache::get(const std::string& transport, const ScheduleRequest& request) {
@@ -33,9 +33,17 @@ const ScheduleCache::Entry& ScheduleCache::get(const std::string& transport, con
 }
 
 ScheduleRequest request_for(const Layout& l, const Algorithm& a) {
-  return {
-      a.split,          l.tp, l.etp, l.ep, l.sequence_parallel, a.forward.chunks, a.forward.pieces, a.backward.chunks,
-      a.backward.pieces};
+  return {.split = a.split,
+          .tp = l.tp,
+          .etp = l.etp,
+          .ep = l.ep,
+          .sequence_parallel = l.sequence_parallel,
+          .chunks = a.forward.chunks,
+          .pieces = a.forward.pieces,
+          .backward_chunks = a.backward.chunks,
+          .backward_pieces = a.backward.pieces,
+          .gated = a.gated,
+          .fp8_dispatch = a.fp8_dispatch};
 }
 
 SharedPart shared_part(const Model& m, int kind) {
@@ -58,7 +66,10 @@ std::vector<Algorithm> list_algorithms(const RankGroups& groups, const Algorithm
       if (!options.split.empty() && options.split != name(split)) continue;
       // Without TP the two are the same thing.
       if (layout.tp == 1 && split == TokenSplit::replicated && options.split.empty()) continue;
-      Algorithm a{.split = split, .transport = std::string(t.name)};
+      Algorithm a{.split = split,
+                  .transport = std::string(t.name),
+                  .gated = options.gated,
+                  .fp8_dispatch = options.fp8_dispatch};
       if (!t.refuses(request_for(layout, a)).empty()) continue;
       // A transport in two levels needs two levels, equally filled.
       if (t.needs_even_nodes && !even_nodes(layout, groups.gpus_per_node())) continue;

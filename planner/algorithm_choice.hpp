@@ -17,15 +17,17 @@
 namespace topomoe {
 
 struct AlgorithmOptions {
-  std::string split, transport;           // restrict; empty: all
-  int chunks = 0;                         // 0: any
-  std::map<std::string, int> transports;  // only these, up to that EP; empty: all
-  bool train = true;                      // backward too
+  std::string split, transport;             // restrict; empty: all
+  int chunks = 0;                           // 0: any
+  std::map<std::string, int> transports;    // only these, up to that EP; empty: all
+  bool train = true;                        // backward too
+  bool gated = true, fp8_dispatch = false;  // as ScheduleRequest
 };
 
 struct Algorithm {
   TokenSplit split = TokenSplit::sliced;
   std::string transport;
+  bool gated = true, fp8_dispatch = false;
   Cut forward, backward;
   double forward_s = 0, backward_s = 0;                  // on the timeline
   double forward_bound_s = 0, backward_bound_s = 0;      // that no number of chunks can beat

@@ -94,8 +94,10 @@ std::string explain_text(const Plan& p) {
   fmt::format_to(out, "{} {} on {}: {} hosts, {} GPUs, nodes of {}\n", p.model.name, to_string(p.job.phase),
                  p.topology.name, p.topology.hosts, p.topology.gpus, p.topology.gpus_per_node);
   if (!p.topology.note.empty()) fmt::format_to(out, "  note: {}\n", p.topology.note);
-  fmt::format_to(out, "  sequence {}, micro-batch {}, global batch {}, {}{}, routing {}; {:.0f} tokens to a TP group\n",
+  fmt::format_to(out,
+                 "  sequence {}, micro-batch {}, global batch {}, {}{}{}, routing {}; {:.0f} tokens to a TP group\n",
                  p.job.sequence, p.job.micro_batch, p.job.global_batch, to_string(p.job.dtype),
+                 p.job.dispatch_dtype == DispatchDType::fp8 ? ", tokens out in fp8" : "",
                  p.job.recompute == Recompute::none ? "" : fmt::format(", recompute {}", to_string(p.job.recompute)),
                  p.routing.name, p.tokens_per_rank);
   fmt::format_to(out, "\nlayout     {}\nalgorithm  {}\n", name(p.layout), algorithms_name(p));

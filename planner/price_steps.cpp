@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "planner/price_parts.hpp"
 
@@ -69,8 +70,11 @@ LayerPricer::Cost LayerPricer::experts(const Schedule& s, const Step& step) {
   const double element = machine_.weight_bytes > 0 ? machine_.weight_bytes : widths_.element_bytes;
   const double weight_bytes = weights * (step.kind == StepKind::expert_wgrad ? 8 : element) * std::min(1.0, n / local);
   double bytes = weight_bytes;
+  int last = -1;  // what has no gate is named once more in its place
   for (const auto* views : {&step.in, &step.out})
-    for (const View& v : *views) bytes += rows(s, v, me_) * row_bytes(s.buffers[static_cast<std::size_t>(v.buffer)]);
+    for (const View& v : *views)
+      if (std::exchange(last, v.buffer) != v.buffer)
+        bytes += rows(s, v, me_) * row_bytes(s.buffers[static_cast<std::size_t>(v.buffer)]);
   Cost c;
   const double compute = flops / machine_.flops.value, memory = bytes / machine_.hbm.value;
   const double effective_memory = memory / (machine_.efficiency.memory * machine_.efficiency.in_step);

@@ -23,7 +23,12 @@ Search::Search(const PlanRequest& r)
       traffic(router),
       odds(expert_popularity(r.routing, r.model.experts), r.model.top_k, r.model.router_groups,
            r.model.router_topk_groups),
-      options{.split = r.split, .transport = r.transport, .chunks = r.chunks, .train = r.job.phase == Phase::train},
+      options{.split = r.split,
+              .transport = r.transport,
+              .chunks = r.chunks,
+              .train = r.job.phase == Phase::train,
+              .gated = r.model.gated_ffn,
+              .fp8_dispatch = r.job.dispatch_dtype == DispatchDType::fp8},
       limit_GiB(r.memory_GiB > 0 ? r.memory_GiB : (1 - kKeptFree) * machine.memory_GiB),
       cache(r.cache ? r.cache : new_plan_cache()),
       prices(r.model, 0, r.job.dtype, machine, traffic, odds, options, cache->schedules) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "topomoe/communicator.hpp"
+#include "topomoe/job.hpp"
 #include "topomoe/layer_shape.hpp"
 #include "topomoe/layout.hpp"
 #include "topomoe/routing.hpp"
@@ -27,8 +28,9 @@ namespace topomoe {
 struct BenchCase {
   Layout layout;
   int ranks_per_host = 1;
-  LayerShape shape;         // of an exchange hidden is what travels of a token, and ffn has no say
-  std::int64_t tokens = 0;  // that one TP group holds
+  LayerShape shape;  // of an exchange hidden is what travels of a token, and ffn has no say
+  DispatchDType dispatch_dtype = DispatchDType::as_job;  // of schedules that are built for it
+  std::int64_t tokens = 0;                               // that one TP group holds
   RoutingProfile routing;
   std::uint64_t seed = 1;
   int warmup = 1, repeat = 1;

@@ -126,8 +126,9 @@ BenchRow row_of(const Schedule& schedule, const std::vector<Step>& steps, const 
   });
   for (const auto* way : {&out, &in})
     row.nic_bytes = std::max(row.nic_bytes, *std::max_element(way->begin(), way->end()));
-  // 2 flops a multiply-add, 3 matrices; dgrad and wgrad are as much each.
-  const double flops_of_row = 6.0 * static_cast<double>(b.shape.hidden * (b.shape.ffn / b.layout.etp));
+  // 2 flops a multiply-add, 3 matrices or 2; dgrad and wgrad are as much each.
+  const double flops_of_row =
+      (b.shape.gated ? 6.0 : 4.0) * static_cast<double>(b.shape.hidden * (b.shape.ffn / b.layout.etp));
   for (int rank = 0; rank < b.layout.world; ++rank) {
     double rows = 0;
     for (const Step& s : steps)

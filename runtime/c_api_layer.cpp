@@ -105,13 +105,7 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
     const topomoe::LayerShape shape = shape_of(p, c);
     auto plans = plans_from(*plan, c);
     std::vector<topomoe::Schedule> schedules;
-    for (const auto& of : plans) {
-      const std::string lacking = topomoe::not_executed(*of, c.kind);
-      if (!lacking.empty() && c.accept_unlike == 0)
-        throw InvalidInput("plan", of->model.name + " has " + lacking,
-                           "only SwiGLU experts are executed; config.accept_unlike = 1 puts them in their place");
-      schedules.push_back(topomoe::schedule_of(*of, c.kind));
-    }
+    for (const auto& of : plans) schedules.push_back(topomoe::schedule_of(*of, c.kind));
     topomoe::AdaptiveLayer value(std::move(schedules), p.layout, p.topology.gpus_per_node, shape, *ranks, *on,
                                  deadline_of(c), options_of(p, c));
     *layer = new topomoe_layer{

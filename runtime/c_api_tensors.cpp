@@ -33,12 +33,13 @@ Tensors tensors_from(const Layer& layer, const Given& t, const std::string& name
     throw InvalidInput(name + ".shared_gate, shared_up, shared_down", "given", "the plan has no shared expert");
   if (layer.shape.shared_gate == SharedGate::none && t.mix != nullptr)
     throw InvalidInput(name + ".mix", "given", "the plan has no shared expert with a gate");
+  if (!layer.shape.gated && (out.gate || out.shared_gate != nullptr))
+    throw InvalidInput(name + ".gate, shared_gate", "given", "the plan's experts have no gate");
   return out;
 }
 
 void require_all_or_none(bool a, bool b, bool c, const char* which) {
-  if (a != b || a != c)
-    throw InvalidInput("gradients", std::string("some of ") + which + " are null", "all three or none");
+  if (a != b || a != c) throw InvalidInput("gradients", std::string("some of ") + which + " are null", "all or none");
 }
 
 }  // namespace
@@ -50,7 +51,7 @@ LayerWeights weights_from(const Layer& layer, const topomoe_weights* given) {
   out.selection_bias = w.selection_bias;
   for (const auto& [view, name] :
        {std::pair{&out.gate, "weights.gate"}, {&out.up, "weights.up"}, {&out.down, "weights.down"}})
-    if (layer.local_experts > 0 && !*view)
+    if (layer.local_experts > 0 && !*view && (layer.shape.gated || view != &out.gate))
       throw InvalidInput(name, "null", "the rank holds " + std::to_string(layer.local_experts) + " experts");
   return out;
 }
@@ -58,9 +59,10 @@ LayerWeights weights_from(const Layer& layer, const topomoe_weights* given) {
 LayerGradients gradients_from(const Layer& layer, const topomoe_gradients* given) {
   const topomoe_gradients g = read_struct(require(given, "gradients"), "gradients");
   auto out = tensors_from<LayerGradients>(layer, g, "gradients");
-  require_all_or_none(!out.gate, !out.up, !out.down, "gate, up and down");
-  require_all_or_none(g.shared_gate == nullptr, g.shared_up == nullptr, g.shared_down == nullptr,
-                      "shared_gate, shared_up and shared_down");
+  const bool gated = layer.shape.gated;
+  require_all_or_none(gated ? !out.gate : !out.up, !out.up, !out.down, "gate, up and down");
+  require_all_or_none((gated ? g.shared_gate : g.shared_up) == nullptr, g.shared_up == nullptr,
+                      g.shared_down == nullptr, "shared_gate, shared_up and shared_down");
   return out;
 }
 

@@ -180,9 +180,12 @@ Executor::Executor(const ExecutorContext& context, PassState& state, const Layer
       gradients_(gradients),
       m_(*state.layer) {}
 
-std::int64_t Executor::columns(const Buffer& b) const { return static_cast<std::int64_t>(columns_of(b, widths_)); }
+// Of what is only moved, four opaque bytes each: ids, and rows of fp8.
+std::int64_t Executor::columns(const Buffer& b) const {
+  if (b.element == Element::fp8) return static_cast<std::int64_t>(bytes_of_row(b) / sizeof(std::int32_t));
+  return static_cast<std::int64_t>(columns_of(b, widths_));
+}
 
-// Ids are moved as four opaque bytes.
 DType Executor::dtype(const Buffer& b) const { return b.element == Element::payload ? c_.shape.dtype : DType::f32; }
 
 std::byte* Executor::slot(std::size_t slot, std::int64_t elements, std::size_t element_bytes) {

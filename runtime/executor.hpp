@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/grouped_ffn.hpp"
 #include "planner/plan/capacity.hpp"
 #include "runtime/counts.hpp"
 #include "runtime/group_channels.hpp"
@@ -44,6 +45,10 @@ struct ExecutorContext {
   int rank;
   const PackedWeights* packed = nullptr;  // forward reads these before the caller's; null: there are none
 };
+
+inline kernels::Activation activation_of(const LayerShape& shape) {
+  return shape.gated ? kernels::Activation::swiglu : kernels::Activation::gelu;
+}
 
 struct PassState;
 
@@ -191,6 +196,7 @@ class Executor {
   void index(const Step& s);
   void pack(const Step& s, std::size_t step);
   void repack(const Step& s);
+  void convert(const Step& s);
   EventPtr exchange(const Step& s, StepTrace& trace);
   void ordered_sum(const Step& s);
   // Some experts of equal width: routed ones, or the shared one.

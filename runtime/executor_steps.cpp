@@ -1,6 +1,7 @@
 // One function a kind of step: views to memory, and the call to device or communicator.
 #include <algorithm>
 
+#include "kernels/convert_rows.hpp"
 #include "kernels/gather_rows.hpp"
 #include "kernels/grouped_ffn.hpp"
 #include "kernels/ordered_sum.hpp"
@@ -48,6 +49,7 @@ void Executor::issue(const Step& s, std::size_t step, StepTrace& trace, EventPtr
     case StepKind::add:
     case StepKind::mix:
     case StepKind::mix_backward: mix(s, step); break;
+    case StepKind::convert: convert(s); break;
   }
   event = c_.device.record(s.lane);
 }
@@ -179,6 +181,27 @@ void Executor::repack(const Step& s) {
                                  .dtype = dtype(buffer(s.out[0]))});
 }
 
+void Executor::convert(const Step& s) {
+  const Span in = at(s.in[0]), out = at(s.out[0]);
+  const std::int64_t hidden = c_.shape.hidden, scales_at = fp8_scales_at(hidden);
+  if (buffer(s.out[0]).element == Element::fp8)
+    c_.device.to_fp8(s.lane, {.out = as<std::uint8_t>(out.data),
+                              .scales = as<float>(out.data + scales_at),
+                              .in = in.data,
+                              .rows = out.rows,
+                              .columns = hidden,
+                              .row_bytes = static_cast<std::int64_t>(out.row_bytes),
+                              .dtype = c_.shape.dtype});
+  else
+    c_.device.from_fp8(s.lane, {.out = out.data,
+                                .in = as<std::uint8_t>(in.data),
+                                .scales = as<float>(in.data + scales_at),
+                                .rows = out.rows,
+                                .columns = hidden,
+                                .row_bytes = static_cast<std::int64_t>(in.row_bytes),
+                                .dtype = c_.shape.dtype});
+}
+
 EventPtr Executor::exchange(const Step& s, StepTrace& trace) {
   const auto members = c_.groups.members(s.group, c_.rank);
   m_.sends.clear();
@@ -242,6 +265,7 @@ void Executor::ffn(const Step& s, const Ffn& f) {
   out.clear();
   for (const View& v : s.in) in.push_back(at(v).data);
   for (const View& v : s.out) out.push_back(at(v).data);
+  const kernels::Activation activation = activation_of(c_.shape);
   if (s.kind == StepKind::expert_forward || s.kind == StepKind::shared_forward) {
     c_.device.grouped_ffn(s.lane, {.in = in[0],
                                    .out = out[0],
@@ -255,7 +279,8 @@ void Executor::ffn(const Step& s, const Ffn& f) {
                                    .offsets = f.offsets,
                                    .hidden = c_.shape.hidden,
                                    .ffn = f.width,
-                                   .dtype = c_.shape.dtype});
+                                   .dtype = c_.shape.dtype,
+                                   .activation = activation});
   } else if (s.kind == StepKind::expert_dgrad || s.kind == StepKind::shared_dgrad) {
     c_.device.grouped_ffn_dgrad(s.lane, {.out_grad = in[0],
                                          .in_grad = out[0],
@@ -270,8 +295,9 @@ void Executor::ffn(const Step& s, const Ffn& f) {
                                          .offsets = f.offsets,
                                          .hidden = c_.shape.hidden,
                                          .ffn = f.width,
-                                         .dtype = c_.shape.dtype});
-  } else if (f.gate_grad) {
+                                         .dtype = c_.shape.dtype,
+                                         .activation = activation});
+  } else if (f.up_grad) {
     c_.device.grouped_ffn_wgrad(s.lane, {.in = in[0],
                                          .out_grad = in[1],
                                          .act = in[2],
@@ -284,7 +310,8 @@ void Executor::ffn(const Step& s, const Ffn& f) {
                                          .offsets = f.offsets,
                                          .hidden = c_.shape.hidden,
                                          .ffn = f.width,
-                                         .dtype = c_.shape.dtype});
+                                         .dtype = c_.shape.dtype,
+                                         .activation = activation});
   }
 }
 

@@ -106,6 +106,15 @@ void require_shared(const Schedule& s, const LayerShape& shape, const Layout& l)
                            ", the shape says otherwise: plan again");
 }
 
+// Schedules for experts without a gate have no room for one.
+void require_gate(const Schedule& s, const LayerShape& shape) {
+  for (const Step& step : s.forward)
+    if (step.kind == StepKind::expert_forward && shape.gated != (step.out[1].buffer != step.out[2].buffer))
+      throw InvalidInput("schedule", s.name,
+                         std::string("it was built for experts with") + (shape.gated ? "out" : "") +
+                             " a gate, the shape says otherwise: plan again");
+}
+
 // The layer's lent memory as a pass's own, for as long as it runs.
 class Lent {
  public:
@@ -135,6 +144,7 @@ struct MoeLayer::Impl : LayerParts {
       : LayerParts(std::move(its_schedule), layout, gpus_per_node, its_shape, communicator, device, deadline,
                    std::move(shared)) {
     require_shared(schedule, shape, layout);
+    require_gate(schedule, shape);
     context.packed = &packed;
   }
   // While all that its steps use is there.
@@ -148,7 +158,8 @@ struct MoeLayer::Impl : LayerParts {
   const std::vector<std::uint8_t> again = steps_again(schedule);
 
   void require(const LayerWeights& w) const {
-    if (shape.shared_ffn > 0 && (w.shared_gate == nullptr || w.shared_up == nullptr || w.shared_down == nullptr))
+    if (shape.shared_ffn > 0 &&
+        ((shape.gated && w.shared_gate == nullptr) || w.shared_up == nullptr || w.shared_down == nullptr))
       throw InvalidInput("weights.shared_gate, shared_up, shared_down", "null", "the layer has a shared expert");
     if (shape.shared_gate != SharedGate::none && w.mix == nullptr)
       throw InvalidInput("weights.mix", "null", "the shared expert has a gate");
@@ -157,7 +168,7 @@ struct MoeLayer::Impl : LayerParts {
   std::shared_ptr<const kernels::PackedFfn> pack(const ExpertMatrices& gate, const ExpertMatrices& up,
                                                  const ExpertMatrices& down, std::size_t experts,
                                                  std::int64_t width) const {
-    if (!gate || !up || !down) return nullptr;
+    if ((shape.gated && !gate) || !up || !down) return nullptr;
     const std::vector<std::int64_t> no_rows(experts + 1, 0);
     return context.device.pack_experts({.w_gate = gate,
                                         .w_up = up,
@@ -165,7 +176,8 @@ struct MoeLayer::Impl : LayerParts {
                                         .offsets = no_rows,
                                         .hidden = shape.hidden,
                                         .ffn = width,
-                                        .dtype = shape.dtype});
+                                        .dtype = shape.dtype,
+                                        .activation = activation_of(shape)});
   }
 
   struct Forward {

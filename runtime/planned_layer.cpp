@@ -38,7 +38,8 @@ LayerShape layer_shape_of(const Plan& plan, int kind) {
                      .topk_groups = m.router_topk_groups,
                      .scale = static_cast<float>(m.routed_scaling)},
           .shared_ffn = k.shared_ffn,
-          .shared_gate = k.shared_ffn > 0 ? m.shared_gate : SharedGate::none};
+          .shared_gate = k.shared_ffn > 0 ? m.shared_gate : SharedGate::none,
+          .gated = m.gated_ffn};
 }
 
 LayerOptions layer_options_of(const Plan& plan, int kind) {
@@ -57,11 +58,6 @@ std::vector<int> held_experts(const Plan& plan, int rank, int kind) {
   for (const int copy : placement.held_by(index_in(l, Role::ep, rank, plan.topology.gpus_per_node)))
     experts.push_back(placement.expert_of(copy));
   return experts;
-}
-
-std::string not_executed(const Plan& plan, int kind) {
-  later_kind(plan, kind);
-  return plan.model.gated_ffn ? "" : "experts without a gate";
 }
 
 }  // namespace topomoe

@@ -94,17 +94,24 @@ void RehearsalRank::execute(std::vector<RankTrace>& traces, std::vector<double>&
       tokens(device_, encode(x, shape_.dtype)), dout(device_, encode(dy, shape_.dtype));
   const CallerTensor y(device_, tokens.bytes), dx(device_, tokens.bytes), d_router(device_, router.bytes),
       d_gate(device_, gate.size() * 4), d_up(device_, up.size() * 4), d_down(device_, down.size() * 4);
+  const bool gated = shape_.gated;  // what has no gate is given none
   const LayerWeights weights{router.floats(),
-                             w_gate.memory.get(),
+                             gated ? w_gate.memory.get() : nullptr,
                              w_up.memory.get(),
                              w_down.memory.get(),
                              data_.selection_bias().empty() ? nullptr : bias.floats(),
-                             ws_gate.memory.get(),
+                             gated ? ws_gate.memory.get() : nullptr,
                              ws_up.memory.get(),
                              ws_down.memory.get(),
                              mix.floats()};
-  const LayerGradients gradients{d_router.floats(), d_gate.floats(), d_up.floats(),    d_down.floats(),
-                                 ds_gate.floats(),  ds_up.floats(),  ds_down.floats(), d_mix.floats()};
+  const LayerGradients gradients{d_router.floats(),
+                                 gated ? d_gate.floats() : nullptr,
+                                 d_up.floats(),
+                                 d_down.floats(),
+                                 gated ? ds_gate.floats() : nullptr,
+                                 ds_up.floats(),
+                                 ds_down.floats(),
+                                 d_mix.floats()};
   MoeLayer layer(plan_.schedule, layout_, plan_.topology.gpus_per_node, shape_, counting_, device_,
                  request_.deadline.value_or(kDeadline),
                  request_.memory ? *request_.memory : memory_of_plan(plan_, request_.size));

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
+
+#include "kernels/bf16.hpp"
+#include "kernels/convert_rows.hpp"
 
 namespace topomoe {
 namespace {
@@ -25,10 +29,33 @@ void add_scaled(double* y, double a, const X* x, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) y[i] += a * static_cast<double>(x[i]);
 }
 
+// kernels/gelu.hpp, in its form with tanh: x (1 + tanh u) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3).
+constexpr double kCubic = 0.044715;
+double gelu_tanh(double x) { return std::tanh(std::sqrt(2 / std::numbers::pi) * (x + kCubic * x * x * x)); }
+double gelu(double x) { return 0.5 * x * (1 + gelu_tanh(x)); }
+double gelu_slope(double x) {
+  const double t = gelu_tanh(x);
+  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * std::sqrt(2 / std::numbers::pi) * (1 + 3 * kCubic * x * x);
+}
+
+// Rows as conversion to fp8 and back leaves them.
+std::vector<float> through_fp8(const std::vector<float>& x, std::size_t hidden, DType dtype) {
+  const auto columns = static_cast<std::int64_t>(hidden), rows = static_cast<std::int64_t>(x.size() / hidden);
+  std::vector<std::uint8_t> codes(x.size());
+  std::vector<float> scales(static_cast<std::size_t>(rows * kernels::scales_of(columns))), out(x.size());
+  kernels::to_fp8_cpu({.out = codes.data(), .scales = scales.data(), .in = x.data(), .rows = rows, .columns = columns},
+                      {});
+  kernels::from_fp8_cpu(
+      {.out = out.data(), .in = codes.data(), .scales = scales.data(), .rows = rows, .columns = columns}, {});
+  if (dtype == DType::bf16)
+    for (float& v : out) v = kernels::to_float(kernels::to_bf16(v));
+  return out;
+}
+
 }  // namespace
 
 ReferenceShare::ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last,
-                               std::int64_t routed_first, std::int64_t routed_last)
+                               std::int64_t routed_first, std::int64_t routed_last, bool fp8_dispatch)
     : data_(data),
       tokens_(static_cast<std::size_t>(last - first)),
       hidden_(static_cast<std::size_t>(data.shape().hidden)),
@@ -51,6 +78,7 @@ ReferenceShare::ReferenceShare(const RehearsalData& data, int group, std::int64_
       factors_[2 * t] = 1 / (1 + std::exp(-difference)), factors_[2 * t + 1] = 1 - factors_[2 * t];
     }
   }
+  seen_ = fp8_dispatch ? through_fp8(x_, hidden_, data_.shape().dtype) : x_;
   dropped_.assign(tokens_ * k_, false);
   if (data_.shape().capacity_factor > 0) drop(group, first, routed_first, routed_last);
 }
@@ -88,14 +116,15 @@ double ReferenceShare::weight(std::size_t slot) const {
          norm(t);
 }
 
-std::vector<double> ReferenceShare::run_ffn(const RehearsalData::Expert& w, std::size_t width, std::size_t t,
-                                            double factor, ExpertGradients& d) {
-  const float *const x = &x_[t * hidden_], *const dy = &dy_[t * hidden_];
+std::vector<double> ReferenceShare::run_ffn(const RehearsalData::Expert& w, std::size_t width, const float* x,
+                                            std::size_t t, double factor, ExpertGradients& d) {
+  const float* const dy = &dy_[t * hidden_];
+  const bool gated = data_.shape().gated;
   std::vector<double> gate(width), up(width), act(width), dact(width), out(hidden_);
   for (std::size_t f = 0; f < width; ++f) {
-    gate[f] = dot(x, &w.gate[f * hidden_], hidden_);
     up[f] = dot(x, &w.up[f * hidden_], hidden_);
-    act[f] = gate[f] / (1 + std::exp(-gate[f])) * up[f];  // SwiGLU: silu(gate) * up
+    if (gated) gate[f] = dot(x, &w.gate[f * hidden_], hidden_);
+    act[f] = gated ? gate[f] / (1 + std::exp(-gate[f])) * up[f] : gelu(up[f]);  // SwiGLU: silu(gate) * up
   }
   for (std::size_t m = 0; m < hidden_; ++m) {
     out[m] = dot(act.data(), &w.down[m * width], width);
@@ -105,6 +134,12 @@ std::vector<double> ReferenceShare::run_ffn(const RehearsalData::Expert& w, std:
   }
   double* const dx = &token_grads[t * hidden_];
   for (std::size_t f = 0; f < width; ++f) {
+    if (!gated) {
+      const double dup = dact[f] * gelu_slope(up[f]);
+      add_scaled(dx, dup, &w.up[f * hidden_], hidden_);
+      add_scaled(&d.up[f * hidden_], dup, x, hidden_);
+      continue;
+    }
     const double sigmoid = 1 / (1 + std::exp(-gate[f]));
     const double dgate = dact[f] * up[f] * sigmoid * (1 + gate[f] * (1 - sigmoid)), dup = dact[f] * gate[f] * sigmoid;
     add_scaled(dx, dgate, &w.gate[f * hidden_], hidden_);
@@ -130,7 +165,7 @@ ReferenceShare::ExpertGradients ReferenceShare::run_expert(int index) {
   for (std::size_t slot = 0; slot < tokens_ * k_; ++slot) {
     if (ids_[slot] != index || dropped_[slot]) continue;
     const std::size_t t = slot / k_;
-    const std::vector<double> out = run_ffn(w, ffn, t, factors_[2 * t] * weight(slot), d);
+    const std::vector<double> out = run_ffn(w, ffn, &seen_[t * hidden_], t, factors_[2 * t] * weight(slot), d);
     add_scaled(&output[t * hidden_], weight(slot), out.data(), hidden_);
     dweight_[slot] += factors_[2 * t] * dot(&dy_[t * hidden_], out.data(), hidden_);
   }
@@ -146,7 +181,7 @@ ReferenceShare::ExpertGradients ReferenceShare::run_shared(std::vector<double>& 
   if (ffn == 0) return d;
   for (std::size_t t = 0; t < tokens_; ++t) {
     const double a = factors_[2 * t], b = factors_[2 * t + 1];
-    const std::vector<double> out = run_ffn(w, ffn, t, b, d);
+    const std::vector<double> out = run_ffn(w, ffn, &x_[t * hidden_], t, b, d);
     double* const y = &output[t * hidden_];
     const float* const dy = &dy_[t * hidden_];
     const double of_routed = dot(dy, y, hidden_), of_shared = dot(dy, out.data(), hidden_);

@@ -12,9 +12,10 @@ namespace topomoe {
 
 class ReferenceShare {
  public:
-  // Tokens [first, last) of the group. With a capacity factor: among [routed_first, routed_last), which compete for it.
+  // Tokens [first, last) of the group; with `fp8_dispatch` routed experts see them converted there and back. With a
+  // capacity factor: among [routed_first, routed_last), which compete for it.
   ReferenceShare(const RehearsalData& data, int group, std::int64_t first, std::int64_t last, std::int64_t routed_first,
-                 std::int64_t routed_last);
+                 std::int64_t routed_last, bool fp8_dispatch = false);
 
   struct ExpertGradients {
     std::vector<double> gate, up, down;  // as RehearsalData::Expert
@@ -32,6 +33,7 @@ class ReferenceShare {
   const RehearsalData& data_;
   std::size_t tokens_, hidden_, k_;
   std::vector<float> x_, dy_;
+  std::vector<float> seen_;  // x as routed experts see it
   std::vector<std::int32_t> ids_;
   std::vector<bool> dropped_;    // [tokens, k]
   std::vector<double> scores_;   // [tokens, experts]
@@ -40,9 +42,10 @@ class ReferenceShare {
   double norm(std::size_t token) const;
   void drop(int group, std::int64_t first, std::int64_t routed_first, std::int64_t routed_last);
   double weight(std::size_t slot) const;
-  // One FFN of `width` for one token: its output, and with `factor` times the token's output gradient the gradients.
-  std::vector<double> run_ffn(const RehearsalData::Expert& w, std::size_t width, std::size_t token, double factor,
-                              ExpertGradients& d);
+  // One FFN of `width` for one token, which it sees as x: its output, and with `factor` times the token's output
+  // gradient the gradients.
+  std::vector<double> run_ffn(const RehearsalData::Expert& w, std::size_t width, const float* x, std::size_t token,
+                              double factor, ExpertGradients& d);
 };
 
 }  // namespace topomoe

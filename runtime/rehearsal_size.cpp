@@ -17,13 +17,13 @@ constexpr std::int64_t kLeastHidden = 16;
 
 double as_double(std::int64_t x) { return static_cast<double>(x); }
 
-// 2 flops a multiply-add, 3 matrices, forward once and backward twice as much. `replicated` with whole experts
-// computes each token on every TP rank.
+// 2 flops a multiply-add, 3 matrices (2 without a gate), forward once and backward twice as much. `replicated` with
+// whole experts computes each token on every TP rank.
 double flops_of(const Plan& plan, const LayerShape& s, std::int64_t tokens) {
   const Layout& l = plan.layout;
   const double copies = plan.schedule.intake == Intake::as_held && !l.sequence_parallel && l.etp == 1 ? l.tp : 1;
   const double groups = static_cast<double>(l.world) / l.tp;
-  return 18.0 * groups * as_double(tokens) * as_double(s.hidden) *
+  return (s.gated ? 18.0 : 12.0) * groups * as_double(tokens) * as_double(s.hidden) *
          (copies * s.top_k * as_double(s.ffn) + as_double(s.shared_ffn));
 }
 
@@ -149,6 +149,8 @@ std::vector<std::string> unexecuted(const Plan& plan) {
   if (plan.routing.kind != RoutingProfile::Kind::uniform)
     out.push_back(fmt::format("routing profile {} (tokens are random and the router decides: nearly uniform)",
                               plan.routing.name));
+  if (!plan.model.gated_ffn)
+    out.push_back("another activation than GELU, if the model has one: a plan says that experts have no gate, no more");
   return out;
 }
 

@@ -30,7 +30,8 @@ void add(std::vector<double>& to, const std::vector<double>& from) {
 // Each rank computes its TP slice of the reference; ranks that hold the whole group's tokens get the other slices.
 void RehearsalRank::verify(RehearsalReport& report) {
   const Range slice = slice_of(rank_), routed = injected_by(rank_);
-  ReferenceShare share(data_, group(), slice.begin, slice.end, routed.begin, routed.end);
+  ReferenceShare share(data_, group(), slice.begin, slice.end, routed.begin, routed.end,
+                       plan_.job.dispatch_dtype == DispatchDType::fp8);
   std::vector<VerifiedTensor> tensors{{"output", {}}};
   if (trains())
     for (const char* name : {"token gradients", "router gradient", "gate gradients", "up gradients", "down gradients"})
@@ -66,6 +67,10 @@ void RehearsalRank::verify(RehearsalReport& report) {
       Deviation& d = tensors[i].deviation;
       d.difference = std::max(d.difference, one[2 * i]), d.largest = std::max(d.largest, one[2 * i + 1]);
     }
+  if (!shape_.gated)
+    std::erase_if(tensors, [](const VerifiedTensor& t) {
+      return t.name == "gate gradients" || t.name == "shared gate gradient";
+    });
   report.verified = std::move(tensors);
 }
 

@@ -23,10 +23,11 @@ class ReplicaSum {
  public:
   ReplicaSum(const ExecutorContext& c, const LayerGradients& g)
       : c_(c),
-        tensors_{g.gate, g.up, g.down},
         elements_(c.shape.hidden * (c.shape.ffn / c.groups.layout().etp)),
         matrix_(static_cast<Index>(elements_) * sizeof(float)),
         place_(c.groups.index_in(Role::ep, c.rank)) {
+    for (const ExpertGradients& t : {g.gate, g.up, g.down})
+      if (t) tensors_.push_back(t);
     Index bytes = 0;
     for (const int copy : c.placement.held_by(place_)) {
       const int expert = c.placement.expert_of(copy);
@@ -88,9 +89,9 @@ class ReplicaSum {
   }
 
   const ExecutorContext& c_;
-  std::array<ExpertGradients, 3> tensors_;
-  std::int64_t elements_;  // of a matrix
-  Index matrix_;           // bytes of it
+  std::vector<ExpertGradients> tensors_;  // without a gate two
+  std::int64_t elements_;                 // of a matrix
+  Index matrix_;                          // bytes of it
   int place_;
   std::vector<Shared> shared_;
   DeviceMemory blocks_;
@@ -99,7 +100,7 @@ class ReplicaSum {
 }  // namespace
 
 void sum_over_replicas(const ExecutorContext& context, const LayerGradients& gradients) {
-  if (!context.placement.replicated() || !gradients.gate) return;
+  if (!context.placement.replicated() || !gradients.up) return;
   std::optional<ReplicaSum> sum;  // what a peer may still read or write when this rank gives up
   try {
     sum.emplace(context, gradients).run();

@@ -23,6 +23,11 @@ enum class Recompute : std::uint8_t { none, selective, full, automatic };
 // automatic: on where tp > 1 in training (Megatron demands it for MoE with TP), off otherwise.
 enum class SequenceParallel : std::uint8_t { automatic, off, on };
 
+// In which form tokens travel to the experts in a forward: as they are, or as fp8 with a scale for each 128 values
+// (fp8_row.hpp), which is the user's choice, as experts then see rounded tokens. What travels back, and all of a
+// backward, is in the job's dtype; gradients are those of the rounded tokens, as if rounding had a slope of 1.
+enum class DispatchDType : std::uint8_t { as_job, fp8 };
+
 struct Job {
   Phase phase = Phase::train;
   int sequence = 4096;        // tokens
@@ -32,6 +37,7 @@ struct Job {
   Recompute recompute = Recompute::none;
   SequenceParallel sequence_parallel = SequenceParallel::automatic;
   double capacity_factor = 0;  // GShard's; 0: no token is ever dropped
+  DispatchDType dispatch_dtype = DispatchDType::as_job;
 
   bool operator==(const Job&) const = default;
 };
@@ -47,11 +53,13 @@ std::string_view to_string(Phase);
 std::string_view to_string(Recompute);
 std::string_view to_string(SequenceParallel);
 std::string_view to_string(DType);
+std::string_view to_string(DispatchDType);  // "as_job", "fp8"
 // Throw InvalidInput(field, text, known names).
 Phase phase_from(std::string_view text, std::string_view field = "phase");
 Recompute recompute_from(std::string_view text, std::string_view field = "recompute");
 SequenceParallel sequence_parallel_from(std::string_view text, std::string_view field = "sequence_parallel");
 DType dtype_from(std::string_view text, std::string_view field = "dtype");
+DispatchDType dispatch_dtype_from(std::string_view text, std::string_view field = "dispatch_dtype");
 
 // Throws InvalidInput("<where>: <field>", ...) unless all sizes are positive, global_batch % micro_batch == 0 and
 // nothing is left to choose.

@@ -26,6 +26,7 @@ struct LayerShape {
   RouterOptions router = {};
   std::int64_t shared_ffn = 0;  // width of the shared expert, all shards; 0: none
   SharedGate shared_gate = SharedGate::none;
+  bool gated = true;  // experts, the shared one too, are SwiGLU; else GELU without a gate (kernels/grouped_ffn.hpp)
   bool operator==(const LayerShape&) const = default;
 };
 
@@ -49,7 +50,7 @@ struct LayerCounters {
 
 // Device pointers. `local experts` are those that the rank's place in its EP group holds (ExpertPlacement::held_by), by
 // id; in even blocks [E ep_index / EP, E (ep_index+1) / EP). `shard` is ffn / ETP; the shared expert is sharded over
-// TP, as dense layers are: `its shard` is shared_ffn / TP.
+// TP, as dense layers are: `its shard` is shared_ffn / TP. Of experts without a gate no gate is looked at.
 struct LayerWeights {
   const float* router = nullptr;                 // [experts, hidden], on every rank
   ExpertMatrices gate = {}, up = {}, down = {};  // [local experts][shard, hidden], .., [hidden, shard]
@@ -59,7 +60,7 @@ struct LayerWeights {
 };
 struct LayerGradients {
   float* router = nullptr;                        // fp32, same shapes, added to
-  ExpertGradients gate = {}, up = {}, down = {};  // may lie otherwise than the weights; all three or none
+  ExpertGradients gate = {}, up = {}, down = {};  // may lie otherwise than the weights; all or none
   float *shared_gate = nullptr, *shared_up = nullptr, *shared_down = nullptr, *mix = nullptr;
 };
 

@@ -1,8 +1,12 @@
-// One MoE layer on one rank: router, dispatch, SwiGLU experts, combine, forward and backward, executed
+// One MoE layer on one rank: router, dispatch, SwiGLU or GELU experts, combine, forward and backward, executed
 // as its Schedule says. All ranks of the layout construct it together and call it in the same order.
 //
 //   held tokens [rows, hidden] -> output [rows, hidden]; rows may differ between ranks and may be 0
 //   (ranks of one TP group hold the same tokens unless the layout is sequence parallel).
+//
+// Where the schedule sends tokens out as fp8 (Job::dispatch_dtype) routed experts see each token converted there and
+// back: outputs are those of such tokens, so are gradients of the experts' weights, and gradients of tokens are passed
+// on as they are. The router and a shared expert see tokens as they were given.
 //
 // Gradients of parameters are added to, and are this rank's share: the gradient of an expert is the sum
 // over the ranks that hold (this shard of) it, that of the router the sum over all ranks; of an expert's replicas

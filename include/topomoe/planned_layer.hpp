@@ -25,7 +25,4 @@ LayerOptions layer_options_of(const Plan& plan, int kind = 0);
 // Ids, in the order in which the rank's tensors have them.
 std::vector<int> held_experts(const Plan& plan, int rank, int kind = 0);
 
-// What of it MoeLayer is not: "experts without a gate". Empty: all of it is executed.
-std::string not_executed(const Plan& plan, int kind = 0);
-
 }  // namespace topomoe

@@ -75,7 +75,8 @@ enum class Order : std::uint8_t {
 
 // What one row holds: a vector of the model's width, or a sidecar.
 enum class Columns : std::uint8_t { hidden, ffn, top_k, experts, shared_ffn };
-enum class Element : std::uint8_t { payload, f32, i32 };  // payload: the job's dtype
+// payload: the job's dtype. fp8: hidden rows that are only moved, their scales with them (fp8_row.hpp).
+enum class Element : std::uint8_t { payload, f32, i32, fp8 };
 
 // A part of the rows by position, for collectives that cut rows evenly among a group.
 struct Split {
@@ -148,6 +149,7 @@ enum class StepKind : std::uint8_t {
   add,             // in: rows                          out: rows, added to
   mix,             // in: x, shared y                   out: routed y becomes y; routed y as it was
   mix_backward,    // in: x, dy, routed y, shared y     out: d routed y, d shared y, gate's part of dx
+  convert,         // in: hidden rows                   out: the same rows as fp8, or fp8 as payload
 };
 
 enum class StepPhase : std::uint8_t { metadata, forward, dgrad, wgrad };

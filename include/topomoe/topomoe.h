@@ -71,7 +71,7 @@ typedef struct topomoe_plan_info {
   int32_t sigmoid_scores;                    /* of the router; 0: softmax */
   int32_t router_groups, router_topk_groups; /* a token's experts lie in the best topk_groups of so many equal groups */
   double routed_scaling, capacity_factor;    /* capacity 0: no token is dropped */
-  int32_t gated;                             /* 0: experts without a gate, which no layer executes */
+  int32_t gated;                             /* 1: SwiGLU experts; 0: GELU ones without a gate */
   int32_t replicated;                        /* 1: some experts stand at several places: topomoe_sum_over_replicas */
 } topomoe_plan_info;
 #define TOPOMOE_PLAN_INFO_INIT                                                                               \
@@ -152,7 +152,7 @@ typedef struct topomoe_layer_config {
   int64_t hidden, ffn;   /* 0: as planned */
   int32_t dtype;         /* a topomoe_dtype; -1: as planned */
   int32_t deadline_ms;   /* of every wait; 0: 30 s */
-  int32_t accept_unlike; /* 1: SwiGLU experts in place of those without a gate, which no layer executes: refused else */
+  int32_t accept_unlike; /* 0 or 1, and no longer of any effect: experts without a gate are executed */
   double balance_loss, z_loss; /* coefficients of the router's losses: include/topomoe/router_options.hpp; 0: none */
   int64_t shared_ffn;          /* 0: as planned */
   /* Memory of bounded size, for so many tokens of a TP group and so many times the mean of routed rows on any rank

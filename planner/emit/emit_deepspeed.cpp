@@ -43,6 +43,9 @@ std::vector<Infeasible> refuses(const Plan& p) {
     why.push_back({kind_name(p.model, 0) + " and " + kind_name(p.model, 1) +
                        ": AutoEP's section gives all MoE layers one top_k and one size",
                    "give model code deepspeed.moe.layer.MoE with num_experts layer by layer"});
+  if (p.job.dispatch_dtype == DispatchDType::fp8)
+    why.push_back(
+        {"tokens travel to experts as fp8: AutoEP sends them in the job's dtype", "plan without --dispatch-dtype"});
   if (p.job.capacity_factor > 0)
     why.push_back({"a capacity factor: AutoEP drops no tokens", "plan without --capacity-factor"});
   if (p.job.global_batch % (p.job.micro_batch * l.dp) != 0)

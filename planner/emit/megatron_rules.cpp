@@ -18,6 +18,9 @@ std::vector<Infeasible> megatron_refuses(const Model& m, const Job& job, const L
   if (job.phase != Phase::train)
     no(fmt::format("the plan is for {}, Megatron-LM's arguments are for training", to_string(job.phase)),
        "plan with --phase train");
+  if (job.dispatch_dtype == DispatchDType::fp8)
+    no("tokens travel to experts as fp8, Megatron-LM's dispatchers send them in the job's dtype",
+       "plan without --dispatch-dtype");
   if (moe_kind_count(m) > 1)
     no(fmt::format("{} and {}: Megatron-LM gives all MoE layers the same experts", kind_name(m, 0), kind_name(m, 1)),
        "no plan helps");

@@ -15,18 +15,24 @@ constexpr NameTable<Recompute, 4> kRecomputes = {{{Recompute::none, "none"},
 constexpr NameTable<SequenceParallel, 3> kSequenceParallels = {
     {{SequenceParallel::automatic, "auto"}, {SequenceParallel::off, "off"}, {SequenceParallel::on, "on"}}};
 constexpr NameTable<DType, 2> kDTypes = {{{DType::f32, "f32"}, {DType::bf16, "bf16"}}};
+constexpr NameTable<DispatchDType, 2> kDispatchDTypes = {
+    {{DispatchDType::as_job, "as_job"}, {DispatchDType::fp8, "fp8"}}};
 }  // namespace
 
 std::string_view to_string(Phase v) { return name_of(kPhases, v); }
 std::string_view to_string(Recompute v) { return name_of(kRecomputes, v); }
 std::string_view to_string(SequenceParallel v) { return name_of(kSequenceParallels, v); }
 std::string_view to_string(DType v) { return name_of(kDTypes, v); }
+std::string_view to_string(DispatchDType v) { return name_of(kDispatchDTypes, v); }
 Phase phase_from(std::string_view text, std::string_view field) { return value_of(kPhases, text, field); }
 Recompute recompute_from(std::string_view text, std::string_view field) { return value_of(kRecomputes, text, field); }
 SequenceParallel sequence_parallel_from(std::string_view text, std::string_view field) {
   return value_of(kSequenceParallels, text, field);
 }
 DType dtype_from(std::string_view text, std::string_view field) { return value_of(kDTypes, text, field); }
+DispatchDType dispatch_dtype_from(std::string_view text, std::string_view field) {
+  return value_of(kDispatchDTypes, text, field);
+}
 
 double tokens_per_micro_batch(const Job& job, int cp) {
   return job.phase == Phase::decode ? job.micro_batch : 1.0 * job.micro_batch * job.sequence / cp;
@@ -65,14 +71,16 @@ void check_request(const Job& job, std::string_view where) {
 }
 
 ordered_json to_json(const Job& job) {
-  return {{"phase", to_string(job.phase)},
-          {"sequence", job.sequence},
-          {"micro_batch", job.micro_batch},
-          {"global_batch", job.global_batch},
-          {"dtype", to_string(job.dtype)},
-          {"recompute", to_string(job.recompute)},
-          {"sequence_parallel", to_string(job.sequence_parallel)},
-          {"capacity_factor", job.capacity_factor}};
+  ordered_json out = {{"phase", to_string(job.phase)},
+                      {"sequence", job.sequence},
+                      {"micro_batch", job.micro_batch},
+                      {"global_batch", job.global_batch},
+                      {"dtype", to_string(job.dtype)},
+                      {"recompute", to_string(job.recompute)},
+                      {"sequence_parallel", to_string(job.sequence_parallel)},
+                      {"capacity_factor", job.capacity_factor}};
+  if (job.dispatch_dtype != DispatchDType::as_job) out["dispatch_dtype"] = to_string(job.dispatch_dtype);
+  return out;
 }
 
 Job job_from_json(const ordered_json& json, const std::string& where) {
@@ -86,6 +94,8 @@ Job job_from_json(const ordered_json& json, const std::string& where) {
   job.recompute = recompute_from(in.text("recompute"), in.field("recompute"));
   job.sequence_parallel = sequence_parallel_from(in.text("sequence_parallel"), in.field("sequence_parallel"));
   job.capacity_factor = in.number("capacity_factor", 0, 1e6);
+  if (in.has("dispatch_dtype"))
+    job.dispatch_dtype = dispatch_dtype_from(in.text("dispatch_dtype"), in.field("dispatch_dtype"));
   in.finish();
   check(job, where);
   return job;

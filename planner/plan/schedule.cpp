@@ -6,6 +6,7 @@
 
 #include "planner/plan/schedule_rules.hpp"
 #include "topomoe/error.hpp"
+#include "topomoe/fp8_row.hpp"
 
 namespace topomoe {
 
@@ -195,6 +196,8 @@ double columns_of(const Buffer& b, const RowWidths& widths) {
 
 double row_bytes(const Buffer& b, const RowWidths& widths) {
   constexpr double kSidecarBytes = 4;  // f32 and i32
+  if (b.element == Element::fp8)
+    return static_cast<double>(fp8_row_bytes(static_cast<std::int64_t>(columns_of(b, widths))));
   return columns_of(b, widths) * (b.element == Element::payload ? widths.element_bytes : kSidecarBytes);
 }
 

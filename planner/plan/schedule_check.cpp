@@ -87,8 +87,8 @@ class Checker {
                                               b.chunks.end % b.together != 0)))
       say("together: {}: must divide chunks [{}, {}) of rows in units", b.together, b.chunks.begin, b.chunks.end);
     const bool vector = b.columns == Columns::hidden || b.columns == Columns::ffn || b.columns == Columns::shared_ffn;
-    if (vector != (b.element == Element::payload))
-      say("element: hidden and (shared_)ffn rows are payload, sidecars are not");
+    if (b.element == Element::fp8 ? b.columns != Columns::hidden : vector != (b.element == Element::payload))
+      say("element: hidden and (shared_)ffn rows are payload, sidecars are not, and fp8 is for hidden ones");
     if (b.blocks && !inside_layer(*b.blocks)) say("blocks: {}: not a group of the layer", to_string(*b.blocks));
     if (b.split) ranks("split", {b.split->who, {b.split->role}}, false);
     int root = b.alias;
@@ -197,6 +197,16 @@ class Checker {
       say("in and out have chunks in different units");
     if (step.kind == StepKind::ordered_sum && (at(step.in[0].buffer).blocks != step.group || step.in[0].block))
       say("in: must have a block for each member of {}", to_string(step.group));
+    if (step.kind == StepKind::convert) {
+      const char from = row_of(at(step.in[0].buffer)), to = row_of(at(step.out[0].buffer));
+      if (!(from == 'h' && to == 'q') && !(from == 'q' && to == 'h'))
+        say("converts {} to {}: one must be hidden payload and one fp8", row_words(from), row_words(to));
+      if (!same_rows(s_, step.in[0], step.out[0])) say("in and out are not the same rows");
+    }
+    if (computes(step))
+      for (const auto* views : {&step.in, &step.out})
+        for (const View& v : *views)
+          if (row_of(at(v.buffer)) == 'q') say("{}: fp8 rows are moved and converted, nothing else", at(v.buffer).name);
     if (expert_step(step.kind))
       for (const auto* views : {&step.in, &step.out})
         for (const View& v : *views)

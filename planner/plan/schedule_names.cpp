@@ -12,12 +12,12 @@ std::string_view name(Symbol s) {
 }
 
 std::string_view name(StepKind k) {
-  constexpr std::array<std::string_view, 22> names{
+  constexpr std::array<std::string_view, 23> names{
       "route",        "counts_exchange", "index",        "pack",           "repack",
       "exchange",     "all_gather",      "ordered_sum",  "expert_forward", "expert_dgrad",
       "expert_wgrad", "partial_combine", "combine",      "weight_grad",    "route_backward",
       "copy",         "shared_forward",  "shared_dgrad", "shared_wgrad",   "add",
-      "mix",          "mix_backward"};
+      "mix",          "mix_backward",    "convert"};
   return names[static_cast<std::size_t>(k)];
 }
 

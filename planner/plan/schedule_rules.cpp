@@ -41,6 +41,7 @@ constexpr Rule kRules[] = {
     {.kind = StepKind::add, .in = "h", .out = "h", .keeps_width = true, .keeps_chunks = true},
     {.kind = StepKind::mix, .in = "hh", .out = "hh"},
     {.kind = StepKind::mix_backward, .in = "hhhh", .out = "hhh"},
+    {.kind = StepKind::convert, .in = "*", .out = "*", .keeps_chunks = true},
 };
 
 const Buffer& at(const Schedule& s, const View& v) { return s.buffers[static_cast<std::size_t>(v.buffer)]; }
@@ -50,7 +51,7 @@ const Buffer& at(const Schedule& s, const View& v) { return s.buffers[static_cas
 char row_of(const Buffer& b) {
   const bool payload = b.element == Element::payload, f32 = b.element == Element::f32;
   switch (b.columns) {
-    case Columns::hidden: return payload ? 'h' : '?';
+    case Columns::hidden: return payload ? 'h' : b.element == Element::fp8 ? 'q' : '?';
     case Columns::ffn: return payload ? 'f' : '?';
     case Columns::top_k: return payload ? '?' : f32 ? 'w' : 'i';
     case Columns::experts: return f32 ? 'p' : '?';
@@ -62,6 +63,7 @@ char row_of(const Buffer& b) {
 std::string_view row_words(char row) {
   switch (row) {
     case 'h': return "hidden payload";
+    case 'q': return "hidden fp8";
     case 'f': return "ffn payload";
     case 'i': return "top_k i32";
     case 'w': return "top_k f32";
@@ -87,6 +89,11 @@ bool token_step(StepKind k) {
          k == StepKind::mix_backward;
 }
 bool adds_to_out(StepKind k) { return k == StepKind::route_backward || k == StepKind::add || k == StepKind::mix; }
+bool computes(const Step& step) {
+  const StepKind k = step.kind;
+  return step.weights.buffer >= 0 || k == StepKind::ordered_sum || k == StepKind::partial_combine ||
+         k == StepKind::combine;
+}
 bool expert_step(StepKind k) {
   return k == StepKind::expert_forward || k == StepKind::expert_dgrad || k == StepKind::expert_wgrad;
 }

@@ -11,8 +11,8 @@
 
 namespace topomoe {
 
-// What a row holds, one letter each: h(idden), f(fn), i(ds), w(eights), p: one an expert (logits), s(hared
-// ffn); * is any, ? no such thing.
+// What a row holds, one letter each: h(idden), q (hidden as fp8), f(fn), i(ds), w(eights), p: one an expert (logits),
+// s(hared ffn); * is any, ? no such thing.
 char row_of(const Buffer& buffer);
 std::string_view row_words(char row);
 
@@ -33,6 +33,7 @@ bool per_token(Symbol symbol);
 bool expert_step(StepKind kind);
 bool token_step(StepKind kind);   // works on tokens, all views of the same rows
 bool adds_to_out(StepKind kind);  // its first output had rows before
+bool computes(const Step& step);  // with rows that a step of its kind may also only move; fp8 ones are moved
 // Chunks that a view covers; held rows are of all chunks at once.
 Chunks chunks_of(const Schedule& schedule, const View& view);
 // Chunks of a unit as far as a view shows them: one of a single unit does not tell how long it is.

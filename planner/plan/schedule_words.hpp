@@ -27,8 +27,8 @@ inline constexpr NameTable<Columns, 5> kColumns = {{{Columns::hidden, "hidden"},
                                                     {Columns::top_k, "top_k"},
                                                     {Columns::experts, "experts"},
                                                     {Columns::shared_ffn, "shared_ffn"}}};
-inline constexpr NameTable<Element, 3> kElements = {
-    {{Element::payload, "payload"}, {Element::f32, "f32"}, {Element::i32, "i32"}}};
+inline constexpr NameTable<Element, 4> kElements = {
+    {{Element::payload, "payload"}, {Element::f32, "f32"}, {Element::i32, "i32"}, {Element::fp8, "fp8"}}};
 inline constexpr NameTable<Storage, 3> kStorages = {
     {{Storage::pass, "pass"}, {Storage::saved, "saved"}, {Storage::caller, "caller"}}};
 
@@ -40,7 +40,7 @@ NameTable<T, N> table_of() {
   return table;
 }
 inline const auto kSymbols = table_of<Symbol, 5>();
-inline const auto kKinds = table_of<StepKind, 22>();
+inline const auto kKinds = table_of<StepKind, 23>();
 inline const auto kPhases = table_of<StepPhase, 4>();
 inline const auto kLanes = table_of<Lane, kLaneCount>();
 

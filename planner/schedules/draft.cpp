@@ -43,6 +43,7 @@ LayerDraft::LayerDraft(const ScheduleRequest& request, std::string transport)
   schedule_.split = name(request.split);
   schedule_.name = schedule_.split + " " + transport + " " + words(cut_);
   if (recuts()) schedule_.name += ", back " + words(back);
+  if (request.fp8_dispatch) schedule_.name += ", fp8 out";
   schedule_.transport = std::move(transport);
   schedule_.chunks = std::lcm(cut_.chunks, back.chunks);
   schedule_.pieces = cut_.pieces;
@@ -59,9 +60,11 @@ LayerDraft::LayerDraft(const ScheduleRequest& request, std::string transport)
   weights = sidecar("weights", like, Columns::top_k, Element::f32, Storage::saved);
   logits_ = sidecar("logits", like, Columns::experts, Element::f32, Storage::saved);
   weight_grads = sidecar("dweights", like, Columns::top_k, Element::f32);
+  if (request.fp8_dispatch) x_fp8_ = sidecar("x as fp8", like, Columns::hidden, Element::fp8);
   saved_.in = all_pieces("expert_in", Columns::hidden, Storage::saved);
-  saved_.gate = all_pieces("gate", Columns::ffn, Storage::saved);
+  if (request.gated) saved_.gate = all_pieces("gate", Columns::ffn, Storage::saved);
   saved_.up = all_pieces("up", Columns::ffn, Storage::saved);
+  if (!request.gated) saved_.gate = saved_.up;
 }
 
 int LayerDraft::buffer(Buffer b) {
@@ -125,13 +128,14 @@ void LayerDraft::exchange_counts(std::string name, Role group, std::vector<Count
 }
 
 int LayerDraft::rows(std::string name, Symbol symbol, Chunks chunks, RankSet sources, RankSet dests, Order order,
-                     Storage storage) {
+                     Storage storage, Element element) {
   return buffer({.name = std::move(name),
                  .symbol = symbol,
                  .chunks = chunks,
                  .sources = std::move(sources),
                  .dests = std::move(dests),
                  .order = order,
+                 .element = element,
                  .storage = storage});
 }
 
@@ -222,8 +226,9 @@ void LayerDraft::open_backward() {
     saved = to;
   };
   recut(saved_.in, in);
-  recut(saved_.gate, all_pieces("recut gate", Columns::ffn, Storage::pass));
+  if (request_.gated) recut(saved_.gate, all_pieces("recut gate", Columns::ffn, Storage::pass));
   recut(saved_.up, all_pieces("recut up", Columns::ffn, Storage::pass));
+  if (!request_.gated) saved_.gate = saved_.up;
   if (saved_.out >= 0) recut(saved_.out, all_pieces("recut expert_out", Columns::hidden, Storage::pass));
 }
 
@@ -266,6 +271,21 @@ int LayerDraft::all_pieces(const std::string& name, Columns columns, Storage sto
 
 void LayerDraft::keep_expert_out() { saved_.out = all_pieces("expert_out", Columns::hidden, Storage::saved); }
 
+void LayerDraft::to_fp8(double slot, int c) {
+  if (x_fp8_ >= 0) move(slot, StepKind::convert, numbered("to fp8", c), c, Role::ep, mine(x, c), mine(x_fp8_, c));
+}
+
+View LayerDraft::arrives_in(int p, Element element) {
+  if (element != Element::fp8) return expert_in(p);
+  return whole(rows(numbered("expert_in as fp8", p), Symbol::pairs, piece(p), computing(), me(), Order::by_expert,
+                    Storage::pass, element));
+}
+
+void LayerDraft::from_fp8(double slot, int p, const View& arrived) {
+  if (element_of(arrived.buffer) == Element::fp8)
+    move(slot, StepKind::convert, numbered("from fp8", p), chunks_of_piece(p).begin, Role::ep, arrived, expert_in(p));
+}
+
 void LayerDraft::expert_forward(double slot, int p, View out) {
   const int act = buffer({.name = numbered("act", p),
                           .symbol = Symbol::pairs,
@@ -284,8 +304,10 @@ void LayerDraft::expert_forward(double slot, int p, View out) {
 int LayerDraft::expert_backward(double slot, double wgrad_slot, int p, int dout) {
   const int din = sidecar(numbered("dexpert_in", p), dout, Columns::hidden, Element::payload);
   const int act = sidecar(numbered("bact", p), dout, Columns::ffn, Element::payload);
-  const int dgate = sidecar(numbered("dgate", p), dout, Columns::ffn, Element::payload);
+  int dgate = -1;
+  if (request_.gated) dgate = sidecar(numbered("dgate", p), dout, Columns::ffn, Element::payload);
   const int dup = sidecar(numbered("dup", p), dout, Columns::ffn, Element::payload);
+  if (!request_.gated) dgate = dup;
   step(slot, {.name = numbered("experts dgrad", p),
               .kind = StepKind::expert_dgrad,
               .phase = StepPhase::dgrad,

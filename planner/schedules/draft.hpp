@@ -33,6 +33,11 @@ struct ScheduleRequest {
   // Of the backward; 0: as the forward.
   int backward_chunks = 0, backward_pieces = 0;
   SharedPart shared = SharedPart::none;
+  bool gated = true;  // else experts, the shared one too, have no gate: what is named so is up, and takes no memory
+  // Tokens go out to experts as fp8 in the forward (Job::dispatch_dtype): converted before they are packed, where rows
+  // are fewest, and back when they lie as experts want them; all between moves them as they are. Also where EP is 1 and
+  // nothing travels, so that what experts see depends on no layout.
+  bool fp8_dispatch = false;
   auto operator<=>(const ScheduleRequest&) const = default;
 };
 
@@ -102,7 +107,7 @@ class LayerDraft {
 
   // Rows for experts as a transport moves them: the job's dtype unless it is a sidecar.
   int rows(std::string name, Symbol symbol, Chunks chunks, RankSet sources, RankSet dests, Order order,
-           Storage storage = Storage::pass);
+           Storage storage = Storage::pass, Element element = Element::payload);
   int sidecar(std::string name, int like, Columns columns, Element element, Storage storage = Storage::pass);
 
   // My tokens of chunk c in one of the four token buffers, or in a sidecar of them.
@@ -133,6 +138,15 @@ class LayerDraft {
   // way and nothing has arrived. Does nothing where the layer has none. deliver() and close_backward() join its rows.
   void shared_forward(double slot);
   void shared_backward(double slot);
+
+  // Tokens that set off in the forward: x, or x as fp8, which chunk c becomes at `slot`; and how rows of a token buffer
+  // travel.
+  int outgoing() const { return x_fp8_ >= 0 ? x_fp8_ : x; }
+  void to_fp8(double slot, int c);
+  Element element_of(int buffer) const { return schedule_.buffers[static_cast<std::size_t>(buffer)].element; }
+  // Where rows of that element are put for the experts of piece p: expert_in, or what from_fp8 converts to it.
+  View arrives_in(int p, Element element);
+  void from_fp8(double slot, int p, const View& arrived);
 
   // Experts of piece p from expert_in to `out`.
   void expert_forward(double slot, int p, View out);
@@ -173,7 +187,7 @@ class LayerDraft {
   std::vector<Slotted> forward_, backward_;
   std::vector<Slotted>* pass_ = &forward_;
   Cut cut_;  // of this pass
-  int logits_ = -1;
+  int logits_ = -1, x_fp8_ = -1;
   Saved saved_;
   // Of the shared expert: its tokens, output and what the forward saves; in the backward gradients.
   struct SharedBuffers {

@@ -30,21 +30,24 @@ class PairsLayer {
   int combine_slot(int p) const { return experts_slot(p) + 1 + way_.hops(); }
 
   // Rows leaving for the experts' ranks (or coming back from them), chunk c.
-  int packed(const std::string& name, int c, Storage storage = Storage::pass) {
-    return d.rows(numbered(name, c), Symbol::pairs, d.chunk(c), me(), way_.leaving(), Order::by_dest, storage);
+  int packed(const std::string& name, int c, Storage storage = Storage::pass, Element element = Element::payload) {
+    return d.rows(numbered(name, c), Symbol::pairs, d.chunk(c), me(), way_.leaving(), Order::by_dest, storage, element);
   }
   // Rows for my experts from `sources`, piece p, in the order in which they arrive.
-  int arrived(const std::string& name, int p, const RankSet& sources) {
-    return d.rows(numbered(name, p), Symbol::pairs, d.piece(p), sources, me(), Order::by_source);
+  int arrived(const std::string& name, int p, const RankSet& sources, Element element = Element::payload) {
+    return d.rows(numbered(name, p), Symbol::pairs, d.piece(p), sources, me(), Order::by_source, Storage::pass,
+                  element);
   }
 
   // Tokens of piece p to `sorted`, rows by_expert; the first pass that is cut like this also builds the maps.
   void dispatch(const std::string& tag, int p, int tokens, bool weighted, const View& sorted) {
-    const int recv = arrived(tag + "recv", p, arriving());
-    const int gathered = gathers() ? arrived(tag + "gathered", p, d.computing()) : recv;
+    const Element element = d.element_of(tokens);
+    const int recv = arrived(tag + "recv", p, arriving(), element);
+    const int gathered = gathers() ? arrived(tag + "gathered", p, d.computing(), element) : recv;
     const Chunks chunks = d.chunks_of_piece(p);
     for (int c = chunks.begin; c < chunks.end; ++c) {
-      const int send = packed(tag + "send", c);
+      const int send = packed(tag + "send", c, Storage::pass, element);
+      if (element == Element::fp8) d.to_fp8(c, c);
       if (static_cast<int>(pack_maps_.size()) == c) {
         pack_maps_.push_back(d.map(numbered(tag + "pack", c), d.mine(tokens, c), whole(send), d.mine(d.ids, c)));
         d.index(c, numbered(tag + "pack", c), c, pack_maps_.back());
@@ -97,7 +100,9 @@ class PairsLayer {
     d.shared_forward(experts_slot(0) - 0.5);
     std::vector<int> returned;
     for (int p = 0; p < d.r(); ++p) {
-      dispatch("", p, d.x, false, d.expert_in(p));
+      const View sorted = d.arrives_in(p, d.element_of(d.outgoing()));
+      dispatch("", p, d.outgoing(), false, sorted);
+      d.from_fp8(experts_slot(p), p, sorted);
       const int out = by_expert("expert_out", p);
       d.expert_forward(experts_slot(p), p, whole(out));
       give_back("", p, out, Storage::saved, returned);

@@ -99,8 +99,9 @@ void LayerDraft::shared_forward(double slot) {
   }
   const RankSet all = distinct ? me({Role::tp}) : me();
   const int partial = token_rows("shared partial", all, Columns::hidden, request_.tp == 1 ? kept : Storage::pass);
-  shared_.gate = token_rows("shared gate", all, Columns::shared_ffn, Storage::saved);
+  if (request_.gated) shared_.gate = token_rows("shared gate", all, Columns::shared_ffn, Storage::saved);
   shared_.up = token_rows("shared up", all, Columns::shared_ffn, Storage::saved);
+  if (!request_.gated) shared_.gate = shared_.up;
   const int act = token_rows("shared act", all, Columns::shared_ffn, Storage::pass);
   step(slot, {.name = "shared",
               .kind = StepKind::shared_forward,
@@ -154,9 +155,11 @@ void LayerDraft::shared_backward(double slot) {
   const int all_dy = distinct && !whole_dy ? gather_over_tp("shared dy of all", shared_.dy, Storage::pass) : shared_.dy;
   const RankSet all = distinct ? me({Role::tp}) : me();
   const int partial = token_rows("b shared partial", all, Columns::hidden, Storage::pass),
-            act = token_rows("b shared act", all, Columns::shared_ffn, Storage::pass),
-            dgate = token_rows("shared dgate", all, Columns::shared_ffn, Storage::pass),
-            dup = token_rows("shared dup", all, Columns::shared_ffn, Storage::pass);
+            act = token_rows("b shared act", all, Columns::shared_ffn, Storage::pass);
+  int dgate = -1;
+  if (request_.gated) dgate = token_rows("shared dgate", all, Columns::shared_ffn, Storage::pass);
+  const int dup = token_rows("shared dup", all, Columns::shared_ffn, Storage::pass);
+  if (!request_.gated) dgate = dup;
   step(slot, {.name = "shared dgrad",
               .kind = StepKind::shared_dgrad,
               .phase = StepPhase::dgrad,

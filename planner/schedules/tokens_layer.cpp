@@ -29,7 +29,7 @@ class TokensLayer {
 
   // Piece p of `tokens` with ids and weights to the experts' ranks, and its map to `sorted`.
   Piece dispatch(const std::string& tag, int p, int tokens, Storage weights_storage, const View& sorted) {
-    const Cargo row{tag}, ids{tag + "ids ", Columns::top_k, Element::i32},
+    const Cargo row{tag, Columns::hidden, d.element_of(tokens)}, ids{tag + "ids ", Columns::top_k, Element::i32},
         weights{tag + "weights ", Columns::top_k, Element::f32};
     const int landed = way_.landed(d, row, "landed", p, Storage::pass),
               landed_ids = way_.landed(d, ids, "landed", p, Storage::pass),
@@ -42,7 +42,10 @@ class TokensLayer {
   }
   void travel(int p, std::span<const TokensWay::Load> loads) {
     const Chunks chunks = d.chunks_of_piece(p);
-    for (int c = chunks.begin; c < chunks.end; ++c) way_.out(d, c, c, loads);
+    for (int c = chunks.begin; c < chunks.end; ++c) {
+      if (loads[0].cargo.element == Element::fp8) d.to_fp8(c, c);
+      way_.out(d, c, c, loads);
+    }
   }
 
   void forward() {
@@ -51,11 +54,13 @@ class TokensLayer {
     way_.exchange_counts(d);
     d.shared_forward(experts_slot(0) - 0.5);
     for (int p = 0; p < d.r(); ++p) {
-      const Piece piece = dispatch("", p, d.x, d.recuts() ? Storage::pass : Storage::saved, d.expert_in(p));
+      const Piece piece = dispatch("", p, d.outgoing(), d.recuts() ? Storage::pass : Storage::saved, d.expert_in(p));
       const Chunks chunks = d.chunks_of_piece(p);
       const int slot = experts_slot(p), summed = way_.landed(d, Cargo{""}, "summed", p, Storage::pass);
-      d.move(slot, StepKind::pack, numbered("spread", p), chunks.begin, Role::ep, whole(piece.rows), d.expert_in(p),
+      const View spread = d.arrives_in(p, d.element_of(piece.rows));
+      d.move(slot, StepKind::pack, numbered("spread", p), chunks.begin, Role::ep, whole(piece.rows), spread,
              {.map = piece.map});
+      d.from_fp8(slot, p, spread);
       d.expert_forward(slot, p, d.expert_out(p));
       d.move(slot, StepKind::partial_combine, numbered("sum on rank", p), chunks.begin, Role::ep, d.expert_out(p),
              whole(summed), {.map = piece.map, .weights = whole(piece.weights)});

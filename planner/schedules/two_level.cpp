@@ -23,8 +23,9 @@ class TwoLevel final : public PairsWay {
     d.exchange_counts("counts", Role::rail, {{Symbol::pairs, me({Role::node}), peer()}});
   }
   void out(LayerDraft& d, double slot, const std::string& tag, int c, int send, int recv) override {
-    const int came = at_relay(d, tag + "node recv", c, Order::by_source),
-              goes = at_relay(d, tag + "rail send", c, Order::by_dest);
+    const Element element = d.element_of(send);
+    const int came = at_relay(d, tag + "node recv", c, Order::by_source, element),
+              goes = at_relay(d, tag + "rail send", c, Order::by_dest, element);
     d.move(slot, StepKind::exchange, numbered(tag + "dispatch in node", c), c, Role::node,
            to_dest(send, peer({Role::rail})), from_source(came, d.chunk(c), peer()));
     if (static_cast<int>(turn_maps_.size()) == c) {
@@ -37,8 +38,8 @@ class TwoLevel final : public PairsWay {
            from_source(recv, d.chunk(c), peer({Role::node})));
   }
   void back(LayerDraft& d, double slot, const std::string& tag, int c, int done, int returned) override {
-    const int came = at_relay(d, tag + "rail recv", c, Order::by_dest),
-              goes = at_relay(d, tag + "node send", c, Order::by_source);
+    const int came = at_relay(d, tag + "rail recv", c, Order::by_dest, Element::payload),
+              goes = at_relay(d, tag + "node send", c, Order::by_source, Element::payload);
     d.move(slot, StepKind::exchange, numbered(tag + "return", c), c, Role::rail,
            from_source(done, d.chunk(c), peer({Role::node})), to_dest(came, peer()));
     d.move(slot + 1, StepKind::repack, numbered(tag + "turn back", c), c, Role::rail, whole(came), whole(goes),
@@ -51,8 +52,9 @@ class TwoLevel final : public PairsWay {
 
  private:
   // Rows of my node's members for my rail's.
-  static int at_relay(LayerDraft& d, const std::string& name, int c, Order order) {
-    return d.rows(numbered(name, c), Symbol::pairs, d.chunk(c), me({Role::node}), me({Role::rail}), order);
+  static int at_relay(LayerDraft& d, const std::string& name, int c, Order order, Element element) {
+    return d.rows(numbered(name, c), Symbol::pairs, d.chunk(c), me({Role::node}), me({Role::rail}), order,
+                  Storage::pass, element);
   }
   int map_of(int c) const { return turn_maps_[static_cast<std::size_t>(c)]; }
 

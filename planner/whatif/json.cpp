@@ -162,6 +162,7 @@ std::string headline(const WhatIf& w) {
   if (!swept("sequence")) job.push_back(fmt::format("sequence {}", w.base.job.sequence));
   if (!swept("global_batch")) job.push_back(fmt::format("global batch {}", w.base.job.global_batch));
   if (!swept("dtype")) job.emplace_back(to_string(w.base.job.dtype));
+  if (!swept("dispatch_dtype") && w.base.job.dispatch_dtype == DispatchDType::fp8) job.emplace_back("dispatch in fp8");
   if (!swept("routing")) job.push_back("routing " + w.base.routing.name);
   return w.base.model.name + " on " + joined(clusters) + "; " + joined(job);
 }

@@ -26,27 +26,17 @@ struct Key {
 // Beside these there are the figures of the cluster that an edit can set. In the order in which people see them.
 const std::vector<Key>& own_keys() {
   static const std::vector<Key> keys{
-      {"gpus", Takes::count, Of::resize},
-      {"memory_GiB", Takes::rate, Of::job},
-      {"phase", Takes::text, Of::job},
-      {"sequence", Takes::count, Of::job},
-      {"global_batch", Takes::count, Of::job},
-      {"micro_batch", Takes::count, Of::job},
-      {"dtype", Takes::text, Of::job},
-      {"recompute", Takes::text, Of::job},
-      {"sequence_parallel", Takes::text, Of::job},
-      {"routing", Takes::text, Of::job},
-      {"target", Takes::text, Of::job},
-      {"split", Takes::text, Of::job},
-      {"transport", Takes::text, Of::job},
-      {"chunks", Takes::count, Of::job},
-      {"tp", Takes::count, Of::layout},
-      {"ep", Takes::count, Of::layout},
-      {"etp", Takes::count, Of::layout},
-      {"pp", Takes::count, Of::layout},
-      {"vpp", Takes::count, Of::layout},
-      {"cp", Takes::count, Of::layout},
-      {"dp", Takes::count, Of::layout},
+      {"gpus", Takes::count, Of::resize},      {"memory_GiB", Takes::rate, Of::job},
+      {"phase", Takes::text, Of::job},         {"sequence", Takes::count, Of::job},
+      {"global_batch", Takes::count, Of::job}, {"micro_batch", Takes::count, Of::job},
+      {"dtype", Takes::text, Of::job},         {"dispatch_dtype", Takes::text, Of::job},
+      {"recompute", Takes::text, Of::job},     {"sequence_parallel", Takes::text, Of::job},
+      {"routing", Takes::text, Of::job},       {"target", Takes::text, Of::job},
+      {"split", Takes::text, Of::job},         {"transport", Takes::text, Of::job},
+      {"chunks", Takes::count, Of::job},       {"tp", Takes::count, Of::layout},
+      {"ep", Takes::count, Of::layout},        {"etp", Takes::count, Of::layout},
+      {"pp", Takes::count, Of::layout},        {"vpp", Takes::count, Of::layout},
+      {"cp", Takes::count, Of::layout},        {"dp", Takes::count, Of::layout},
       {"edp", Takes::count, Of::layout},
   };
   return keys;
@@ -86,6 +76,7 @@ int count_from(const std::string& field, const std::string& text) {
 void set_text(PlanRequest& r, const std::string& key, const std::string& text, const std::string& field) {
   if (key == "phase") r.job.phase = phase_from(text, field);
   if (key == "dtype") r.job.dtype = dtype_from(text, field);
+  if (key == "dispatch_dtype") r.job.dispatch_dtype = dispatch_dtype_from(text, field);
   if (key == "recompute") r.job.recompute = recompute_from(text, field);
   if (key == "sequence_parallel") r.job.sequence_parallel = sequence_parallel_from(text, field);
   if (key == "target") r.target = target_limits(text).name;

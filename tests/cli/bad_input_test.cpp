@@ -150,12 +150,9 @@ TEST_F(BadInput, SizesThatCannotRun_NameTheField) {
   refused("run plan.json --repeat 0", 2, {"--repeat"});
 }
 
-TEST_F(BadInput, ExpertsWithoutGate_AreRefusedByName) {
-  const Said said = topomoe(
-      "plan -o relu.json --model $models/switch-base-16.json --cluster $clusters/quickstart-2xh100.json --phase "
-      "prefill");
-  ASSERT_EQ(said.code, 0) << said.err;
-  refused("run relu.json", 1, {"SwiGLU"});
+TEST_F(BadInput, DispatchDType_NamesWhatIsKnown) {
+  refused("plan --model $models/mixtral-8x7b.json --cluster $clusters/quickstart-2xh100.json --dispatch-dtype fp4",
+          2, {"--dispatch-dtype", "fp4", "as_job, fp8"});
 }
 
 }  // namespace

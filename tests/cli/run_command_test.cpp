@@ -120,27 +120,41 @@ TEST_F(RunCommand, WhatIsNotExecuted_IsNamed) {
   EXPECT_NE(said.err.find("not executed in this run: routing profile"), std::string::npos) << said.err;
 }
 
-TEST_F(RunCommand, ExpertsWithoutAGate_AreRefusedByName) {
+// Switch's activation is ReLU, which a plan does not say: it is named, and GELU is run.
+TEST_F(RunCommand, ExpertsWithoutAGate_AreRunWithGelu) {
   const Said planned = topomoe(
-      "plan --cluster $clusters/h100-2x8.json --model $models/pr-moe-350m-32-64.json --sequence 1024 -o plan.json");
+      "plan --cluster $clusters/h100-2x8.json --model $models/switch-base-16.json --sequence 1024 --gpus 4 -o "
+      "plan.json");
   ASSERT_EQ(planned.code, 0) << planned.err;
   const Said said = topomoe("run plan.json" + kSmall);
-  EXPECT_EQ(said.code, 1);
-  EXPECT_NE(said.err.find("experts without a gate"), std::string::npos) << said.err;
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_NE(said.err.find("not executed in this run: another activation than GELU"), std::string::npos) << said.err;
+  // Output, gradients of tokens, router and 2 matrices.
+  EXPECT_EQ(run("plan.json").at("verified").size(), 5U);
 }
 
-// PR-MoE with SwiGLU experts: a residual expert, twice the experts in the last layers.
+// By definition, with tokens as fp8 leaves them; without being told so the definition is not met.
+TEST_F(RunCommand, TokensThatTravelAsFp8_AreVerified) {
+  plan_small("plan.json", "--dispatch-dtype fp8 --dtype f32");
+  const json r = run("plan.json");
+  EXPECT_TRUE(r.at("bytes_agree").get<bool>());
+  EXPECT_EQ(r.at("verified").size(), 6U);
+  ASSERT_EQ(shell("sed 's/\"dispatch_dtype\": \"fp8\"/\"dispatch_dtype\": \"as_job\"/' plan.json > other.json").code,
+            0);
+  const Said other = topomoe("run other.json --verify --format json" + kSmall);
+  EXPECT_EQ(other.code, 1) << other.err;
+}
+
+// PR-MoE: GELU experts, a residual one, twice the experts in the last layers.
 TEST_F(RunCommand, MoeLayersThatDiffer_AreRunEach) {
-  const Said copied =
-      shell("sed 's/\"gated_ffn\": false/\"gated_ffn\": true/' $models/pr-moe-350m-32-64.json > pr.json");
-  ASSERT_EQ(copied.code, 0) << copied.err;
-  const Said planned =
-      topomoe("plan --cluster $clusters/h100-2x8.json --model pr.json --sequence 1024 --fix tp=2 -o plan.json");
+  const Said planned = topomoe(
+      "plan --cluster $clusters/h100-2x8.json --model $models/pr-moe-350m-32-64.json --sequence 1024 --fix tp=2 -o "
+      "plan.json");
   ASSERT_EQ(planned.code, 0) << planned.err;
   for (const int kind : {0, 1}) {
     const json r = run("plan.json --kind " + std::to_string(kind));
-    // Output, gradients of tokens, router and 3 matrices; of the shared expert's 3 matrices and its gate.
-    EXPECT_EQ(r.at("verified").size(), 10U);
+    // Output, gradients of tokens, router and 2 matrices; of the shared expert's 2 matrices and its gate.
+    EXPECT_EQ(r.at("verified").size(), 8U);
     EXPECT_TRUE(r.at("bytes_agree").get<bool>());
   }
   const Said said = topomoe("run plan.json" + kSmall);

@@ -1,5 +1,6 @@
 #include "kernels/convert_rows.hpp"
 
+#include <cstring>
 #include <limits>
 
 #include "kernels/fp8.hpp"
@@ -117,6 +118,55 @@ TEST_F(ConvertRows, WhatIsNotFinite_BecomesNanAndLeavesTheRestAlone) {
       }
     }
   }
+}
+
+// In one array, as schedules have them: the same codes and scales, and what lies between stays as it was.
+TEST_F(ConvertRows, RowsInOneArray_HaveTheBitsOfTwo) {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const std::int64_t columns : {1, 7, 128, 130, 144, 512, 1000}) {
+      constexpr std::int64_t rows = 5;
+      const std::int64_t bytes = fp8_row_bytes(columns), groups = kernels::scales_of(columns);
+      Random random(static_cast<unsigned>(columns));
+      const Floats values = random.reals(rows * columns, dtype);
+      const Converted two = convert(values, rows, columns, dtype);
+      const Tensor in = tensor(values, dtype), out = tensor(Floats(values.size(), 7.0F), dtype);
+      const ByteTensor one(*device_, Bytes(static_cast<std::size_t>(rows * bytes), 0x55));
+      float* const scales = reinterpret_cast<float*>(one.data() + fp8_scales_at(columns));
+      device_->to_fp8(Lane::compute, {.out = one.data(),
+                                      .scales = scales,
+                                      .in = in.data(),
+                                      .rows = rows,
+                                      .columns = columns,
+                                      .row_bytes = bytes,
+                                      .dtype = dtype});
+      device_->from_fp8(Lane::compute, {.out = out.data(),
+                                        .in = one.data(),
+                                        .scales = scales,
+                                        .rows = rows,
+                                        .columns = columns,
+                                        .row_bytes = bytes,
+                                        .dtype = dtype});
+      device_->synchronize(soon());
+      Bytes want(static_cast<std::size_t>(rows * bytes), 0x55);
+      for (std::int64_t row = 0; row < rows; ++row) {
+        std::uint8_t* const at = want.data() + row * bytes;
+        std::memcpy(at, two.codes.data() + row * columns, static_cast<std::size_t>(columns));
+        std::memcpy(at + fp8_scales_at(columns), two.scales.data() + row * groups,
+                    static_cast<std::size_t>(groups) * sizeof(float));
+      }
+      EXPECT_EQ(one.read(), want) << columns << " columns";
+      EXPECT_TRUE(same_bits(out.read(), two.back)) << columns << " columns";
+    }
+}
+
+// 7,168: 56 scales, and 7,392 is 462 times 16. 2,880: 23 scales, 2,972, up to 2,976. 5: scales from 8, 12 bytes, 16.
+TEST(Fp8Row, Bytes_AreCodesScalesAndWhatMakesThemMultiplesOf16) {
+  EXPECT_EQ(fp8_row_bytes(7168), 7168 + 4 * 56);
+  EXPECT_EQ(fp8_row_bytes(2880), 2976);
+  EXPECT_EQ(fp8_scales_at(5), 8);
+  EXPECT_EQ(fp8_row_bytes(5), 16);
+  for (std::int64_t columns = 512; columns <= 16384; columns += 512)
+    EXPECT_EQ(fp8_row_bytes(columns), columns + columns / 32);
 }
 
 TEST_F(ConvertRows, NoRows_WriteNothing) {

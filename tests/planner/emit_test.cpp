@@ -202,6 +202,8 @@ TEST(EmitMegatron, WhatItCannotRun_IsRefusedByName) {
              "expert 0 is on EP rank 3");
   EXPECT_HAS(refused("mixtral-8x7b", two, [](Plan& p) { p.schedule.transport = "pigeon"; }), "pigeon");
   EXPECT_HAS(refused("mixtral-8x7b", two, [](Plan& p) { p.job.global_batch = 9; }), "global_batch = 9");
+  EXPECT_HAS(refused("mixtral-8x7b", two, [](Plan& p) { p.job.dispatch_dtype = DispatchDType::fp8; }),
+             "as fp8, Megatron-LM's dispatchers send them in the job's dtype; plan without --dispatch-dtype");
   EXPECT_HAS(refused("switch-base-16", two, [](Plan& p) { p.model.encoder_only = true; }), "encoder");
 }
 
@@ -309,6 +311,8 @@ TEST(EmitDeepspeed, WhatNoConfigCanSay_IsRefusedByName) {
   EXPECT_HAS(refused(whole), "ZeRO 3 beside tensor parallelism");
   Plan displaced = plan_for("mixtral-8x7b", make_layout(16, 2, 1, 1, 1, 8));
   displaced.expert_owners[3] = {3, 5};
+  displaced.job.dispatch_dtype = DispatchDType::fp8;
+  EXPECT_HAS(reasons(emit_deepspeed(displaced, {})), "tokens travel to experts as fp8");
   EXPECT_HAS(reasons(emit_deepspeed(displaced, {})), "expert 3 is on EP rank 3 and 5");
 }
 

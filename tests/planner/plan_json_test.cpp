@@ -64,6 +64,18 @@ TEST(PlanJson, ReplicasAndUnevenOwners_ReadAsWritten) {
   EXPECT_HAS(text, "\n  \"expert_owners\": [1, [0, 1], 1, 1, [1, 0], 1, 1, 1],\n");
 }
 
+// A plan without the key is one of before it was there.
+TEST(PlanJson, DispatchDType_IsWrittenWhereItIsNotTheJobs) {
+  Plan p = sample_plan(1);
+  EXPECT_EQ(write_plan(p).find("dispatch_dtype"), std::string::npos);
+  p.job.dispatch_dtype = DispatchDType::fp8;
+  std::string text = write_plan(p);
+  EXPECT_HAS(text, "\"dispatch_dtype\": \"fp8\"");
+  EXPECT_EQ(read_plan(text, "plan.json").job, p.job);
+  text.replace(text.find("\"fp8\""), 5, "\"fp4\"");
+  EXPECT_HAS(message_of([&] { read_plan(text, "plan.json"); }), "plan.json: job.dispatch_dtype: ");
+}
+
 TEST(PlanJson, Inference_PredictsNoBackward) {
   Plan p = sample_plan(1);
   p.job.phase = Phase::prefill;

@@ -87,6 +87,7 @@ Draw draw(std::mt19937& random) {
                             n,
                             random() % 2 ? n : 1};
     if (random() % 2) request.backward_chunks = 1 + static_cast<int>(random() % 4), request.backward_pieces = 1;
+    request.fp8_dispatch = n % 2 == 0;
     const Transport& t = transports()[random() % transports().size()];
     const int gpus_per_node = d.topology.gpus_per_node();
     if (!t.refuses(request).empty() || (t.needs_even_nodes && !even_nodes(d.layout, gpus_per_node)) ||
@@ -141,8 +142,9 @@ double link_load_bound_s(const Draw& d, bool backward) {
   for (const Step& s : backward ? d.schedule.backward : d.schedule.forward) {
     if (s.kind != StepKind::exchange && s.kind != StepKind::all_gather) continue;
     const Buffer& b = d.schedule.buffers[static_cast<std::size_t>(s.in[0].buffer)];
-    const double width =
-        (b.columns == Columns::hidden ? d.widths.hidden : d.widths.top_k) * (b.element == Element::payload ? 2 : 4);
+    const double width = b.element == Element::fp8 ? d.widths.hidden * (1 + 4.0 / 128)
+                                                   : (b.columns == Columns::hidden ? d.widths.hidden : d.widths.top_k) *
+                                                         (b.element == Element::payload ? 2 : 4);
     const double fraction = b.symbol == Symbol::held ? 1 : 1.0 / d.schedule.chunks;
     for (int rank = 0; rank < d.layout.world; ++rank)
       for (const int peer : groups.members(s.group, rank)) {
@@ -217,9 +219,8 @@ TEST(Price, RatesRaised_BoundNeverGrows) {
   }
 }
 
-TEST(Price, SlicedUnderTp_MovesOneOverTpBetweenNodes) {
-  // TP 8, EP 2 over two hosts: replicated sends each token 8 times between hosts, sliced once.
-  std::mt19937 random(1);
+// TP 8, EP 2 over two hosts of eight; 4096 wide, 8 experts, top-2, 4096 tokens.
+Draw two_hosts() {
   HostShape shape{.kind = "nvswitch",
                   .gpus = 8,
                   .numa_nodes = 2,
@@ -235,11 +236,16 @@ TEST(Price, SlicedUnderTp_MovesOneOverTpBetweenNodes) {
   t.templates = {build_host(shape, {"test", 80, 2000, 300, 600, 60, 108, Source::assumed, "test"}, "host")};
   t.groups = {{0, 2}};
   t.fabric = Fabric{8, true, 2, 1, 1, rate(100, 0.5)};
-  Draw d{t, make_layout(16, 8, 1, 1, 8, 2), {4096, 1792, 8, 2, 2, 3}, std::vector<double>(8, 0.125), 4096, {}};
+  return {t, make_layout(16, 8, 1, 1, 8, 2), {4096, 1792, 8, 2, 2, 3}, std::vector<double>(8, 0.125), 4096, {}};
+}
+
+TEST(Price, SlicedUnderTp_MovesOneOverTpBetweenNodes) {
+  // Replicated sends each token 8 times between hosts, sliced once.
+  Draw d = two_hosts();
   const auto out_of_node = [&](TokenSplit split) {
     d.schedule = build_schedule("flat", {split, 8, 8, 2, false, 1, 1});
     double bytes = 0;
-    const auto p = price(d, t, false);
+    const auto p = price(d, d.topology, false);
     for (std::size_t i = 0; i < p.steps.size(); ++i)
       if (d.schedule.forward[i].group == Role::ep && d.schedule.forward[i].kind == StepKind::exchange)
         bytes += p.steps[i].bytes;
@@ -248,6 +254,35 @@ TEST(Price, SlicedUnderTp_MovesOneOverTpBetweenNodes) {
   EXPECT_DOUBLE_EQ(out_of_node(TokenSplit::replicated), 8 * out_of_node(TokenSplit::sliced));
   // By hand: T k P (N-1)/N out and back = 2 x 4096 x 2 x 8192 B / 2.
   EXPECT_DOUBLE_EQ(out_of_node(TokenSplit::replicated), 2.0 * 4096 * 2 * 8192 / 2);
+}
+
+// Replicated: each rank injects T = 4,096 tokens of 8,192 bytes, 4,096 + 4 * 32 = 4,224 as fp8. T k = 8,192 rows leave,
+// half of them to the other host; 8,192 arrive, as the two EP ranks have 4 of 8 experts each.
+TEST(Price, Fp8Dispatch_IsWhatItsBytesTake) {
+  Draw d = two_hosts();
+  const auto priced = [&](bool fp8) {
+    d.schedule =
+        build_schedule("flat", {.split = TokenSplit::replicated, .tp = 8, .etp = 8, .ep = 2, .fp8_dispatch = fp8});
+    return price(d, d.topology, false);
+  };
+  const auto bytes = [](const PredictedPass& p, const std::string& step) {
+    for (const PredictedStep& s : p.steps)
+      if (s.name == step) return s.bytes;
+    ADD_FAILURE() << step;
+    return 0.0;
+  };
+  const PredictedPass plain = priced(false);
+  const double plain_links = link_load_bound_s(d, false);
+  const PredictedPass fp8 = priced(true);
+  EXPECT_DOUBLE_EQ(bytes(plain, "dispatch.0"), 4096.0 * 8192);
+  EXPECT_DOUBLE_EQ(bytes(fp8, "dispatch.0"), 4096.0 * 4224);
+  EXPECT_DOUBLE_EQ(bytes(fp8, "return.0"), 4096.0 * 8192);
+  EXPECT_DOUBLE_EQ(bytes(fp8, "to fp8.0"), 4096.0 * (8192 + 4224));
+  EXPECT_DOUBLE_EQ(bytes(fp8, "pack.0"), (4096 + 8192.0) * 4224);
+  EXPECT_DOUBLE_EQ(bytes(fp8, "from fp8.0"), 8192.0 * (4224 + 8192));
+  // NICs are the slowest links and carry both ways alike.
+  EXPECT_NEAR(link_load_bound_s(d, false) / plain_links, (4224.0 + 8192) / (2 * 8192), 1e-9);
+  EXPECT_LT(fp8.time_us, plain.time_us);
 }
 
 }  // namespace

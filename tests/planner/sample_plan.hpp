@@ -67,7 +67,7 @@ inline Plan sample_plan(int n, int world = 16) {
 }
 
 // Calls visit(schedule) for all transports, splits, tensor layouts, chunk and piece counts, and now and then with a
-// backward that is cut otherwise, or a shared expert.
+// backward that is cut otherwise, a shared expert, or tokens that go out as fp8 to experts with or without a gate.
 template <class Visit>
 void each_schedule(const std::vector<int>& chunk_counts, Visit visit) {
   for (const Transport& t : transports())
@@ -84,6 +84,8 @@ void each_schedule(const std::vector<int>& chunk_counts, Visit visit) {
             request.backward_chunks = n + 1, request.backward_pieces = n + 1;
             visit(t.build(request));
             request.shared = n % 2 == 0 ? SharedPart::mixed : SharedPart::added;
+            visit(t.build(request));
+            request.fp8_dispatch = true, request.gated = n % 2 == 0;
             visit(t.build(request));
           }
 }

@@ -22,7 +22,8 @@ struct Moved {
   std::size_t peers_elsewhere = 0;  // most ranks of other nodes that one step sends to
 };
 
-Moved moved(const Schedule& s, const std::vector<Step>& steps, const Layout& layout, int gpus_per_node) {
+Moved moved(const Schedule& s, const std::vector<Step>& steps, const Layout& layout, int gpus_per_node,
+            double hidden = kHidden) {
   const RankGroups groups(layout, gpus_per_node);
   const double injected = s.intake == Intake::tp_slice ? kHeld / layout.tp : kHeld;
   // Expectations do not know chunks: these are of one.
@@ -37,7 +38,7 @@ Moved moved(const Schedule& s, const std::vector<Step>& steps, const Layout& lay
       if (peer == me) continue;
       const double bytes = rows_of(s, step.in[0], groups, counts, me, peer) *
                            row_bytes(s.buffers[static_cast<std::size_t>(step.in[0].buffer)],
-                                     {.hidden = kHidden, .element_bytes = kBytes});
+                                     {.hidden = hidden, .element_bytes = kBytes});
       const bool same_node = peer / gpus_per_node == me / gpus_per_node;
       (same_node ? out.inside : out.between) += bytes;
       elsewhere += same_node ? 0 : 1;
@@ -99,6 +100,31 @@ TEST(ScheduleBytes, ShardedExperts_AddWhatTheTableSays) {
   // m = W = 2: 480. Out: T' P (N-1).
   expect_moves("gather", TokenSplit::sliced, l, 4, 2 * 80, 2 * 480 + 240, 1);
   expect_moves("gather", TokenSplit::replicated, l, 4, 2 * 320, 2 * 480, 1);
+}
+
+// 512 wide: 1,024 bytes a row, and as fp8 512 + 4 * 4 = 528. Out as fp8 and back as before: (528 + 1024) / 2048 of the
+// bytes; a backward as before. No more messages.
+TEST(ScheduleBytes, Fp8Out_TakesHalfAnd1Of32OfWhatGoesOut) {
+  const Layout l = make_layout(8, 1, 1, 1, 1, 8);
+  for (const std::string_view transport : {"flat", "two_level", "node_dedup", "gather"})
+    for (const auto& [n, r] : {std::pair{1, 1}, {4, 2}}) {
+      ScheduleRequest request{.ep = 8, .chunks = n, .pieces = r};
+      const Schedule plain = build_schedule(transport, request);
+      request.fp8_dispatch = true;
+      const Schedule fp8 = build_schedule(transport, request);
+      SCOPED_TRACE(fp8.name);
+      const Moved there = moved(plain, plain.forward, l, 4, 512), with = moved(fp8, fp8.forward, l, 4, 512);
+      EXPECT_NEAR(with.between, there.between * (528.0 + 1024) / 2048, 1e-9 * there.between);
+      EXPECT_NEAR(with.inside, there.inside * (528.0 + 1024) / 2048, 1e-9 * there.inside);
+      EXPECT_EQ(with.peers_elsewhere, there.peers_elsewhere);
+      EXPECT_EQ(moved(fp8, fp8.backward, l, 4, 512).between, moved(plain, plain.backward, l, 4, 512).between);
+      const auto exchanges = [](const Schedule& s) {
+        return std::count_if(s.forward.begin(), s.forward.end(), [](const Step& t) {
+          return t.kind == StepKind::exchange || t.kind == StepKind::all_gather;
+        });
+      };
+      EXPECT_EQ(exchanges(fp8), exchanges(plain));
+    }
 }
 
 // MoEShard: EP 1, ETP = W = 8 over two nodes of 4, one level. T P (W-g) and T P (g-1); k plays no part.

@@ -64,6 +64,35 @@ TEST(ScheduleCheck, Violation_SaysWhereAndWhat) {
   EXPECT_FALSE(check(s).empty());
 }
 
+TEST(ScheduleCheck, Fp8Rows_AreMovedAndConvertedOnly) {
+  const Schedule good = build_schedule("flat", {.ep = 4, .fp8_dispatch = true});
+  EXPECT_EQ(first_violation(good), "passes");
+  EXPECT_EQ(good.name, "sliced flat n=1, fp8 out");
+  const auto named = [](Schedule& s, std::string_view name) -> Buffer& {
+    return *std::find_if(s.buffers.begin(), s.buffers.end(), [&](const Buffer& b) { return b.name == name; });
+  };
+  const auto step = [](Schedule& s, std::string_view name) -> Step& {
+    return *std::find_if(s.forward.begin(), s.forward.end(), [&](const Step& t) { return t.name == name; });
+  };
+  Schedule s = good;
+  named(s, "recv.0").element = Element::payload;
+  EXPECT_HAS(first_violation(s), "(dispatch.0): in and out have rows of different widths");
+  s = good;
+  named(s, "x as fp8").element = Element::payload;
+  EXPECT_HAS(first_violation(s),
+             "(to fp8.0): converts hidden payload to hidden payload: one must be hidden payload and");
+  s = good;
+  step(s, "pack.0").weights = step(s, "combine.0").weights;
+  EXPECT_HAS(first_violation(s), "(pack.0): x as fp8: fp8 rows are moved and converted, nothing else");
+  s = good;
+  for (const char* name : {"expert_out.0", "gate", "up"}) named(s, name).element = Element::fp8;
+  EXPECT_HAS(first_violation(s),
+             "buffer gate: element: hidden and (shared_)ffn rows are payload, sidecars are not, and");
+  s = good;
+  std::swap(step(s, "from fp8.0").in, step(s, "from fp8.0").out);
+  EXPECT_HAS(first_violation(s), "(from fp8.0): reads chunk 0 of expert_in, which nothing has written");
+}
+
 TEST(ScheduleCheck, NoBackward_Passes) {
   Schedule s = flat();
   s.backward.clear();

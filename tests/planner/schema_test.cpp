@@ -68,6 +68,7 @@ TEST(PlanSchema, WrittenPlans_Fit) {
     EXPECT_EQ(schema.complaint(Json::parse(write_plan(plan))), "") << s.name;
   });
   Plan replicated = sample_plan(1);
+  replicated.job.dispatch_dtype = DispatchDType::fp8;
   replicated.expert_owners[3] = {1, 0};
   EXPECT_EQ(schema.complaint(Json::parse(write_plan(replicated))), "");
   Plan pyramid = sample_plan(1);

@@ -24,6 +24,14 @@ Plan with_residual_expert_and_groups() {
     m.scoring = Scoring::sigmoid, m.router_groups = 2, m.router_topk_groups = 1, m.routed_scaling = 2.5;
   });
 }
+Plan without_a_gate() {
+  Plan p = planned([](PlanRequest& r) { r.model.gated_ffn = false, r.model.shared_ffn = 8; });
+  p.expert_owners = {{1}, {0, 1}, {0}, {1}};
+  return p;
+}
+Plan with_tokens_out_as_fp8() {
+  return planned([](PlanRequest& r) { r.job.dispatch_dtype = DispatchDType::fp8; });
+}
 Plan with_replicas_and_capacity() {
   Plan p = tiny();
   p.expert_owners = {{1}, {0, 1}, {0}, {1}};
@@ -109,6 +117,10 @@ TEST(CApiComplete, SharedExpert_HasTheBitsOfMoeLayer) { expect_same(with_shared_
 TEST(CApiComplete, ResidualExpertSigmoidGroupsBiasAndLosses_HaveTheBitsOfMoeLayer) {
   expect_same(with_residual_expert_and_groups(), {.balance_loss = 0.5, .z_loss = 0.25});
 }
+
+TEST(CApiComplete, ExpertsWithoutAGate_HaveTheBitsOfMoeLayer) { expect_same(without_a_gate(), {}, true); }
+
+TEST(CApiComplete, TokensOutAsFp8_HaveTheBitsOfMoeLayer) { expect_same(with_tokens_out_as_fp8()); }
 
 TEST(CApiComplete, ReplicasAndCapacity_HaveTheBitsOfMoeLayer) { expect_same(with_replicas_and_capacity(), {}, true); }
 
@@ -219,13 +231,13 @@ TEST(CApiComplete, TensorsThatDoNotFitTheLayer_AreNamed) {
       EXPECT_EQ(forward([&](auto& w) { w.gate = nullptr, w.gates = two; }),
                 "weights.gates[1]: null: a pointer for each of the 2 local experts");
       EXPECT_EQ(backward([](auto& g) { g.up = nullptr; }),
-                "gradients: some of gate, up and down are null: all three or none");
+                "gradients: some of gate, up and down are null: all or none");
       if (residual) {
         EXPECT_EQ(forward([](auto& w) { w.shared_up = nullptr; }),
                   "weights.shared_gate, shared_up, shared_down: null: the layer has a shared expert");
         EXPECT_EQ(forward([](auto& w) { w.mix = nullptr; }), "weights.mix: null: the shared expert has a gate");
         EXPECT_EQ(backward([](auto& g) { g.shared_down = nullptr; }),
-                  "gradients: some of shared_gate, shared_up and shared_down are null: all three or none");
+                  "gradients: some of shared_gate, shared_up and shared_down are null: all or none");
       } else {
         EXPECT_EQ(forward([&](auto& w) { w.shared_up = t.up.data(); }),
                   "weights.shared_gate, shared_up, shared_down: given: the plan has no shared expert");
@@ -240,6 +252,25 @@ TEST(CApiComplete, TensorsThatDoNotFitTheLayer_AreNamed) {
       EXPECT_EQ(topomoe_layer_set_stream(layer, nullptr), TOPOMOE_OK);
       topomoe_handle_free(handle), topomoe_layer_free(layer), topomoe_device_free(device);
     });
+}
+
+TEST(CApiComplete, GateOfExpertsWithoutOne_IsRefused) {
+  const Plan plan = without_a_gate();
+  on_c_ranks(plan, [&](const CRank& r) {
+    PlannedTensors t(plan, r.rank);
+    topomoe_device* device = nullptr;
+    topomoe_layer* layer = nullptr;
+    ASSERT_EQ(topomoe_device_create(nullptr, &device), TOPOMOE_OK);
+    ASSERT_EQ(topomoe_layer_create(r.plan, r.ranks, device, nullptr, &layer), TOPOMOE_OK) << topomoe_last_error();
+    topomoe_weights w = t.c_weights();
+    w.gate = t.gate.data();
+    topomoe_plan_info info = TOPOMOE_PLAN_INFO_INIT;
+    ASSERT_EQ(topomoe_plan_get_info(r.plan, 0, &info), TOPOMOE_OK) << topomoe_last_error();
+    EXPECT_EQ(info.gated, 0);
+    EXPECT_EQ(topomoe_forward(layer, t.x.data(), 0, t.y.data(), &w, nullptr), TOPOMOE_INVALID_INPUT);
+    EXPECT_STREQ(topomoe_last_error(), "weights.gate, shared_gate: given: the plan's experts have no gate");
+    topomoe_layer_free(layer), topomoe_device_free(device);
+  });
 }
 
 // Each expert's matrices behind a pointer of its own: the bits of one block.

@@ -317,29 +317,6 @@ TEST(CApi, ValuesThatDoNotFit_AreNamed) {
   EXPECT_EQ(topomoe_inproc_world(0, &alone), TOPOMOE_INVALID_INPUT);
 }
 
-TEST(CApi, LayerThatNothingExecutes_IsRefusedUnlessAccepted) {
-  Opened o(planned([](PlanRequest& r) { r.model.gated_ffn = false; }));
-  topomoe_plan_info info = TOPOMOE_PLAN_INFO_INIT;
-  ASSERT_EQ(topomoe_plan_get_info(o.plan, 0, &info), TOPOMOE_OK) << last();
-  EXPECT_EQ(info.gated, 0);
-  topomoe_layer* layer = nullptr;
-  EXPECT_EQ(o.layer(nullptr, &layer), TOPOMOE_INVALID_INPUT);
-  EXPECT_EQ(
-      last(),
-      "plan: tiny has experts without a gate: only SwiGLU experts are executed; config.accept_unlike = 1 puts them "
-      "in their place");
-  topomoe_layer_config config = TOPOMOE_LAYER_CONFIG_INIT;
-  config.accept_unlike = 1;
-  std::vector<std::thread> threads;
-  for (topomoe_communicator* rank : o.ranks)
-    threads.emplace_back([&, rank] {
-      topomoe_layer* accepted = nullptr;
-      EXPECT_EQ(topomoe_layer_create(o.plan, rank, o.device, &config, &accepted), TOPOMOE_OK) << last();
-      topomoe_layer_free(accepted);
-    });
-  for (std::thread& t : threads) t.join();
-}
-
 // Experts that return what they get, on both ranks of each ETP group, whose outputs are added up; both weights 1/2:
 // y = 2 x. Back: dx = 2 dy, and the gradient of each weight is dy . 2 x.
 TEST(CApi, DispatchAndCombine_WithExpertsThatReturnTheirInput) {

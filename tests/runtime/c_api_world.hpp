@@ -48,17 +48,17 @@ struct PlannedTensors {
   topomoe_weights c_weights() const {
     topomoe_weights w = TOPOMOE_WEIGHTS_INIT;
     w.router = router.data(), w.selection_bias = bias.data();
-    w.gate = gate.data(), w.up = up.data(), w.down = down.data();
-    if (shape.shared_ffn > 0)
-      w.shared_gate = shared_gate.data(), w.shared_up = shared_up.data(), w.shared_down = shared_down.data();
+    w.up = up.data(), w.down = down.data();
+    if (shape.shared_ffn > 0) w.shared_up = shared_up.data(), w.shared_down = shared_down.data();
+    if (shape.gated) w.gate = gate.data(), w.shared_gate = shape.shared_ffn > 0 ? shared_gate.data() : nullptr;
     if (shape.shared_gate != SharedGate::none) w.mix = mix.data();
     return w;
   }
   topomoe_gradients c_gradients() {
     topomoe_gradients g = TOPOMOE_GRADIENTS_INIT;
-    g.router = drouter.data(), g.gate = dgate.data(), g.up = dup.data(), g.down = ddown.data();
-    if (shape.shared_ffn > 0)
-      g.shared_gate = dshared_gate.data(), g.shared_up = dshared_up.data(), g.shared_down = dshared_down.data();
+    g.router = drouter.data(), g.up = dup.data(), g.down = ddown.data();
+    if (shape.shared_ffn > 0) g.shared_up = dshared_up.data(), g.shared_down = dshared_down.data();
+    if (shape.gated) g.gate = dgate.data(), g.shared_gate = shape.shared_ffn > 0 ? dshared_gate.data() : nullptr;
     if (shape.shared_gate != SharedGate::none) g.mix = dmix.data();
     return g;
   }

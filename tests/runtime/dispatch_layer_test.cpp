@@ -220,6 +220,7 @@ TEST_P(DispatchOf, WithOwnExperts_HasTheLayersBits_EverySplitAndFold) {
           const bool other_pieces = run % 5 == 1;
           if (other_pieces) r.backward_chunks = 3, r.backward_pieces = 3;
           if (run % 5 == 3) r.backward_chunks = 3 * pieces, r.backward_pieces = pieces;
+          r.fp8_dispatch = run % 3 == 2;
           if (!find_transport(GetParam()).refuses(r).empty()) continue;
           expect_the_layers_bits({.layout = l,
                                   .gpus_per_node = 4,

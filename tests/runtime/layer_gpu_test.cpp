@@ -55,8 +55,10 @@ TEST_P(LayerOnGpus, GivesTheBitsOfTheCpu) {
   for (const Fold& f : {Fold{1, 4, 1}, Fold{2, 2, 2}, Fold{2, 4, 1}}) {
     const LayerCase c = draw_case(f, draw.coin(), DType::f32, 4, draw).c;
     if (!applies(GetParam(), c.layout, c.gpus_per_node)) continue;
-    for (const TokenSplit split : {TokenSplit::replicated, TokenSplit::sliced}) {
-      const Schedule schedule = build_schedule(GetParam(), request(c.layout, split, 3));
+    for (const auto& [split, fp8] : {std::pair{TokenSplit::replicated, true}, {TokenSplit::sliced, false}}) {
+      ScheduleRequest how = request(c.layout, split, 3);
+      how.fp8_dispatch = fp8;
+      const Schedule schedule = build_schedule(GetParam(), how);
       SCOPED_TRACE(describe(c) + ", " + schedule.name);
       const LayerResult cpu = run_layer(c, schedule);
       const OnGpus gpus = run_on_gpus(c, schedule);

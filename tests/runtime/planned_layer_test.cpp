@@ -95,15 +95,15 @@ TEST(PlannedLayer, KindThatIsNone_IsRefusedByName) {
   EXPECT_EQ(refused([&] { layer_shape_of(p, 2); }), why);
   EXPECT_EQ(refused([&] { schedule_of(p, 2); }), why);
   EXPECT_EQ(refused([&] { layer_options_of(p, 2); }), why);
-  EXPECT_EQ(refused([&] { not_executed(p, 2); }), why);
   EXPECT_EQ(refused([&] { layer_shape_of(p, -1); }), "kind: -1: the plan has kinds 0 to 1");
 }
 
-TEST(PlannedLayer, NotExecuted_IsOnlyWhatHasNoGate) {
+TEST(PlannedLayer, Experts_HaveAGateWhereTheModelSaysSo) {
   Plan p = pyramid();
-  EXPECT_EQ(not_executed(p), "");
+  EXPECT_TRUE(layer_shape_of(p).gated);
   p.model.gated_ffn = false;
-  EXPECT_EQ(not_executed(p), "experts without a gate");
+  EXPECT_FALSE(layer_shape_of(p).gated);
+  EXPECT_FALSE(layer_shape_of(p, 1).gated);
 }
 
 }  // namespace

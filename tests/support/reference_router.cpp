@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <numeric>
 
 #include "tests/support/autodiff.hpp"
@@ -31,12 +32,17 @@ Var dot(const Var* a, const Var* b, Index n) {
   return sum;
 }
 
-// down (silu(gate x) up x)
-Vars ffn(const Var* x, const Var* gate, const Var* up, const Var* down, Index hidden, Index width) {
+// x (1 + tanh u) / 2 is x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+Var gelu(const Var& x) {
+  return x * sigmoid(Var(2 * std::sqrt(2 / std::numbers::pi)) * (x + Var(0.044715) * x * x * x));
+}
+
+// down (silu(gate x) up x), or without a gate down gelu(up x)
+Vars ffn(const Var* x, const Var* gate, const Var* up, const Var* down, Index hidden, Index width, bool gated) {
   Vars act, out;
   for (Index f = 0; f < width; ++f) {
-    const Var g = dot(x, gate + f * hidden, hidden);
-    act.push_back(g * sigmoid(g) * dot(x, up + f * hidden, hidden));
+    const Var u = dot(x, up + f * hidden, hidden), g = gated ? dot(x, gate + f * hidden, hidden) : Var();
+    act.push_back(gated ? g * sigmoid(g) * u : gelu(u));
   }
   for (Index m = 0; m < hidden; ++m) out.push_back(dot(act.data(), down + m * width, width));
   return out;
@@ -115,13 +121,16 @@ WholeWeights zero_weights_like(const WholeWeights& w) {
 
 WholeResult run_whole(const LayerShape& s, const WholeWeights& weights, const std::vector<double>& x,
                       const std::vector<double>& dy, const std::vector<int>& parts, WholeWeights& grads,
-                      const std::vector<std::int32_t>* given) {
+                      const std::vector<std::int32_t>* given, const std::vector<double>* seen) {
   const Index M = ix(s.hidden), F = ix(s.ffn), S = ix(s.shared_ffn), K = ix(s.top_k);
   Tape tape;
   const Weights w{on(tape, weights.router),      on(tape, weights.gate),        on(tape, weights.up),
                   on(tape, weights.down),        on(tape, weights.shared_gate), on(tape, weights.shared_up),
                   on(tape, weights.shared_down), on(tape, weights.mix)};
   const Vars tokens = on(tape, x);
+  Vars of_experts = tokens;
+  for (Index i = 0; seen != nullptr && i < x.size(); ++i)
+    of_experts[i] = Var::made((*seen)[i], tokens[i], 1, tokens[i], 0);
   WholeResult r;
   Var objective(0, tape);
   Index first = 0;
@@ -155,11 +164,11 @@ WholeResult run_whole(const LayerShape& s, const WholeWeights& weights, const st
         const Var weight =
             Var(static_cast<double>(s.router.scale)) * (s.renormalize ? of.score[ix(id)] / sum : of.score[ix(id)]);
         const Index e = ix(id) * F * M;
-        const Vars out = ffn(token, &w.gate[e], &w.up[e], &w.down[e], M, F);
+        const Vars out = ffn(&of_experts[t * M], &w.gate[e], &w.up[e], &w.down[e], M, F, s.gated);
         for (Index m = 0; m < M; ++m) y[m] += weight * out[m];
       }
       if (S > 0) {
-        const Vars out = ffn(token, w.shared_gate.data(), w.shared_up.data(), w.shared_down.data(), M, S);
+        const Vars out = ffn(token, w.shared_gate.data(), w.shared_up.data(), w.shared_down.data(), M, S, s.gated);
         Var a(1), b(1);
         if (s.shared_gate == SharedGate::sigmoid) b = sigmoid(dot(token, w.mix.data(), M));
         if (s.shared_gate == SharedGate::residual) {

@@ -31,9 +31,10 @@ struct WholeResult {
 };
 
 // `parts`: tokens of each rank that routes its own; losses are per part, and the group's their mean. Gradients of
-// objective are added to `grads`. With `ids` given the choice is not made anew (for differences).
+// objective are added to `grads`. With `ids` given the choice is not made anew (for differences). With `seen`
+// routed experts see those tokens in place of x, with a slope of 1.
 WholeResult run_whole(const LayerShape& shape, const WholeWeights& weights, const std::vector<double>& x,
                       const std::vector<double>& dy, const std::vector<int>& parts, WholeWeights& grads,
-                      const std::vector<std::int32_t>* ids = nullptr);
+                      const std::vector<std::int32_t>* ids = nullptr, const std::vector<double>* seen = nullptr);
 
 }  // namespace topomoe::testing

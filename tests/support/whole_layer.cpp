@@ -75,17 +75,18 @@ WholeRank run_rank(const WholeCase& c, Communicator& communicator, Device& devic
   const Bytes bias = encode(all.bias, DType::f32);
   const auto f32 = [](const Bytes& b) { return b.empty() ? nullptr : reinterpret_cast<const float*>(b.data()); };
   const LayerWeights w{.router = f32(weights[0]),
-                       .gate = weights[1].data(),
+                       .gate = c.shape.gated ? weights[1].data() : nullptr,  // what has no gate is given none
                        .up = weights[2].data(),
                        .down = weights[3].data(),
                        .selection_bias = f32(bias),
-                       .shared_gate = weights[4].data(),
+                       .shared_gate = c.shape.gated ? weights[4].data() : nullptr,
                        .shared_up = weights[5].data(),
                        .shared_down = weights[6].data(),
                        .mix = f32(weights[7])};
   auto& d = out.grads;
-  const LayerGradients g{d[0].data(), d[1].data(), d[2].data(), d[3].data(),
-                         d[4].data(), d[5].data(), d[6].data(), d[7].data()};
+  const auto of_gate = [&](Index tensor) { return c.shape.gated ? d[tensor].data() : nullptr; };
+  const LayerGradients g{d[0].data(), of_gate(1),  d[2].data(), d[3].data(),
+                         of_gate(4),  d[5].data(), d[6].data(), d[7].data()};
   MoeLayer layer(build_schedule(c.transport, c.request), c.layout, c.gpus_per_node, c.shape, communicator, device,
                  std::chrono::seconds(60), c.options);
   Bytes other_y(x.size());  // of a second forward in between: nothing of it may leak into the first one's backward
@@ -128,8 +129,9 @@ std::vector<std::string> check_whole(const std::vector<WholeCase>& cases, Commun
     for (int group = 0; group < c.layout.world / t; ++group) {
       if (rank != 0 && group != mine) continue;
       const auto parts = parts_of(c, group);
-      const WholeResult want = run_whole(c.shape, weights, drawn(c, group, Salt::x), drawn(c, group, Salt::dy), parts,
-                                         rank == 0 ? expected : unused);
+      const Values x = drawn(c, group, Salt::x), seen = c.request.fp8_dispatch ? through_fp8(c, x) : x;
+      const WholeResult want = run_whole(c.shape, weights, x, drawn(c, group, Salt::dy), parts,
+                                         rank == 0 ? expected : unused, nullptr, &seen);
       if (group != mine) continue;
       judge(wrong, c, "output", decode(got.y, c.shape.dtype), held_part(c, rank, want.y));
       judge(wrong, c, "token gradients", decode(got.dx, c.shape.dtype), held_part(c, rank, want.dx));

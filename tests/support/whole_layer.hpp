@@ -22,6 +22,9 @@ struct WholeCase {
   std::string transport = "flat";
   bool biased = false;
   bool first_experts = false;  // by a bias: all tokens go to those
+  // The router looks at the first 128 values of a token only, which fp8 keeps as they are; and tokens are what fp8
+  // makes of them before they come to the layer.
+  bool router_sees_first = false, through_fp8 = false;
   MoeLayer::Keep keep = MoeLayer::Keep::all;
   LayerOptions options = {};  // with tokens: so few that a pass with any takes several rounds
 };
@@ -30,6 +33,7 @@ bool applies(const WholeCase& c);
 
 LayerShape whole_shape(DType dtype = DType::f32);
 LayerShape with_shared(LayerShape shape, SharedGate gate);
+LayerShape without_gate(LayerShape shape);
 LayerShape deepseek_v3(LayerShape shape);
 // As many pieces as chunks; the schedule has the steps that the shape asks for.
 WholeCase whole_case(const Layout& l, const LayerShape& shape, TokenSplit split, int chunks, int backward_chunks = 0);

@@ -35,6 +35,7 @@ struct Around {
   MoeLayer::Keep keep;
   LayerOptions options;
   std::vector<int> tokens;  // empty: as each intake has them
+  bool fp8_dispatch = false;
 };
 
 std::vector<Around> surroundings() {
@@ -54,7 +55,11 @@ std::vector<Around> surroundings() {
       {with_shared(bf16, SharedGate::residual), Owners::scattered, false, Keep::all, kSmall, {}},
       {with(bf16, 0, 0.1F, 0.7), Owners::replicated, false, Keep::routing, kUnbounded, {}},
       {with(v3_residual, 0.5F, 0.1F, 0.8), Owners::scattered, true, Keep::routing, kUnbounded, {0}},
-      {v3_residual, Owners::even, true, Keep::all, kSmall, {0, 9}}};
+      {v3_residual, Owners::even, true, Keep::all, kSmall, {0, 9}},
+      {without_gate(v3_residual), Owners::replicated, true, Keep::routing, kUnbounded, {}},
+      {without_gate(bf16), Owners::scattered, false, Keep::all, kSmall, {}},
+      {with(v3_residual, 0.5F, 0.1F, 0), Owners::replicated, true, Keep::routing, kUnbounded, {}, true},
+      {with_shared(bf16, SharedGate::none), Owners::scattered, false, Keep::all, kSmall, {}, true}};
 }
 
 }  // namespace
@@ -66,6 +71,8 @@ std::string describe(const WholeCase& c) {
   const LayerShape& s = c.shape;
   if (s.shared_ffn > 0)
     out += ", shared " + std::to_string(s.shared_ffn) + " gate " + std::to_string(static_cast<int>(s.shared_gate));
+  if (!s.gated) out += ", no gate";
+  if (c.request.fp8_dispatch) out += ", fp8 out";
   if (s.router.scoring == Scoring::sigmoid) out += ", sigmoid";
   if (s.router.losses()) out += ", losses";
   if (s.capacity_factor > 0) out += ", capacity factor " + std::to_string(s.capacity_factor);
@@ -86,6 +93,11 @@ LayerShape with_shared(LayerShape s, SharedGate gate) {
   return s;
 }
 
+LayerShape without_gate(LayerShape s) {
+  s.gated = false;
+  return s;
+}
+
 LayerShape deepseek_v3(LayerShape s) {
   s.router = {.scoring = Scoring::sigmoid, .groups = 4, .topk_groups = 2, .scale = 2.5F};
   return s;
@@ -94,7 +106,7 @@ LayerShape deepseek_v3(LayerShape s) {
 WholeCase whole_case(const Layout& l, const LayerShape& shape, TokenSplit split, int chunks, int back) {
   WholeCase c{.layout = l, .shape = shape};
   c.tokens = l.sequence_parallel ? std::vector{4, 3, 0, 5} : std::vector{7, 4, 5};
-  c.request = {split, l.tp, l.etp, l.ep, l.sequence_parallel, chunks, chunks, back, back, part_of(shape)};
+  c.request = {split, l.tp, l.etp, l.ep, l.sequence_parallel, chunks, chunks, back, back, part_of(shape), shape.gated};
   return c;
 }
 
@@ -126,6 +138,7 @@ std::vector<WholeCase> whole_matrix() {
     cases.push_back(whole_case(layout(4, 2, 4, 1), a.shape, TokenSplit::sliced, 3));
     for (WholeCase& c : cases) {
       c.shape.expert_owners = owners_of(a.owners, a.shape.experts, c.layout.ep);
+      c.request.fp8_dispatch = a.fp8_dispatch;
       c.biased = a.biased, c.keep = a.keep, c.options = a.options;
       if (!a.tokens.empty()) c.tokens = a.tokens;
     }

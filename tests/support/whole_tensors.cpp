@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/convert_rows.hpp"
+#include "kernels/fp8.hpp"
+
 namespace topomoe::testing {
 
 std::vector<int> parts_of(const WholeCase& c, int group) {
@@ -44,6 +47,8 @@ WholeWeights weights_of(const WholeCase& c) {
   WholeWeights w = draw_weights(c.shape, c.biased, 3);
   for (auto* v : {&w.gate, &w.up, &w.down, &w.shared_gate, &w.shared_up, &w.shared_down})
     *v = rounded(*v, c.shape.dtype);
+  for (Index i = 0; i < w.router.size() && c.router_sees_first; ++i)
+    if (i % ix(c.shape.hidden) >= ix(kFp8ScaleGroup)) w.router[i] = 0;
   for (int e = 0; e < c.shape.experts && c.first_experts; ++e) w.bias.push_back(-2.0 * e);  // scores are in [0, 1]
   return w;
 }
@@ -52,7 +57,40 @@ Values drawn(const WholeCase& c, int group, Salt salt) {
   const auto parts = parts_of(c, group);
   const int tokens = std::accumulate(parts.begin(), parts.end(), 0);
   const auto seed = static_cast<std::uint64_t>(salt) + static_cast<std::uint64_t>(group);
-  return rounded(random_values(ix(tokens * c.shape.hidden), seed), c.shape.dtype);
+  Values rows = rounded(random_values(ix(tokens * c.shape.hidden), seed), c.shape.dtype);
+  if (salt != Salt::x) return rows;
+  // 448 / 256 makes the scale 1/256, and all others are values of e4m3 over 256: 4 bits, in bf16 too.
+  for (Index i = 0; i < rows.size() && c.router_sees_first; ++i)
+    if (const Index column = i % ix(c.shape.hidden); column < ix(kFp8ScaleGroup))
+      rows[i] =
+          column == 0
+              ? 1.75
+              : static_cast<double>(kernels::to_float(kernels::to_fp8(static_cast<float>(rows[i]) * 256.0F))) / 256;
+  return c.through_fp8 ? through_fp8(c, rows) : rows;
+}
+
+Values through_fp8(const WholeCase& c, const Values& rows) {
+  const std::int64_t columns = c.shape.hidden, count = static_cast<std::int64_t>(rows.size()) / columns;
+  const std::vector<std::byte> in = encode(rows, c.shape.dtype);
+  std::vector<std::byte> out(in.size());
+  std::vector<std::uint8_t> codes(rows.size());
+  std::vector<float> scales(ix(count * fp8_scales(columns)));
+  kernels::to_fp8_cpu({.out = codes.data(),
+                       .scales = scales.data(),
+                       .in = in.data(),
+                       .rows = count,
+                       .columns = columns,
+                       .dtype = c.shape.dtype},
+                      {});
+  kernels::from_fp8_cpu({.out = out.data(),
+                         .in = codes.data(),
+                         .scales = scales.data(),
+                         .rows = count,
+                         .columns = columns,
+                         .dtype = c.shape.dtype},
+                        {});
+  const std::vector<float> back = decode(out, c.shape.dtype);
+  return {back.begin(), back.end()};
 }
 
 std::vector<Block> blocks_of(const WholeCase& c, int rank) {

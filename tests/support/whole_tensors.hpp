@@ -19,6 +19,8 @@ Values held_part(const WholeCase& c, int rank, const Values& group);
 WholeWeights weights_of(const WholeCase& c);
 enum class Salt : std::uint64_t { x = 1000, dy = 2000 };
 Values drawn(const WholeCase& c, int group, Salt salt);
+// Rows of the case's width and dtype as conversion to fp8 and back leaves them.
+Values through_fp8(const WholeCase& c, const Values& rows);
 
 // Of a tensor [outer, rows, columns] what lies in rows [r0, r1) and columns [c0, c1) of these of the outer ones.
 struct Block {
