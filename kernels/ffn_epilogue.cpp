@@ -14,8 +14,8 @@ namespace {
 template <class T>
 void join_rows(const float* sums, std::int64_t rows, const JoinTargets<T>& to) {
   for (std::int64_t r = 0; r < rows; ++r, sums += kPanelColumns)
-    for (std::int64_t i = 0; i < kHalf; ++i) {
-      const T gate = from_float<T>(sums[i]), up = from_float<T>(sums[kHalf + i]);
+    for (std::int64_t i = 0; i < kJoinedColumns; ++i) {
+      const T gate = from_float<T>(sums[i]), up = from_float<T>(sums[kJoinedColumns + i]);
       const float g = to_float(gate);
       const T act = from_float<T>(g * sigmoid_of(g) * to_float(up));
       to.packed[r * kStepDepth + i] = act;
@@ -49,17 +49,17 @@ void join(const void* state, const BlockSums& s) {
   const FfnTensors& t = *static_cast<const FfnTensors*>(state);
   const auto [first, columns] = join_columns(t, s);
   const JoinTargets<T> to = join_targets<T>(t, s);
-  if (columns == kHalf) {
+  if (columns == kJoinedColumns) {
     kJoin(s.sums, s.rows, to);
   } else {  // the last columns: beside, then what there is of them
-    T gate[kBlockRows * kHalf], up[kBlockRows * kHalf], act[kBlockRows * kHalf];
-    kJoin(s.sums, s.rows, {to.packed, gate, up, act, kHalf});
+    T gate[kBlockRows * kJoinedColumns], up[kBlockRows * kJoinedColumns], act[kBlockRows * kJoinedColumns];
+    kJoin(s.sums, s.rows, {to.packed, gate, up, act, kJoinedColumns});
     for (std::int64_t r = 0; r < s.rows; ++r)
       for (const auto& [from, whole] : {std::pair{gate, to.gate}, {up, to.up}, {act, to.act}})
-        if (whole != nullptr) std::copy_n(from + r * kHalf, columns, whole + r * t.ffn);
+        if (whole != nullptr) std::copy_n(from + r * kJoinedColumns, columns, whole + r * t.ffn);
   }
   // Up to the end of the step nobody else writes: the padding of k.
-  if (first + kHalf >= t.ffn)
+  if (first + kJoinedColumns >= t.ffn)
     for (std::int64_t r = 0; r < s.rows; ++r)
       std::fill(to.packed + r * kStepDepth + columns, to.packed + (r + 1) * kStepDepth - first % kStepDepth, T{});
 }

@@ -39,7 +39,7 @@ class StoreBeside {
 // The last columns are left to `call`: what is beyond them is not to be written, or to be padding.
 TOPOMOE_AMX bool join(const PanelBlock& next, const void* state, const BlockSums& s) {
   const FfnTensors& t = *static_cast<const FfnTensors*>(state);
-  if (const JoinColumns columns = join_columns(t, s); columns.first + kHalf >= t.ffn) return false;
+  if (const JoinColumns columns = join_columns(t, s); columns.first + kJoinedColumns >= t.ffn) return false;
   const JoinTargets<Bf16> to = join_targets<Bf16>(t, s);
   if (t.gate == nullptr && t.up == nullptr && t.act == nullptr)
     multiply_amx(next, JoinBeside<false>(s, to));

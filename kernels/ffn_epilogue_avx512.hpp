@@ -102,7 +102,7 @@ struct Bf16Instructions : Bf16Rows {
 template <class V, bool kSaved, class T = typename V::Element>
 TOPOMOE_AVX512 TOPOMOE_INLINE inline void join_row(const float* sums, std::int64_t r, const JoinTargets<T>& to) {
   sums += r * kPanelColumns;
-  const auto gate = V::from(_mm512_loadu_ps(sums)), up = V::from(_mm512_loadu_ps(sums + kHalf));
+  const auto gate = V::from(_mm512_loadu_ps(sums)), up = V::from(_mm512_loadu_ps(sums + kJoinedColumns));
   const __m512 g = V::value(gate);
   const auto act = V::from(_mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), V::value(up)));
   T* const packed = to.packed + r * kStepDepth;
@@ -121,7 +121,7 @@ TOPOMOE_AVX512 TOPOMOE_INLINE inline void join_row(const float* sums, std::int64
 template <class V, bool kPastCache, class T = typename V::Element>
 TOPOMOE_AVX512 TOPOMOE_INLINE inline void store_row(const float* sums, std::int64_t r, const StoreTarget<T>& to) {
   sums += r * kPanelColumns;
-  const __m512 left = _mm512_loadu_ps(sums), right = _mm512_loadu_ps(sums + kHalf);
+  const __m512 left = _mm512_loadu_ps(sums), right = _mm512_loadu_ps(sums + kJoinedColumns);
   T* const out = to.to + r * to.stride;
   kPastCache ? V::put_past_cache(out, left, right) : V::put_all(out, left, right);
 }

@@ -1,4 +1,5 @@
-// Where the results of an expert's sums go: a block's rows by the columns of a panel.
+// Where the results of an expert's sums go, a block's rows by the columns of a panel: computed once for a block, for
+// ffn_epilogue.cpp and ffn_epilogue_amx.cpp alone.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +9,8 @@
 
 namespace topomoe::kernels {
 
-constexpr std::int64_t kHalf = kPanelColumns / 2;
+// Of act, made of a panel's 16 columns of gate and as many of up.
+constexpr std::int64_t kJoinedColumns = kPanelColumns / 2;
 
 // Of gate and up joined: the first of the rows, 16 columns of each; gate, up and act may be null.
 template <class T>
@@ -18,12 +20,12 @@ struct JoinTargets {
   std::int64_t ahead = 0;  // from packed to the next block's
 };
 
-// The first of a panel's columns of act, and how many of kHalf there are.
+// The first of a panel's columns of act, and how many there are.
 struct JoinColumns {
   std::int64_t first, count;
 };
 inline JoinColumns join_columns(const FfnTensors& t, const BlockSums& s) {
-  return {s.panel * kHalf, std::min(kHalf, t.ffn - s.panel * kHalf)};
+  return {s.panel * kJoinedColumns, std::min(kJoinedColumns, t.ffn - s.panel * kJoinedColumns)};
 }
 
 template <class T>
