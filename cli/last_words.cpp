@@ -1,5 +1,6 @@
 #include "cli/last_words.hpp"
 
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -23,7 +24,9 @@ using Clock = std::chrono::steady_clock;
 
 // mpirun sends SIGKILL a second after SIGTERM (odls_base_sigkill_timeout of Open MPI 4.1): done by then.
 constexpr auto kPatience = std::chrono::milliseconds(400);
-// Others are told at once, but may be in a kernel. Assumed.
+// Others are told at once, but may be in a kernel, or without a core. Assumed. Nor may any rank end sooner: mpirun's
+// second is a sleep(1) that the first child's SIGCHLD interrupts, and what is left of it is rounded down to nothing
+// (Open MPI 4.1, odls_base_default_fns.c), so that the others would have a millisecond to speak in.
 constexpr auto kGrace = std::chrono::milliseconds(500);
 // A thread that can, says itself that its wait is over: it asks the others for half a second at most, twice if need
 // be, and starts before the deadline. Measured with four ranks on two busy cores: up to 0.6 s late.
@@ -58,6 +61,12 @@ void block_our_signals() {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
+// Async-signal-safe.
+void linger() {
+  if (Distress* const distress = black_box().distress; distress != nullptr) return distress->linger(kGrace);
+  for (const auto over = Clock::now() + kGrace; Clock::now() < over;) (void)poll(nullptr, 0, 10);
+}
+
 void write_words(int culprit, const Wait& wait, std::string_view why) {
   if (claimed.exchange(true)) return;
   std::array<char, 1024> line{};
@@ -68,18 +77,19 @@ void write_words(int culprit, const Wait& wait, std::string_view why) {
 
 enum class Speak { if_something_is_known, in_any_case };
 
-// Async-signal-safe.
-void speak(std::string_view why, Speak when) {
-  if (speaking.exchange(true)) return;
+// Async-signal-safe. False: another reason to speak came first, or there is nothing to say.
+bool speak(std::string_view why, Speak when) {
+  if (speaking.exchange(true)) return false;
   block_our_signals();
   BlackBox& box = black_box();
   const Wait wait = box.read();
   // Whoever leaves has passed on all that it had: mpirun ends it because another one has said why it fails.
-  if (std::string_view(wait.step.data()) == "MPI_Finalize" && when == Speak::if_something_is_known) return;
+  if (std::string_view(wait.step.data()) == "MPI_Finalize" && when == Speak::if_something_is_known) return false;
   Distress* const distress = box.distress;
   const int culprit = distress != nullptr ? distress->ask(kPatience, Blame::the_silent) : -1;
   if (wait.count > 0 || culprit >= 0 || when == Speak::in_any_case) write_words(culprit, wait, why);
   if (distress != nullptr) distress->tell(culprit);
+  return true;
 }
 
 void on_signal(int signal) {
@@ -87,9 +97,7 @@ void on_signal(int signal) {
     speak(kTerminated, Speak::if_something_is_known);
   else
     speak(kStuck, Speak::in_any_case);
-  // mpirun may end the others when the first one is gone.
-  if (Distress* const distress = black_box().distress; signal != SIGTERM && distress != nullptr)
-    distress->linger(kGrace);
+  linger();
   end(1);
 }
 
@@ -108,7 +116,7 @@ sigset_t only(int signal) {
 
 // The rank's thread may be inside a call that does not come back: it is made to speak, and if it takes no signals
 // either, this thread does. So it does for SIGTERM while MPI starts, which all other threads leave alone. Later that is
-// the rank's thread's, without a detour: mpirun's SIGKILL may come a millisecond after it (seen with Open MPI 4.1.4).
+// the rank's thread's, without a detour.
 void watch(pthread_t rank_thread) {
   const sigset_t term = only(SIGTERM);
   sigset_t nothing;
@@ -117,6 +125,7 @@ void watch(pthread_t rank_thread) {
     if (sigtimedwait(armed_process == 0 ? &term : &nothing, nullptr, &kWatchEvery) != SIGTERM) continue;
     if (armed_process == 0) {
       write_words(-1, black_box().read(), kTerminated);
+      std::this_thread::sleep_for(kGrace);
       end(1);
     }
     pthread_kill(rank_thread, SIGTERM);
@@ -180,7 +189,7 @@ void leave_job(const topomoe::Failure& failure) {
     (void)!write(STDERR_FILENO, line.data(), line.size());
     spoken = true;
   }
-  if (Distress* const distress = black_box().distress) distress->linger(kGrace);
+  linger();
   end_mpi_job();
   end(1);
 }
@@ -193,8 +202,9 @@ void give_up(Communicator& job, const std::exception& e) {
 
 // Stands before libc's for all that is linked here, Open MPI included. Returning from main does not come by.
 extern "C" [[noreturn]] void _exit(int code) {
-  if (code != 0 && armed_process != 0 && armed_process == getpid())
-    speak("ended by the MPI library", Speak::if_something_is_known);
+  if (code != 0 && armed_process != 0 && armed_process == getpid() &&
+      speak("ended by the MPI library", Speak::if_something_is_known))
+    linger();
   end(code);
 }
 
