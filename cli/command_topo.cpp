@@ -76,7 +76,8 @@ void add_export_command(CLI::App& topo) {
 }
 
 void add_diff_command(CLI::App& topo) {
-  CLI::App* command = topo.add_subcommand("diff", "What differs between two descriptions, element by element");
+  CLI::App* command = topo.add_subcommand(
+      "diff", "What differs between two descriptions, element by element; exit status 0 either way");
   auto files = std::make_shared<std::vector<std::string>>();
   command->add_option("files", *files, "Two descriptions")->option_text("BEFORE AFTER")->expected(2)->required();
   command->callback([files] {

@@ -1,6 +1,7 @@
 #include "kernels/thread_pool.hpp"
 
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "topomoe/error.hpp"
@@ -36,10 +37,19 @@ int allowed_cpus() {
 ThreadPool::ThreadPool(int threads) {
   if (threads < 1) throw InvalidInput("threads", std::to_string(threads), "at least 1");
   workers_.reserve(static_cast<std::size_t>(threads) - 1);
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (const std::system_error& error) {
+    const std::size_t started = workers_.size() + 1;
+    end_workers();
+    throw MissingEnvironment("threads: the system gives " + std::to_string(started) + " of " + std::to_string(threads) +
+                             ": " + error.what());
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { end_workers(); }
+
+void ThreadPool::end_workers() {
   stop_ = true;
   runs_.fetch_add(1);
   runs_.notify_all();

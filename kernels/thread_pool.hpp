@@ -27,7 +27,8 @@ int allowed_cpus();
 
 class ThreadPool {
  public:
-  // threads: the caller's included, at least 1. With 1 nothing is started and a run is a loop.
+  // threads: the caller's included, at least 1. With 1 nothing is started and a run is a loop. MissingEnvironment where
+  // the system does not give so many.
   explicit ThreadPool(int threads = 1);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -56,6 +57,7 @@ class ThreadPool {
   void run_shared(std::int64_t pieces, const ProgressHook& hook, Job job);
   void take_pieces(int worker, const ProgressHook& hook) noexcept;
   void failed() noexcept;
+  void end_workers();
   bool enter();
   void work(int worker);
 

@@ -103,6 +103,9 @@ topomoe_status topomoe_layer_create(const topomoe_plan* plan, topomoe_communicat
     const auto& on = require(device, "device").value;
     const topomoe_layer_config c = config_from(config);
     const topomoe::LayerShape shape = shape_of(p, c);
+    if (!shape.gated && c.accept_unlike == 0)
+      throw InvalidInput("plan", p.model.name + " has experts without a gate",
+                         "a plan does not say what their activation is; config.accept_unlike = 1 takes GELU");
     auto plans = plans_from(*plan, c);
     std::vector<topomoe::Schedule> schedules;
     for (const auto& of : plans) schedules.push_back(topomoe::schedule_of(*of, c.kind));

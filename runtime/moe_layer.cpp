@@ -165,6 +165,17 @@ struct MoeLayer::Impl : LayerParts {
       throw InvalidInput("weights.mix", "null", "the shared expert has a gate");
   }
 
+  // Of experts that are trained: gradients of all their matrices, or of none.
+  void require(const LayerGradients& g) const {
+    const auto complete = [&](bool gate, bool up, bool down, const char* which) {
+      if (up != down || (shape.gated && gate != up))
+        throw InvalidInput(std::string("gradients of ") + which, "some of gate, up and down",
+                           "give all of them, or none");
+    };
+    complete(bool(g.gate), bool(g.up), bool(g.down), "experts");
+    complete(g.shared_gate != nullptr, g.shared_up != nullptr, g.shared_down != nullptr, "the shared expert");
+  }
+
   std::shared_ptr<const kernels::PackedFfn> pack(const ExpertMatrices& gate, const ExpertMatrices& up,
                                                  const ExpertMatrices& down, std::size_t experts,
                                                  std::int64_t width) const {
@@ -293,6 +304,7 @@ MoeLayer::Handle MoeLayer::forward(const void* tokens, std::int64_t rows, void* 
 void MoeLayer::backward(Handle& handle, const void* output_gradients, void* token_gradients,
                         const LayerWeights& weights, const LayerGradients& gradients, const EventPtr& ready) {
   impl_->require(weights);
+  impl_->require(gradients);
   for (Handle::State::Round& round : handle.state_->all()) {
     PassState& pass = *round.pass;
     impl_->bind(pass, "dy", output_gradients, round.first);

@@ -142,6 +142,7 @@ class Checker {
     if (link.kind >= LinkKind::nic)
       fail(own + ".kind", topomoe::name(link.kind),
            "inside a host: nvlink, xgmi, c2c, pcie, cpu_interconnect or cpu_root");
+    range(own + ".count", link.count, 0, 4096);
     rate(own, link.GBps_per_direction, link.latency_us);
   }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "topology/host_tree.hpp"
 #include "topology/names.hpp"
 
 namespace topomoe {
@@ -22,7 +23,7 @@ std::string shown(const HostDevice& device) {
 
 // Devices by key, and what each hangs on by PCIe. Two alike (RCCL's models repeat bridges) are told apart by number.
 struct Side {
-  explicit Side(const HostTemplate& own) : host(own), above(own.devices.size(), -1) {
+  explicit Side(const HostTemplate& own) : host(own), above(HostTree(own).parent) {
     std::map<std::string, int> seen;
     for (const HostDevice& device : own.devices) {
       std::string key = key_of(device);
@@ -30,8 +31,6 @@ struct Side {
       index[key] = static_cast<int>(keys.size());
       keys.push_back(std::move(key));
     }
-    for (const Link& link : own.links)
-      if (link.kind == LinkKind::pcie && above[at(link.src)] < 0) above[at(link.src)] = link.dst;
   }
   const HostDevice& device(int i) const { return host.devices[at(i)]; }
 
@@ -80,20 +79,27 @@ void add_attributes(const std::string& element, const std::vector<Attribute>& be
       out.push_back({element + " " + key, value(before, key), value(after, key), {}});
 }
 
-using LinksByEnds = std::map<std::string, std::pair<double, int>>;  // rate and count of each direction
+struct Way {  // all links of a kind from one device to another
+  double GBps = 0, latency_us = 0;
+  std::int64_t count = 0;
+};
+using LinksByEnds = std::map<std::string, Way>;
 
 LinksByEnds links_of(const Side& side, const Side& other) {
   LinksByEnds out;
   for (const Link& link : side.host.links) {
     const std::string &src = side.keys[at(link.src)], &dst = side.keys[at(link.dst)];
     if (other.index.count(src) == 0 || other.index.count(dst) == 0) continue;  // said of the device
-    const auto add = [&](int from, int to) {
-      auto& own = out[fmt::format("{} {} -> {}", name(link.kind), shown(side.device(from)), shown(side.device(to)))];
-      own.first += link.GBps_per_direction, own.second += link.count;
+    const auto add = [&](int from, int to, const char* arrow) {
+      auto& own =
+          out[fmt::format("{} {} {} {}", name(link.kind), shown(side.device(from)), arrow, shown(side.device(to)))];
+      own.GBps += link.GBps_per_direction, own.count += link.count;
+      own.latency_us = std::max(own.latency_us, link.latency_us);
     };
-    add(link.src, link.dst);
-    if (link.both_ways && link.kind != LinkKind::pcie && link.kind != LinkKind::cpu_interconnect)
-      add(link.dst, link.src);
+    // NVLinks by direction, since descriptions may count those apart.
+    const bool together = link.both_ways && !joins_gpus(link);
+    add(link.src, link.dst, together ? "<->" : "->");
+    if (link.both_ways && !together) add(link.dst, link.src, "->");
   }
   return out;
 }
@@ -106,8 +112,9 @@ void add_links(const Side& before, const Side& after, std::vector<Difference>& o
   const auto text = [](const LinksByEnds& of, const std::string& ends) {
     const auto found = of.find(ends);
     if (found == of.end()) return std::string("missing");
-    const auto& [GBps, count] = found->second;
-    return count > 0 ? fmt::format("{} links, {} GB/s", count, short_number(GBps)) : short_number(GBps) + " GB/s";
+    const Way& own = found->second;
+    return (own.count > 0 ? fmt::format("{} links, ", own.count) : "") +
+           fmt::format("{} GB/s, {} us", short_number(own.GBps), short_number(own.latency_us));
   };
   for (const std::string& ends : all)
     if (text(was, ends) != text(is, ends)) out.push_back({ends, text(was, ends), text(is, ends), {}});
@@ -132,6 +139,9 @@ void add_nics(const HostTemplate& before, const HostTemplate& after, std::vector
                      short_number(was.port.GBps_per_direction) + " GB/s",
                      short_number(nic.port.GBps_per_direction) + " GB/s",
                      {}});
+    if (was.port.latency_us != nic.port.latency_us)
+      out.push_back(
+          {element, short_number(was.port.latency_us) + " us", short_number(nic.port.latency_us) + " us", {}});
     if (was.rail != nic.rail)
       out.push_back({element + " rail", std::to_string(was.rail), std::to_string(nic.rail), {}});
     add_attributes(element, was.attributes, nic.attributes, out);
@@ -144,6 +154,16 @@ void add_nics(const HostTemplate& before, const HostTemplate& after, std::vector
 
 std::vector<Difference> differences(const HostTemplate& before, const HostTemplate& after) {
   std::vector<Difference> out;
+  const auto figure = [&](const char* what, double was, double is) {
+    if (was != is) out.push_back({what, short_number(was), short_number(is), {}});
+  };
+  if (before.gpu.name != after.gpu.name) out.push_back({"GPU", before.gpu.name, after.gpu.name, {}});
+  figure("GPU memory_GiB", before.gpu.memory_GiB, after.gpu.memory_GiB);
+  figure("GPU hbm_GBps", before.gpu.hbm_GBps, after.gpu.hbm_GBps);
+  figure("GPU bf16_TFLOPps", before.gpu.bf16_TFLOPps, after.gpu.bf16_TFLOPps);
+  figure("GPU fp8_TFLOPps", before.gpu.fp8_TFLOPps, after.gpu.fp8_TFLOPps);
+  figure("GPU fp32_TFLOPps", before.gpu.fp32_TFLOPps, after.gpu.fp32_TFLOPps);
+  if (before.nvlink != after.nvlink) out.push_back({"NVLink", name(before.nvlink), name(after.nvlink), {}});
   const Side was(before), is(after);
   add_missing(was, is, true, out);
   add_missing(is, was, false, out);

@@ -18,9 +18,8 @@ struct Sibling {
   int count;
 };
 
-bool alike(HostTemplate a, const HostTemplate& b) {
-  a.name = b.name;
-  return a == b;
+bool alike(const HostTemplate& a, const HostTemplate& b) {
+  return a.devices == b.devices && a.links == b.links && a.nics == b.nics && a.gpu == b.gpu && a.nvlink == b.nvlink;
 }
 
 std::vector<Sibling> kinds_of(std::span<const Topology> topologies) {

@@ -7,7 +7,7 @@
 #include <map>
 #include <optional>
 
-#include "topology/known_rates.hpp"
+#include "topology/host_tree.hpp"
 #include "topology/names.hpp"
 
 namespace topomoe {
@@ -26,7 +26,11 @@ std::optional<T> usual(const std::vector<T>& values) {
 class HostDoctor {
  public:
   HostDoctor(const HostTemplate& host, const std::string& where, std::vector<Finding>& findings)
-      : host_(host), where_(where), findings_(findings) {}
+      : host_(host), where_(where), findings_(findings), above_gpus_(host.devices.size()) {
+    const HostTree tree(host);
+    for (const int gpu : host.gpus)
+      for (const int above : tree.way_up(gpu)) above_gpus_[at(above)] = true;
+  }
 
   void run() {
     links_of_gpus();
@@ -55,9 +59,12 @@ class HostDoctor {
   }
   // What a fault costs: the bound of an all-to-all as the host is, and as it would be.
   std::string cost_against(const std::function<void(HostTemplate&)>& repair) const {
+    constexpr std::size_t kMostGpus = 32;  // pairs of more take seconds a finding
+    if (host_.gpus.size() > kMostGpus) return {};
     HostTemplate repaired = host_;
     repair(repaired);
-    const double now = all_to_all_GBps(host_), then = all_to_all_GBps(repaired);
+    if (now_GBps_ < 0) now_GBps_ = all_to_all_GBps(host_);
+    const double now = now_GBps_, then = all_to_all_GBps(repaired);
     if (!(now > 0) || !(then > now * 1.001)) return {};
     return fmt::format("all-to-all inside this host: at most {} of {} GB/s a GPU", short_number(now, 1),
                        short_number(then, 1));
@@ -74,7 +81,6 @@ class HostDoctor {
     }
     bool operator==(const GpuLinks&) const = default;
   };
-  static bool joins_gpus(const Link& link) { return link.kind == LinkKind::nvlink || link.kind == LinkKind::xgmi; }
   GpuLinks out_of(int gpu) const {
     GpuLinks out;
     for (const Link& link : host_.links) {
@@ -151,9 +157,7 @@ class HostDoctor {
     for (const Link& link : host_.links) {
       if (link.kind != LinkKind::pcie || link.source == Source::assumed) continue;
       const HostDevice& own = device(link.src);
-      if (own.kind != DeviceKind::gpu && own.kind != DeviceKind::nic &&
-          !(own.kind == DeviceKind::pci_switch && above_a_gpu(link.src)))
-        continue;
+      if (own.kind != DeviceKind::gpu && own.kind != DeviceKind::nic && !above_gpus_[at(link.src)]) continue;
       alike[make_of(link.src)].push_back(&link);
     }
     for (const auto& [make, links] : alike) {
@@ -218,17 +222,6 @@ class HostDoctor {
             "a net for each port, unless meant", "NCCL_NET_MERGE_LEVEL");
   }
 
-  bool above_a_gpu(int bridge) const {
-    std::vector<int> to_see{bridge};
-    for (std::size_t i = 0; i < to_see.size(); ++i)
-      for (const Link& link : host_.links) {
-        if (link.kind != LinkKind::pcie || link.dst != to_see[i]) continue;
-        if (device(link.src).kind == DeviceKind::gpu) return true;
-        if (std::find(to_see.begin(), to_see.end(), link.src) == to_see.end()) to_see.push_back(link.src);
-      }
-    return false;
-  }
-
   // Ports of NICs of one make.
   void ports() {
     std::map<std::string, std::vector<const Nic*>> alike;
@@ -269,6 +262,8 @@ class HostDoctor {
   const HostTemplate& host_;
   const std::string& where_;
   std::vector<Finding>& findings_;
+  std::vector<bool> above_gpus_;  // by device
+  mutable double now_GBps_ = -1;  // all_to_all_GBps of the host as it is; -1: not asked for
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "topology/host_tree.hpp"
 #include "topology/json_fields.hpp"
 #include "topology/known_rates.hpp"
 #include "topology/names.hpp"
@@ -26,11 +27,9 @@ int number(std::string_view text) {
 
 class HostFacts {
  public:
-  HostFacts(const HostTemplate& host, std::string prefix) : host_(host), prefix_(std::move(prefix)) {
-    above_.assign(host.devices.size(), -1);
-    // A device hangs on the first device that it names as the other end of a PCIe link.
-    for (const Link& link : host.links)
-      if (link.kind == LinkKind::pcie && above_[at(link.src)] < 0) above_[at(link.src)] = link.dst;
+  HostFacts(const HostTemplate& host, std::string prefix) : host_(host), tree_(host), prefix_(std::move(prefix)) {
+    for (std::size_t i = 0; i < host.devices.size(); ++i)
+      if (host.devices[i].kind == DeviceKind::nic && host.devices[i].bus_id.empty()) ++unplaced_[host.devices[i].numa];
   }
 
   void add(Json& facts) const {
@@ -61,17 +60,16 @@ class HostFacts {
   std::string id(int index) const {
     return prefix_ + (device(index).bus_id.empty() ? device(index).name : device(index).bus_id);
   }
-  static bool joins_gpus(const Link& link) { return link.kind == LinkKind::nvlink || link.kind == LinkKind::xgmi; }
 
   void count_links(Json& facts) const {
-    std::map<int, int> all, to_switch;
+    std::map<int, std::int64_t> all, to_switch;
     const auto add_way = [&](const Link& link, int src, int dst) {
       if (device(src).kind != DeviceKind::gpu) return;
       all[src] += link.count;
       if (device(dst).kind == DeviceKind::nvswitch) to_switch[src] += link.count;
       if (device(dst).kind != DeviceKind::gpu) return;
       Json& pair = facts["gpu_pair_links"][id(src) + "->" + id(dst)];
-      pair = link.count + (pair.is_null() ? 0 : pair.get<int>());
+      pair = link.count + (pair.is_null() ? 0 : pair.get<std::int64_t>());
     };
     for (const Link& link : host_.links) {
       if (!joins_gpus(link)) continue;
@@ -80,32 +78,33 @@ class HostFacts {
     }
     for (const int gpu : host_.gpus) {
       const std::vector<Attribute>& own = device(gpu).attributes;
-      const int count = all[gpu] + number(attribute(own, kLinksLeftOut));
+      const std::int64_t count = all[gpu] + number(attribute(own, kLinksLeftOut));
       if (count == 0) continue;
       facts["links_per_gpu"][id(gpu)] = count;
       if (to_switch[gpu] > 0) facts["links_to_switch"][id(gpu)] = to_switch[gpu];
       const double each = nccl_nvlink_GBps(number(attribute(own, "gpu.sm")));
-      if (each > 0) facts["nccl_nvlink_GBps"][id(gpu)] = json_number(count * each);
+      if (each > 0) facts["nccl_nvlink_GBps"][id(gpu)] = json_number(static_cast<double>(count) * each);
     }
   }
 
-  // From a device upwards: bridges, then the CPU.
-  std::vector<int> way_up(int index) const {
-    std::vector<int> out;
-    for (int at_device = above_[at(index)]; at_device >= 0 && out.size() <= above_.size();
-         at_device = above_[at(at_device)])
-      out.push_back(at_device);
-    return out;
-  }
   PathClass path(int gpu, int nic) const {
-    const std::vector<int> a = way_up(gpu), b = way_up(nic);
+    const std::vector<int> a = tree_.way_up(gpu), b = tree_.way_up(nic);
     for (std::size_t i = 0; i < a.size(); ++i) {
       const auto met = std::find(b.begin(), b.end(), a[i]);
       if (met == b.end()) continue;
-      if (device(a[i]).kind == DeviceKind::numa) return PathClass::PHB;
+      const int link = tree_.parent_link[at(a[i])];
+      const bool is_cpu =
+          device(a[i]).kind == DeviceKind::numa || (link >= 0 && host_.links[at(link)].kind == LinkKind::cpu_root);
+      if (is_cpu) return PathClass::PHB;
       return i + static_cast<std::size_t>(met - b.begin()) == 0 ? PathClass::PIX : PathClass::PXB;
     }
     return PathClass::SYS;
+  }
+  // A NIC whose PCI place is not known is that of its CPU, where it is the only one.
+  std::string name_of_nic(int index) const {
+    const HostDevice& own = device(index);
+    const bool of_cpu = own.bus_id.empty() && own.numa >= 0 && unplaced_.at(own.numa) == 1;
+    return of_cpu ? prefix_ + "cpu" + std::to_string(own.numa) : id(index);
   }
   Json closest(int gpu) const {
     std::optional<PathClass> best;
@@ -117,9 +116,7 @@ class HostFacts {
       if (best && own > *best) continue;
       if (!best || own < *best) names.clear();
       best = own;
-      names.push_back(device(index).bus_id.empty() && device(index).numa >= 0
-                          ? prefix_ + "cpu" + std::to_string(device(index).numa)
-                          : id(index));
+      names.push_back(name_of_nic(index));
     }
     if (!best) return nullptr;
     Json out;
@@ -129,8 +126,9 @@ class HostFacts {
   }
 
   const HostTemplate& host_;
+  HostTree tree_;
   std::string prefix_;
-  std::vector<int> above_;
+  std::map<int, int> unplaced_;  // NICs without a bus id, by NUMA node
 };
 
 int devices_of(const HostTemplate& host, DeviceKind kind) {

@@ -33,17 +33,6 @@ std::string bus_id_of(std::string text) {
   return text;
 }
 
-// Of a device's kind: not its name or place, which are fields of their own, nor what two equal hosts differ in.
-std::vector<Attribute> attributes_of(const pugi::xml_node& node) {
-  constexpr std::string_view kElsewhere[] = {"busid", "name", "host_hash", "guid", "rank"};
-  std::vector<Attribute> out;
-  for (const pugi::xml_attribute& own : node.attributes())
-    if (std::find(std::begin(kElsewhere), std::end(kElsewhere), own.name()) == std::end(kElsewhere) &&
-        attribute(out, own.name()).empty())
-      out.push_back({own.name(), own.value()});
-  return out;
-}
-
 class Parser {
  public:
   explicit Parser(const std::string& where) : where_(where) {}
@@ -125,6 +114,22 @@ class Parser {
     const std::string text = node.attribute(attribute).value();
     if (text.empty() || text.size() > 32) fail(node, attribute, "a bus id such as \"0000:1b:00.0\"");
     return bus_id_of(text);
+  }
+
+  // Of a device's kind: not its name or place, which are fields of their own, nor what two equal hosts differ in.
+  std::vector<Attribute> attributes_of(const pugi::xml_node& node) const {
+    constexpr std::string_view kElsewhere[] = {"busid", "name", "host_hash", "guid", "rank"};
+    constexpr std::size_t kMost = 64;
+    std::vector<Attribute> out;
+    for (const pugi::xml_attribute& own : node.attributes()) {
+      if (std::find(std::begin(kElsewhere), std::end(kElsewhere), own.name()) != std::end(kElsewhere)) continue;
+      if (out.size() >= kMost)
+        throw InvalidInput(fmt::format("{}: <{}>, byte {}", where_, node.name(), node.offset_debug()),
+                           fmt::format("more than {} attributes", kMost), "not a topology of NCCL's");
+      if (std::none_of(out.begin(), out.end(), [&](const Attribute& a) { return a.name == own.name(); }))
+        out.push_back({own.name(), own.value()});
+    }
+    return out;
   }
 
   void count_element(const pugi::xml_node& node, int depth) {

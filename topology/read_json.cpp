@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <map>
 
@@ -77,12 +78,22 @@ HostShape read_shape(JsonFields fields) {
   return shape;
 }
 
+constexpr std::size_t kMostAttributes = 64;
+
 std::vector<Attribute> read_attributes(JsonFields& fields) {
   std::vector<Attribute> out;
   if (!fields.has("attributes")) return out;
   const Json& all = fields.get("attributes");
   if (!all.is_object()) throw InvalidInput(fields.path("attributes"), brief(all), "an object of texts");
   for (const auto& [name, value] : all.items()) {
+    const bool is_name =
+        !name.empty() && name.size() <= 64 && (std::isalpha(static_cast<unsigned char>(name[0])) != 0) &&
+        std::all_of(name.begin(), name.end(),
+                    [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-'; });
+    const bool elsewhere = name == "busid" || name == "host_hash" || name == "name";
+    if (!is_name || elsewhere || out.size() >= kMostAttributes)
+      throw InvalidInput(fields.path("attributes"), '"' + name.substr(0, 64) + '"',
+                         elsewhere ? "has a field of its own" : "at most 64 names of letters, digits, _ . and -");
     if (!value.is_string()) throw InvalidInput(fields.path("attributes") + "." + name, brief(value), "a text");
     out.push_back({name, value.get<std::string>()});
   }

@@ -9,9 +9,11 @@
 #include <algorithm>
 #include <cmath>
 #include <pugixml.hpp>
+#include <set>
 #include <sstream>
 #include <string_view>
 
+#include "topology/host_tree.hpp"
 #include "topology/known_rates.hpp"
 #include "topology/names.hpp"
 #include "topomoe/error.hpp"
@@ -35,13 +37,18 @@ int sm_of(std::string_view board) {
 class HostWriter {
  public:
   HostWriter(const HostTemplate& host, int number, pugi::xml_node system)
-      : host_(host), hash_(fmt::format("0x{:x}", number + 1)), system_(system) {
-    parent_link_.assign(host.devices.size(), nullptr);
-    for (const Link& link : host.links)
-      if (link.kind == LinkKind::pcie && parent_link_[at(link.src)] == nullptr) parent_link_[at(link.src)] = &link;
-    for (std::size_t i = 0; i < host.devices.size(); ++i)
-      bus_.push_back(host.devices[i].bus_id.empty() ? fmt::format("{:04x}:{:02x}:00.0", i >> 8, i & 0xFF)
-                                                    : host.devices[i].bus_id);
+      : host_(host), tree_(host), hash_(fmt::format("0x{:x}", number + 1)), system_(system) {
+    std::set<std::string> taken;
+    for (const HostDevice& own : host.devices) taken.insert(own.bus_id);
+    int next = 0;
+    for (const HostDevice& own : host.devices) {
+      std::string id = own.bus_id;
+      while (id.empty() || (own.bus_id.empty() && taken.count(id) > 0)) {
+        id = fmt::format("{:04x}:{:02x}:00.0", next >> 8, next & 0xFF);
+        ++next;
+      }
+      bus_.push_back(std::move(id));
+    }
   }
 
   void run() {
@@ -53,8 +60,13 @@ class HostWriter {
       put(cpu, device(i).attributes);
       if (!cpu.attribute("numaid")) cpu.append_attribute("numaid") = numa;
       ++numa;
-      add_below(cpu, i, 0);
+      add_below(cpu, i);
     }
+    for (int i = 0; i < static_cast<int>(host_.devices.size()); ++i)
+      if (const DeviceKind kind = device(i).kind;
+          (kind == DeviceKind::gpu || kind == DeviceKind::nic) && !written_.count(i))
+        throw InvalidInput("NCCL XML: " + host_.name + "." + device(i).name, "hangs on no CPU",
+                           "an NCCL file has each device below a CPU: give it a link to one");
   }
 
  private:
@@ -69,12 +81,20 @@ class HostWriter {
   static void put_default(pugi::xml_node node, const char* name, const std::string& value) {
     if (!node.attribute(name)) node.append_attribute(name) = value.c_str();
   }
+  // What a figure that was given since takes the place of.
+  static void put_instead(pugi::xml_node node, const char* name, const std::string& value) {
+    pugi::xml_attribute own = node.attribute(name);
+    (own ? own : node.append_attribute(name)) = value.c_str();
+  }
 
-  void add_below(pugi::xml_node node, int above, int depth) {
-    if (depth > static_cast<int>(host_.devices.size())) return;  // a ring of bridges: no NCCL file has one
-    for (int i = 0; i < static_cast<int>(host_.devices.size()); ++i) {
-      const Link* link = parent_link_[at(i)];
-      if (link == nullptr || link->dst != above) continue;
+  void add_below(pugi::xml_node node, int above) {
+    for (const int i : tree_.children[at(above)]) {
+      written_.insert(i);
+      const Link& link = host_.links[at(tree_.parent_link[at(i)])];
+      if (link.kind == LinkKind::cpu_root) {  // all that a CPU passes on: no NCCL file knows of that
+        add_below(node, i);
+        continue;
+      }
       if (device(i).kind == DeviceKind::nic && device(i).bus_id.empty() && device(above).kind == DeviceKind::numa &&
           host_.shape == std::nullopt) {
         add_nets(node, i);  // its PCI place is not known
@@ -87,30 +107,35 @@ class HostWriter {
                   device(i).kind == DeviceKind::gpu   ? "0x030200"
                   : device(i).kind == DeviceKind::nic ? "0x020000"
                                                       : "0x060400");
-      if (device(i).attributes.empty()) add_slot(pci, *link);
+      if (link.kind == LinkKind::pcie) add_slot(pci, link);
       if (device(i).kind == DeviceKind::gpu) add_gpu(pci, i);
       if (device(i).kind == DeviceKind::nic) add_nets(pci, i);
-      if (device(i).kind == DeviceKind::pci_switch) add_below(pci, i, depth + 1), add_joined(pci, i);
+      if (device(i).kind == DeviceKind::pci_switch) add_below(pci, i), add_joined(pci, i);
     }
   }
 
   // 16 lanes of the generation that carries as much, or fewer of one that does.
   static void add_slot(pugi::xml_node pci, const Link& link) {
-    for (const double GTps : {8.0, 16.0, 32.0, 64.0, 128.0})
+    const double said =
+        pcie_rate(pci.attribute("link_speed").value(), pci.attribute("link_width").as_int()).GBps_per_direction;
+    if (pci.attribute("link_speed") && std::abs(said - link.GBps_per_direction) < 0.02 * said) return;
+    for (const double GTps : {2.5, 5.0, 8.0, 16.0, 32.0, 64.0, 128.0})
       for (const int lanes : {16, 8, 4, 2, 1})
-        if (std::abs(GTps * lanes / 8 - link.GBps_per_direction) < 0.02 * link.GBps_per_direction) {
-          put_default(pci, "link_speed", fmt::format("{:.1f} GT/s PCIe", GTps));
-          put_default(pci, "link_width", std::to_string(lanes));
+        if (const std::string speed = fmt::format("{:.1f} GT/s PCIe", GTps);
+            std::abs(pcie_rate(speed, lanes).GBps_per_direction - link.GBps_per_direction) <
+            0.02 * link.GBps_per_direction) {
+          put_instead(pci, "link_speed", speed);
+          put_instead(pci, "link_width", std::to_string(lanes));
           return;
         }
-    put_default(pci, "link_speed", "");
-    put_default(pci, "link_width", "0");
+    throw InvalidInput("NCCL XML: PCIe", short_number(link.GBps_per_direction) + " GB/s",
+                       "no number of lanes of a generation carries that; an NCCL file can say nothing else");
   }
 
   // Switches that are joined to this one beside the tree.
   void add_joined(pugi::xml_node pci, int i) {
     for (const Link& link : host_.links)
-      if (link.kind == LinkKind::pcie && link.src == i && &link != parent_link_[at(i)] &&
+      if (link.kind == LinkKind::pcie && link.src == i && &link != &host_.links[at(tree_.parent_link[at(i)])] &&
           device(link.dst).kind == DeviceKind::pci_switch)
         pci.append_child("pcilink").append_attribute("busid") = bus_[at(link.dst)].c_str();
   }
@@ -177,16 +202,20 @@ class HostWriter {
       pugi::xml_node net = nic.append_child("net");
       if (!own.name.empty()) net.append_attribute("name") = own.name.c_str();
       put(net, own.attributes);
-      if (!own.attributes.empty()) continue;
       put_default(net, "dev", std::to_string(number));
-      put_default(net, "speed", std::to_string(std::lround(8000 * own.port.GBps_per_direction)));
+      const double said = net.attribute("speed").as_double() / 8000, GBps = own.port.GBps_per_direction;
+      // 10,000 Mb/s is what a file that gives none is read as.
+      if (!own.attributes.empty() && !(said > 0) && own.port.source == Source::assumed && GBps == 1.25) continue;
+      if (std::abs(said - GBps) > 0.001 * GBps)
+        put_instead(net, "speed", std::to_string(std::lround(8000 * own.port.GBps_per_direction)));
     }
   }
 
   const HostTemplate& host_;
+  HostTree tree_;
+  std::set<int> written_;
   std::string hash_;
   pugi::xml_node system_;
-  std::vector<const Link*> parent_link_;
   std::vector<std::string> bus_;
 };
 

@@ -152,7 +152,7 @@ typedef struct topomoe_layer_config {
   int64_t hidden, ffn;   /* 0: as planned */
   int32_t dtype;         /* a topomoe_dtype; -1: as planned */
   int32_t deadline_ms;   /* of every wait; 0: 30 s */
-  int32_t accept_unlike; /* 0 or 1, and no longer of any effect: experts without a gate are executed */
+  int32_t accept_unlike; /* 1: GELU in experts without a gate, whatever the model has (no plan says); refused else */
   double balance_loss, z_loss; /* coefficients of the router's losses: include/topomoe/router_options.hpp; 0: none */
   int64_t shared_ffn;          /* 0: as planned */
   /* Memory of bounded size, for so many tokens of a TP group and so many times the mean of routed rows on any rank

@@ -61,7 +61,7 @@ Step by_c(const CRank& r, const Plan& plan, const Config& c, bool sums) {
   topomoe_layer* layer = nullptr;
   topomoe_handle* handle = nullptr;
   topomoe_layer_config config = TOPOMOE_LAYER_CONFIG_INIT;
-  config.dtype = TOPOMOE_F32, config.balance_loss = c.balance_loss, config.z_loss = c.z_loss;
+  config.dtype = TOPOMOE_F32, config.balance_loss = c.balance_loss, config.z_loss = c.z_loss, config.accept_unlike = 1;
   const topomoe_weights w = t.c_weights();
   const topomoe_gradients g = t.c_gradients();
   topomoe_router_report report = TOPOMOE_ROUTER_REPORT_INIT;
@@ -254,14 +254,18 @@ TEST(CApiComplete, TensorsThatDoNotFitTheLayer_AreNamed) {
     });
 }
 
-TEST(CApiComplete, GateOfExpertsWithoutOne_IsRefused) {
+TEST(CApiComplete, ExpertsWithoutAGate_AreTakenAsGeluOnRequest_AndAGateRefused) {
   const Plan plan = without_a_gate();
   on_c_ranks(plan, [&](const CRank& r) {
     PlannedTensors t(plan, r.rank);
     topomoe_device* device = nullptr;
     topomoe_layer* layer = nullptr;
     ASSERT_EQ(topomoe_device_create(nullptr, &device), TOPOMOE_OK);
-    ASSERT_EQ(topomoe_layer_create(r.plan, r.ranks, device, nullptr, &layer), TOPOMOE_OK) << topomoe_last_error();
+    topomoe_layer_config config = TOPOMOE_LAYER_CONFIG_INIT;
+    EXPECT_EQ(topomoe_layer_create(r.plan, r.ranks, device, &config, &layer), TOPOMOE_INVALID_INPUT);
+    EXPECT_NE(std::string(topomoe_last_error()).find("accept_unlike"), std::string::npos) << topomoe_last_error();
+    config.accept_unlike = 1;
+    ASSERT_EQ(topomoe_layer_create(r.plan, r.ranks, device, &config, &layer), TOPOMOE_OK) << topomoe_last_error();
     topomoe_weights w = t.c_weights();
     w.gate = t.gate.data();
     topomoe_plan_info info = TOPOMOE_PLAN_INFO_INIT;

@@ -191,13 +191,41 @@ TEST(Doctor, OthersFiles_HaveSevereFindingsOnlyWhereEdited) {
 }
 
 TEST(Diff, ACpuAndWhatHangsOnIt_IsOneLine) {
-  Host after;
-  for (std::size_t i = 4; i < 8; ++i) after.slots[i].gpu = after.slots[i].nic = false;
-  Topology before = Host().topology();
-  const std::vector<Difference> found = differences(before, after.topology());
-  ASSERT_FALSE(found.empty());
-  EXPECT_EQ(found[0].element, "GPUs");
-  EXPECT_EQ(differences(before, before).size(), 0U);
+  std::string half = Host().xml();
+  half.erase(half.find("<cpu numaid=\"1\""));
+  const Topology before = Host().topology(), after = read_nccl_xml(half + "</system>", "node.xml");
+  std::vector<Difference> found = differences(before.templates[0], after.templates[0]);
+  std::erase_if(found, [](const Difference& own) { return own.element.starts_with("net "); });
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].element, "numa1 and what hangs on it: 4 gpu, 4 nic, 4 pci_switch");
+  EXPECT_EQ(found[0].after, "missing");
+}
+
+// One change of each kind, one line or more.
+TEST(Diff, EachFigure_IsCompared) {
+  const HostTemplate host = Host().topology().templates[0];
+  EXPECT_TRUE(differences(host, host).empty());
+  const std::function<void(HostTemplate&)> changes[] = {
+      [](HostTemplate& h) { h.gpu.name = "H200"; },
+      [](HostTemplate& h) { h.gpu.memory_GiB = 141; },
+      [](HostTemplate& h) { h.gpu.hbm_GBps = 4800; },
+      [](HostTemplate& h) { h.nvlink = Presence::unknown; },
+      [](HostTemplate& h) { h.links[0].latency_us = 50; },
+      [](HostTemplate& h) { h.links[0].GBps_per_direction /= 2; },
+      [](HostTemplate& h) { h.links[0].both_ways = false; },
+      [](HostTemplate& h) { h.nics[3].port.latency_us = 99; },
+      [](HostTemplate& h) { h.nics[3].port.GBps_per_direction = 25; },
+      [](HostTemplate& h) { h.nics[3].rail = 7; },
+      [](HostTemplate& h) {
+        h.devices[5].attributes.push_back({"slot", "3"});
+      },
+      [](HostTemplate& h) { h.devices[5].numa = 1 - h.devices[5].numa; },
+  };
+  for (const auto& change : changes) {
+    HostTemplate other = host;
+    change(other);
+    EXPECT_FALSE(differences(host, other).empty()) << &change - changes;
+  }
 }
 
 }  // namespace

@@ -155,5 +155,40 @@ TEST(NcclXml, DamagedBytes_NeverCrash) {
   }
 }
 
+// Whatever joins its GPUs to a CPU: PCIe either way round, C2C, a switch that stands for all that a CPU passes on.
+TEST(WriteNcclXml, EveryShippedCluster_KeepsItsGpusAndNics) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(TOPOMOE_SOURCE_DIR "/configs/clusters")) {
+    if (entry.path().extension() != ".json") continue;
+    SCOPED_TRACE(entry.path());
+    ++files;
+    Topology before = read_topology_file(entry.path().string());
+    for (HostGroup& group : before.groups) group.count = 1;  // hosts of a template are alike
+    before.fabric.reset(), before.hosts_per_domain = 1;
+    const Topology after = read_nccl_xml(write_nccl_xml(before), "again.xml");
+    ASSERT_EQ(after.host_count(), before.host_count());
+    EXPECT_EQ(after.gpu_count(), before.gpu_count());
+    for (int host = 0; host < before.host_count(); ++host) {
+      const HostTemplate &was = before.host_template(host), &is = after.host_template(host);
+      ASSERT_EQ(is.nics.size(), was.nics.size());
+      for (std::size_t nic = 0; nic < was.nics.size(); ++nic)
+        EXPECT_NEAR(is.nics[nic].port.GBps_per_direction, was.nics[nic].port.GBps_per_direction, 0.01);
+    }
+  }
+  EXPECT_GT(files, 5);
+}
+
+TEST(WriteNcclXml, ADeviceWithoutAWayToACpu_IsRefusedByName) {
+  Topology topology = read_topology_file(source_path("configs/clusters/dgx-h100.json"));
+  topology.templates[0].shape.reset();
+  std::erase_if(topology.templates[0].links, [](const Link& link) { return link.kind == LinkKind::pcie; });
+  try {
+    (void)write_nccl_xml(topology);
+    FAIL() << "not refused";
+  } catch (const InvalidInput& error) {
+    EXPECT_NE(error.field.find("gpu0"), std::string::npos) << error.field;
+  }
+}
+
 }  // namespace
 }  // namespace topomoe::test

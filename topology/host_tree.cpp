@@ -1,0 +1,49 @@
+#include "topology/host_tree.hpp"
+
+namespace topomoe {
+namespace {
+
+std::size_t at(int index) { return static_cast<std::size_t>(index); }
+
+bool may_be_above(DeviceKind kind) { return kind == DeviceKind::pci_switch || kind == DeviceKind::numa; }
+
+}  // namespace
+
+HostTree::HostTree(const HostTemplate& host)
+    : parent(host.devices.size(), -1), parent_link(host.devices.size(), -1), children(host.devices.size()) {
+  const auto kind = [&](int device) { return host.devices[at(device)].kind; };
+  const auto is_above = [&](int above, int device) {
+    for (int step = above; step >= 0; step = parent[at(step)])
+      if (step == device) return true;
+    return false;
+  };
+  const auto hang = [&](int device, int above, int link) {
+    if (kind(device) == DeviceKind::numa || parent[at(device)] >= 0 || !may_be_above(kind(above)) ||
+        is_above(above, device))
+      return false;
+    parent[at(device)] = above, parent_link[at(device)] = link;
+    children[at(above)].push_back(device);
+    return true;
+  };
+  const auto take = [&](LinkKind wanted, bool other_way) {
+    for (int i = 0; i < static_cast<int>(host.links.size()); ++i) {
+      const Link& link = host.links[at(i)];
+      if (link.kind != wanted) continue;
+      // Between two switches the first of the description is the lower one.
+      if (!other_way)
+        hang(link.src, link.dst, i);
+      else if (link.both_ways)
+        hang(link.dst, link.src, i);
+    }
+  };
+  for (const LinkKind wanted : {LinkKind::pcie, LinkKind::cpu_root, LinkKind::c2c})
+    for (const bool other_way : {false, true}) take(wanted, other_way);
+}
+
+std::vector<int> HostTree::way_up(int device) const {
+  std::vector<int> out;
+  for (int step = parent[at(device)]; step >= 0; step = parent[at(step)]) out.push_back(step);
+  return out;
+}
+
+}  // namespace topomoe

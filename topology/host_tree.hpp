@@ -1,0 +1,27 @@
+// What hangs on what inside a host: the tree of PCIe that most descriptions draw. Internal to topology/.
+//
+// A device hangs on the other end of its first link towards a CPU: of a PCIe link the end that is a switch or a CPU
+// (written either way round where it goes both ways); a switch that stands for all that a CPU passes on (cpu_root) on
+// that CPU; a GPU without PCIe on the CPU of its C2C link.
+#pragma once
+
+#include <vector>
+
+#include "topomoe/topology.hpp"
+
+namespace topomoe {
+
+struct HostTree {
+  explicit HostTree(const HostTemplate& host);
+  // Device above, -1: none (a CPU, an NVSwitch, or nothing is known). Never a ring.
+  std::vector<int> parent;
+  // The link to it, in HostTemplate::links; -1: none.
+  std::vector<int> parent_link;
+  std::vector<std::vector<int>> children;
+  // Devices above, nearest first.
+  std::vector<int> way_up(int device) const;
+};
+
+inline bool joins_gpus(const Link& link) { return link.kind == LinkKind::nvlink || link.kind == LinkKind::xgmi; }
+
+}  // namespace topomoe
