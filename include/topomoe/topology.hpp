@@ -336,8 +336,15 @@ Topology read_cluster_json(std::string_view text, const std::string& where, cons
 std::string write_cluster_json(const Topology&);
 // NCCL's or RCCL's NCCL_TOPO_DUMP_FILE. The hosts in it become groups; there is no fabric in such a file.
 Topology read_nccl_xml(std::string_view text, const std::string& where);
-// Either of the two, told apart by content.
-Topology read_topology_file(const std::string& path);
+// Any of the formats below, told apart by content, or as that format. InvalidInput for what is none of them lists them.
+Topology read_topology(std::string_view text, const std::string& where, const std::string& as = "",
+                       const std::string& directory = "");
+Topology read_topology_file(const std::string& path, const std::string& as = "");
+struct TopologyFormat {
+  std::string name;  // as `as` takes it: "nccl-xml"
+  std::string what;  // "NCCL or RCCL topology XML (NCCL_TOPO_DUMP_FILE)"
+};
+std::vector<TopologyFormat> topology_formats();
 // This machine: hwloc, and NCCL's dump where there are GPUs and NCCL at run time. Without a GPU: warnings, no error.
 Topology discover_live();
 
