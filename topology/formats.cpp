@@ -43,6 +43,8 @@ Topology alone(std::string_view text, const std::string& where, const std::strin
 constexpr std::array kFormats{
     Format{"nccl-xml", "NCCL or RCCL topology XML (NCCL_TOPO_DUMP_FILE)",
            [](const Content& c) { return c.xml_root == "system"; }, alone<read_nccl_xml>, nullptr},
+    Format{"hwloc-xml", "hwloc XML (lstopo FILE.xml)", [](const Content& c) { return c.xml_root == "topology"; },
+           alone<read_hwloc_xml>, nullptr},
     Format{"nccl-graph", "NCCL graph XML (NCCL_GRAPH_DUMP_FILE)",
            [](const Content& c) { return c.xml_root == "graphs"; }, nullptr,
            "it says which rings and trees NCCL chose on a machine and is no topology; give the file of "
@@ -84,6 +86,12 @@ Content::Content(std::string_view all)
     : text(trimmed_front(all.starts_with("\xef\xbb\xbf") ? all.substr(3) : all)),
       first(text.empty() ? '\0' : text.front()),
       xml_root(topomoe::xml_root(text)) {}
+
+std::string stem_of_file(const std::string& where) {
+  const std::size_t slash = where.find_last_of('/');
+  const std::string file = slash == std::string::npos ? where : where.substr(slash + 1);
+  return file.substr(0, file.find('.'));
+}
 
 std::span<const Format> formats() { return kFormats; }
 

@@ -7,4 +7,12 @@
 
 #include "topomoe/topology.hpp"
 
-namespace topomoe {}  // namespace topomoe
+namespace topomoe {
+
+Topology read_hwloc_xml(std::string_view text, const std::string& where);
+Topology read_nvidia_smi(std::string_view text, const std::string& where);
+
+// "rack/dgx.xml" -> "dgx": what a topology is called after its file.
+std::string stem_of_file(const std::string& where);
+
+}  // namespace topomoe
