@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "topology/nvidia_smi.hpp"
 #include "topology/readers.hpp"
 #include "topomoe/error.hpp"
 
@@ -39,6 +40,11 @@ Topology alone(std::string_view text, const std::string& where, const std::strin
   return read(text, where);
 }
 
+bool is_text(const Content& c) { return c.first != '{' && c.first != '<'; }
+bool has(const Content& c, std::string_view words) {
+  return is_text(c) && c.text.substr(0, 1U << 16).find(words) != std::string_view::npos;
+}
+
 // To add a format: its line here.
 constexpr std::array kFormats{
     Format{"nccl-xml", "NCCL or RCCL topology XML (NCCL_TOPO_DUMP_FILE)",
@@ -51,6 +57,15 @@ constexpr std::array kFormats{
            "NCCL_TOPO_DUMP_FILE"},
     Format{"simgrid", "SimGrid platform XML", [](const Content& c) { return c.xml_root == "platform"; }, nullptr,
            "not read yet; describe the cluster as topomoe.cluster/1 JSON"},
+    Format{
+        "rocm-smi", "rocm-smi --showtopo",
+        [](const Content& c) { return has(c, "ROCm System Management Interface") || has(c, "Type between two GPUs"); },
+        nullptr, "not read yet; give RCCL's NCCL_TOPO_DUMP_FILE, which has the XGMI links"},
+    Format{"amd-smi", "amd-smi topology", [](const Content& c) { return has(c, "LINK TYPE TABLE"); }, nullptr,
+           "not read yet; give RCCL's NCCL_TOPO_DUMP_FILE, which has the XGMI links"},
+    Format{"nvidia-smi", "the matrix of nvidia-smi topo -m",
+           [](const Content& c) { return is_text(c) && looks_like_nvidia_smi(c.text); }, alone<read_nvidia_smi>,
+           nullptr},
     Format{"cluster-json", "topomoe.cluster/1 JSON", [](const Content& c) { return c.first == '{' || c.first == '/'; },
            read_cluster_json, nullptr},
 };
