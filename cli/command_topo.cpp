@@ -17,20 +17,27 @@ namespace topomoe::cli {
 namespace {
 
 struct Options : EditOptions {
-  std::string file, svg, dot;
+  std::string file, as, svg, dot;
   bool live = false;
 };
 
-Topology described(const std::string& command, const std::string& file, bool live) {
-  if (live != file.empty())
-    throw InvalidInput(command, live ? file + " and --live" : "no file",
-                       "name one cluster.json or NCCL XML, or use --live for this machine");
-  return live ? discover_live() : read_topology_file(file);
+Topology described(const std::string& command, const Options& o) {
+  if (o.live != o.file.empty())
+    throw InvalidInput(command, o.live ? o.file + " and --live" : "no file",
+                       "name one file, or use --live for this machine");
+  if (o.live && !o.as.empty()) throw InvalidInput("format", o.as, "of a file; this machine is asked in one way only");
+  return o.live ? discover_live() : read_topology_file(o.file, o.as);
+}
+
+std::string format_names() {
+  std::string names;
+  for (const TopologyFormat& format : topology_formats()) names += (names.empty() ? "" : ", ") + format.name;
+  return names;
 }
 
 void show(const Options& o, const Context& context) {
   OutputFiles files({{"--svg", o.svg}, {"--dot", o.dot}}, {{"file", o.file}});
-  const Topology topology = edited(described("topo show", o.file, o.live), o);
+  const Topology topology = edited(described("topo show", o), o);
   if (files.wants("--svg")) files.write("--svg", write_svg(topology));
   if (files.wants("--dot")) files.write("--dot", write_dot(topology));
   const std::string text = context.format == Format::json ? show_json(topology) : show_text(topology);
@@ -38,8 +45,10 @@ void show(const Options& o, const Context& context) {
   print(text.empty() || text.back() == '\n' ? text : text + "\n");
 }
 
-void add_source_options(CLI::App& command, Options& o) {
-  command.add_option("file", o.file, "topomoe.cluster/1 JSON, or an NCCL topology XML")->option_text("FILE");
+void add_source_options(CLI::App& command, Options& o, const char* as = "--as") {
+  command.add_option("file", o.file, "A description of a machine or cluster; its format is told by its content")
+      ->option_text("FILE");
+  command.add_option(as, o.as, "Read the file as this format: " + format_names())->option_text("FORMAT");
   command.add_flag("--live", o.live, "This machine, through hwloc and, where there are GPUs, NCCL");
 }
 
@@ -48,7 +57,7 @@ void add_facts_command(CLI::App& topo, Context& context) {
   auto o = std::make_shared<Options>();
   add_source_options(*command, *o);
   add_format_option(*command, context);
-  command->callback([o] { print(facts_json(described("topo facts", o->file, o->live))); });
+  command->callback([o] { print(facts_json(described("topo facts", *o))); });
 }
 
 void add_export_command(CLI::App& topo) {
@@ -56,7 +65,7 @@ void add_export_command(CLI::App& topo) {
   auto o = std::make_shared<Options>();
   auto form = std::make_shared<std::string>();
   auto output = std::make_shared<std::string>();
-  add_source_options(*command, *o);
+  add_source_options(*command, *o, "--from");  // --as is what to write
   command->add_option("--as", *form, "json (topomoe.cluster/1), nccl-xml (NCCL_TOPO_FILE), dot, svg")
       ->option_text("FORM")
       ->required()
@@ -64,7 +73,7 @@ void add_export_command(CLI::App& topo) {
   command->add_option("-o,--output", *output, "Write there, not to the standard output")->option_text("FILE");
   command->callback([o, form, output] {
     OutputFiles files({{"-o", *output}}, {{"file", o->file}});
-    const Topology topology = described("topo export", o->file, o->live);
+    const Topology topology = described("topo export", *o);
     const std::string text = *form == "json"       ? write_cluster_json(topology)
                              : *form == "nccl-xml" ? write_nccl_xml(topology)
                              : *form == "dot"      ? write_dot(topology)

@@ -2,7 +2,6 @@
 
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
 #include "topomoe/error.hpp"
 #include "topomoe/topology.hpp"
@@ -25,19 +24,9 @@ std::string read_text_file(const std::string& path) {
   return text;
 }
 
-Topology read_topology_file(const std::string& path) {
-  const std::string text = read_text_file(path);
-  std::size_t start = text.starts_with("\xef\xbb\xbf") ? 3 : 0;  // byte order mark
-  start = text.find_first_not_of(" \t\r\n", start);
-  if (start == std::string::npos)
-    throw InvalidInput(path, "empty", "a topomoe.cluster/1 JSON, or an XML written by NCCL_TOPO_DUMP_FILE");
-  if (text[start] == '<') return read_nccl_xml(text, path);
-  if (text[start] == '{' || text[start] == '/') {
-    const std::string directory = std::filesystem::path(path).parent_path().string();
-    return read_cluster_json(text, path, directory.empty() ? "." : directory);
-  }
-  throw InvalidInput(path, "neither JSON nor XML",
-                     "a topomoe.cluster/1 JSON, or an XML written by NCCL_TOPO_DUMP_FILE");
+Topology read_topology_file(const std::string& path, const std::string& as) {
+  const std::string directory = std::filesystem::path(path).parent_path().string();
+  return read_topology(read_text_file(path), path, as, directory.empty() ? "." : directory);
 }
 
 }  // namespace topomoe

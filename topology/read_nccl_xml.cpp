@@ -8,6 +8,7 @@
 #include "topology/known_rates.hpp"
 #include "topology/names.hpp"
 #include "topology/nccl_xml.hpp"
+#include "topology/readers.hpp"
 #include "topology/warnings.hpp"
 #include "topomoe/error.hpp"
 
@@ -288,18 +289,12 @@ bool same_host(HostTemplate a, const HostTemplate& b) {
   return a == b;
 }
 
-std::string stem(const std::string& where) {
-  const std::size_t slash = where.find_last_of('/');
-  const std::string file = slash == std::string::npos ? where : where.substr(slash + 1);
-  return file.substr(0, file.find('.'));
-}
-
 }  // namespace
 
 Topology read_nccl_xml(std::string_view text, const std::string& where) {
   const XmlSystem system = parse_nccl_xml(text, where);
   Topology topology;
-  topology.name = stem(where);
+  topology.name = stem_of_file(where);
   topology.source = where;
   topology.warnings = system.warnings;
   bool one_plane = system.hosts.size() > 1;

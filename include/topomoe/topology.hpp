@@ -338,8 +338,15 @@ std::string write_cluster_json(const Topology&);
 Topology read_nccl_xml(std::string_view text, const std::string& where);
 // As NCCL would have dumped it. InvalidInput where NVLinks cannot be counted: the GPU's generation is not known.
 std::string write_nccl_xml(const Topology&);
-// Either of the two, told apart by content.
-Topology read_topology_file(const std::string& path);
+// Any of the formats below, told apart by content, or as that format. InvalidInput for what is none of them lists them.
+Topology read_topology(std::string_view text, const std::string& where, const std::string& as = "",
+                       const std::string& directory = "");
+Topology read_topology_file(const std::string& path, const std::string& as = "");
+struct TopologyFormat {
+  std::string name;  // as `as` takes it: "nccl-xml"
+  std::string what;  // "NCCL or RCCL topology XML (NCCL_TOPO_DUMP_FILE)"
+};
+std::vector<TopologyFormat> topology_formats();
 // This machine: hwloc, and NCCL's dump where there are GPUs and NCCL at run time. Without a GPU: warnings, no error.
 Topology discover_live();
 

@@ -1,0 +1,18 @@
+// The readers that only the table of formats (formats.cpp) calls: text -> Topology, or InvalidInput with where, what
+// and a way out.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "topomoe/topology.hpp"
+
+namespace topomoe {
+
+Topology read_hwloc_xml(std::string_view text, const std::string& where);
+Topology read_nvidia_smi(std::string_view text, const std::string& where);
+
+// "rack/dgx.xml" -> "dgx": what a topology is called after its file.
+std::string stem_of_file(const std::string& where);
+
+}  // namespace topomoe
