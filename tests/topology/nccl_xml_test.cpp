@@ -130,9 +130,18 @@ TEST(NcclXml, WhatNcclNeverWrites_IsRefusedSayingWhere) {
   EXPECT_TRUE(contains(refusal([&] { from_text(wide); }), "more than 4096"));
 }
 
+// Of our own files those that NCCL might have written.
+std::vector<std::string> nccl_texts() {
+  std::vector<std::string> out;
+  for (const auto& entry : std::filesystem::directory_iterator(fixture("")))
+    if (const std::string text = text_of(entry.path().string()); text.find("</system>") != std::string::npos)
+      out.push_back(text);
+  EXPECT_GT(out.size(), 3U);
+  return out;
+}
+
 TEST(NcclXml, CutOffAnywhere_IsRefusedAndNeverCrashes) {
-  for (const auto& entry : std::filesystem::directory_iterator(fixture(""))) {
-    const std::string text = text_of(entry.path().string());
+  for (const std::string& text : nccl_texts()) {
     const std::size_t end = text.find("</system>");
     for (std::size_t length = 0; length < end; length += 7)
       refusal([&] { read_nccl_xml(text.substr(0, length), "cut.xml"); });
@@ -141,8 +150,7 @@ TEST(NcclXml, CutOffAnywhere_IsRefusedAndNeverCrashes) {
 
 // Any byte may be wrong: the reader may accept or refuse, but only with an InvalidInput.
 TEST(NcclXml, DamagedBytes_NeverCrash) {
-  for (const auto& entry : std::filesystem::directory_iterator(fixture(""))) {
-    const std::string text = text_of(entry.path().string());
+  for (const std::string& text : nccl_texts()) {
     for (std::size_t at = 0; at < text.size(); at += 11) {
       std::string damaged = text;
       damaged[at] = "\"<>0-9\xff"[at % 7];
