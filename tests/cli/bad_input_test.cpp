@@ -151,8 +151,8 @@ TEST_F(BadInput, SizesThatCannotRun_NameTheField) {
 }
 
 TEST_F(BadInput, DispatchDType_NamesWhatIsKnown) {
-  refused("plan --model $models/mixtral-8x7b.json --cluster $clusters/quickstart-2xh100.json --dispatch-dtype fp4",
-          2, {"--dispatch-dtype", "fp4", "as_job, fp8"});
+  refused("plan --model $models/mixtral-8x7b.json --cluster $clusters/quickstart-2xh100.json --dispatch-dtype fp4", 2,
+          {"--dispatch-dtype", "fp4", "as_job, fp8"});
 }
 
 }  // namespace
