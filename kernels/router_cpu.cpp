@@ -241,7 +241,7 @@ void router_cpu(const Router& op, const CpuContext& cpu) {
   check(op);
   const RouteRows route = route_rows(cpu.isa);
   router_logits(op, cpu);
-  share(cpu, op.rows, op.experts * Progress::kExponential / 2,
+  share(cpu, op.rows, operations_of_row(cpu.isa, op.experts),
         [&](std::int64_t first, std::int64_t last) { route(op, first, last); });
   if (op.loss_sums == nullptr) return;
   // On one thread: sums over rows have one order too.

@@ -43,7 +43,7 @@ void top_k(benchmark::State& state, const RouterOptions& options, bool biased, b
   run_against(
       state, pool, limits, "GBps", 4.0 * kRows * kExperts, [](const Peaks& p) { return p.read; },
       [&] {
-        share(CpuContext(kernels::best_isa(), &pool), kRows, kExperts * kernels::Progress::kExponential / 2,
+        share(CpuContext(kernels::best_isa(), &pool), kRows, kernels::operations_of_row(kernels::best_isa(), kExperts),
               [&](std::int64_t first, std::int64_t last) { route(op, first, last); });
       });
   for (std::size_t i = 0; i < kMemoryBytes / 2; i += std::size_t{2} << 20)  // as memory() promises
