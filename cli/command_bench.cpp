@@ -209,10 +209,7 @@ void add_operation(CLI::App& parent, Context& context, bool layer) {
                         ->option_text("S"));
   if (layer) add_layer_options(*command, *o, of_plan);
   count("--repeat", o->repeat, "Timed rounds, default 5");
-  command
-      ->add_option("--threads", o->threads, "Of each rank's kernels on CPUs, default 1; 0: all CPUs that it may run on")
-      ->check(whole_number("--threads", 0, kMostKernelThreads))
-      ->option_text("N");
+  add_threads_option(*command, o->threads);
   count("--warmup", o->warmup, "Rounds before them, default 1", 0);
   command->add_option("--seed", o->seed, "Of the routing, default 1")
       ->check(whole_number("--seed", 0, std::numeric_limits<std::int64_t>::max()))

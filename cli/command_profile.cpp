@@ -235,10 +235,7 @@ void add_profile_command(CLI::App& app, Context& context) {
       ->option_text("f32,bf16");
   command->add_flag("--host-curves", o->host_curves,
                     "Measure host memory though the cluster has GPUs: for run and bench on such ranks");
-  command
-      ->add_option("--threads", o->threads, "Of each rank's kernels on CPUs, default 1; 0: all CPUs that it may run on")
-      ->check(whole_number("--threads", 0, kMostKernelThreads))
-      ->option_text("N");
+  add_threads_option(*command, o->threads);
   command->add_option("--name", o->name, "Of the calibration, default the cluster's")->option_text("NAME");
   command->add_option("-o,--output", o->output, "Where it goes; default stdout")->option_text("FILE");
   add_format_option(*command, context);

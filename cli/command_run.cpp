@@ -58,10 +58,7 @@ void add_run_command(CLI::App& app, Context& context) {
   command->add_option("--seed", o->seed, "Of weights and tokens, default 1")
       ->check(whole_number("--seed", 0, std::numeric_limits<std::int64_t>::max()))
       ->option_text("N");
-  command
-      ->add_option("--threads", o->threads, "Of each rank's kernels on CPUs, default 1; 0: all CPUs that it may run on")
-      ->check(whole_number("--threads", 0, kMostKernelThreads))
-      ->option_text("N");
+  add_threads_option(*command, o->threads);
   command->add_flag("--remap", o->remap, "Re-order mpirun's ranks so that they are where the plan has them");
   command->add_option("--host", o->host, "What this rank's host is called, default its host name")->option_text("NAME");
   command->add_option("--deadline", o->deadline_s, "Give up on another rank after so long, default 120")

@@ -16,8 +16,6 @@ enum class Format { text, json };
 
 // Ranks that `run --backend inproc` carries as threads of one process.
 constexpr int kMostThreads = 64;
-// --threads of each rank's kernels.
-constexpr int kMostKernelThreads = 1024;
 
 // What the commands share with main().
 struct Context {
@@ -46,6 +44,8 @@ void add_profile_command(CLI::App& app, Context& context);
 
 // `--format text|json`, which every command has.
 void add_format_option(CLI::App& command, Context& context);
+// --threads of each rank's kernels on CPUs.
+void add_threads_option(CLI::App& command, int& threads);
 
 // The text of `topomoe --version`.
 std::string version_text(Format format);

@@ -7,6 +7,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
+#include "cli/numbers.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {
@@ -16,6 +17,13 @@ void add_format_option(CLI::App& command, Context& context) {
   command.add_option("--format", context.format, "What stdout gets: text or json")
       ->transform(CLI::CheckedTransformer(names).description("text|json"))
       ->option_text("text|json");
+}
+
+void add_threads_option(CLI::App& command, int& threads) {
+  constexpr int kMost = 1024;
+  command.add_option("--threads", threads, "Of each rank's kernels on CPUs, default 1; 0: all CPUs that it may run on")
+      ->check(whole_number("--threads", 0, kMost))
+      ->option_text("N");
 }
 
 namespace {

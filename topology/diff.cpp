@@ -17,9 +17,6 @@ std::size_t at(int index) { return static_cast<std::size_t>(index); }
 std::string key_of(const HostDevice& device) {
   return std::string(name(device.kind)) + " " + (device.bus_id.empty() ? device.name : device.bus_id);
 }
-std::string shown(const HostDevice& device) {
-  return device.name + (device.bus_id.empty() ? "" : " (" + device.bus_id + ")");
-}
 
 // Devices by key, and what each hangs on by PCIe. Two alike (RCCL's models repeat bridges) are told apart by number.
 struct Side {
@@ -47,8 +44,7 @@ void add_missing(const Side& one, const Side& other, bool removed, std::vector<D
   for (int i = 0; i < static_cast<int>(one.keys.size()); ++i) {
     if (!gone(i)) continue;
     int top = i;
-    for (std::size_t steps = 0; steps < one.keys.size() && one.above[at(top)] >= 0 && gone(one.above[at(top)]); ++steps)
-      top = one.above[at(top)];
+    while (one.above[at(top)] >= 0 && gone(one.above[at(top)])) top = one.above[at(top)];
     auto& counts = below[top];
     if (top != i) ++counts[one.device(i).kind];
   }

@@ -7,6 +7,7 @@
 
 #include "topology/diff.hpp"
 #include "topology/doctor_host.hpp"
+#include "topology/host_tree.hpp"
 
 namespace topomoe {
 namespace {
@@ -18,10 +19,6 @@ struct Sibling {
   int count;
 };
 
-bool alike(const HostTemplate& a, const HostTemplate& b) {
-  return a.devices == b.devices && a.links == b.links && a.nics == b.nics && a.gpu == b.gpu && a.nvlink == b.nvlink;
-}
-
 std::vector<Sibling> kinds_of(std::span<const Topology> topologies) {
   std::vector<Sibling> out;
   int all = 0;
@@ -31,7 +28,7 @@ std::vector<Sibling> kinds_of(std::span<const Topology> topologies) {
     for (const HostGroup& group : topology.groups) {
       const HostTemplate& own = topology.templates[static_cast<std::size_t>(group.template_index)];
       const auto known =
-          std::find_if(out.begin(), out.end(), [&](const Sibling& other) { return alike(*other.host, own); });
+          std::find_if(out.begin(), out.end(), [&](const Sibling& other) { return same_but_name(*other.host, own); });
       std::string where = topologies.size() > 1 ? topology.name : "";
       if (topology.host_count() > 1) where += (where.empty() ? "host" : ".host") + std::to_string(host);
       if (known == out.end())

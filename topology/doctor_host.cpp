@@ -15,7 +15,7 @@ namespace {
 
 std::size_t at(int index) { return static_cast<std::size_t>(index); }
 
-// The value that more than half have, where there are at least three, or two of two.
+// The value that more than half have.
 template <class T>
 std::optional<T> usual(const std::vector<T>& values) {
   for (const T& value : values)
@@ -43,10 +43,7 @@ class HostDoctor {
 
  private:
   const HostDevice& device(int index) const { return host_.devices[at(index)]; }
-  std::string named(int index) const {
-    const HostDevice& own = device(index);
-    return where_ + own.name + (own.bus_id.empty() ? "" : " (" + own.bus_id + ")");
-  }
+  std::string named(int index) const { return where_ + shown(device(index)); }
   void add(Severity severity, std::string element, std::string seen, std::string expected, std::string check,
            std::string cost = {}) {
     findings_.push_back(
@@ -97,11 +94,11 @@ class HostDoctor {
     double most = 0;
     for (const GpuLinks& own : all) most = std::max(most, own.GBps);
     if (most == 0) return;
+    const auto whole = [&](const GpuLinks& own) { return own.GBps > 0.999 * most; };
+    const auto like = std::count_if(all.begin(), all.end(), whole);
+    const GpuLinks& best = *std::find_if(all.begin(), all.end(), whole);
     for (std::size_t i = 0; i < all.size(); ++i) {
-      if (all[i].GBps > 0.999 * most) continue;
-      const auto like = std::count_if(all.begin(), all.end(), [&](const GpuLinks& o) { return o.GBps > 0.999 * most; });
-      const GpuLinks& best =
-          *std::find_if(all.begin(), all.end(), [&](const GpuLinks& o) { return o.GBps > 0.999 * most; });
+      if (whole(all[i])) continue;
       // Where most GPUs have as few (meshes in which corners have one link less), that is the design.
       const auto as_few =
           std::count_if(all.begin(), all.end(), [&](const GpuLinks& o) { return o.GBps < 1.001 * all[i].GBps; });
@@ -115,12 +112,12 @@ class HostDoctor {
             for (const Link& link : host.links)
               if (joins_gpus(link) &&
                   (device(link.src).kind == DeviceKind::nvswitch || device(link.dst).kind == DeviceKind::nvswitch)) {
-                Link whole = link;
-                (device(link.src).kind == DeviceKind::gpu ? whole.src : whole.dst) = gpu;
+                Link repaired = link;
+                (device(link.src).kind == DeviceKind::gpu ? repaired.src : repaired.dst) = gpu;
                 std::erase_if(host.links,
                               [&](const Link& own) { return joins_gpus(own) && (own.src == gpu || own.dst == gpu); });
-                whole.GBps_per_direction = most;
-                host.links.push_back(whole);
+                repaired.GBps_per_direction = most;
+                host.links.push_back(repaired);
                 return;
               }
           }));
@@ -131,10 +128,8 @@ class HostDoctor {
     for (const Link& link : host_.links) {
       if (!joins_gpus(link) || link.both_ways) continue;
       double back = 0;
-      int count = 0;
       for (const Link& other : host_.links)
-        if (joins_gpus(other) && other.src == link.dst && other.dst == link.src)
-          back += other.GBps_per_direction, count += other.count;
+        if (joins_gpus(other) && other.src == link.dst && other.dst == link.src) back += other.GBps_per_direction;
       if (back >= link.GBps_per_direction) continue;
       add(Severity::severe, named(link.src) + " -> " + named(link.dst),
           fmt::format("{} GB/s there, {} back", short_number(link.GBps_per_direction, 1), short_number(back, 1)),
@@ -183,8 +178,6 @@ class HostDoctor {
     if (host_.gpus.empty()) return;
     const Topology alone{.templates = {host_}, .groups = {{0, 1}}};
     const Router router(alone);
-    std::vector<int> devices;
-    for (const Nic& nic : host_.nics) devices.push_back(nic.device);
     std::vector<PathClass> classes;
     for (std::size_t gpu = 0; gpu < host_.gpus.size(); ++gpu) {
       const int nic = router.nearest_nic(static_cast<int>(gpu));
@@ -195,7 +188,7 @@ class HostDoctor {
       if (classes[gpu] <= *most) continue;
       const auto near = std::count_if(classes.begin(), classes.end(), [&](PathClass c) { return c <= *most; });
       // Where fewer NICs than GPUs serve the host, some GPUs are far from them by design.
-      const bool own = static_cast<std::ptrdiff_t>(devices.size()) >= near;
+      const bool own = static_cast<std::ptrdiff_t>(host_.nics.size()) >= near;
       add(own ? Severity::severe : Severity::warning, named(host_.gpus[gpu]),
           fmt::format("nearest NIC by {}{}", name(classes[gpu]),
                       classes[gpu] >= PathClass::SYS ? ": on another NUMA node" : ""),

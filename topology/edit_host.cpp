@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "topology/host_tree.hpp"
 #include "topology/names.hpp"
 
 namespace topomoe {
@@ -17,12 +18,6 @@ void scale(double& GBps, std::string& note, double factor) {
 
 bool joins(const Link& link, int a, int b) {
   return (link.src == a && link.dst == b) || (link.src == b && link.dst == a);
-}
-
-bool same_but_name(const HostTemplate& a, const HostTemplate& b) {
-  HostTemplate named = a;
-  named.name = b.name;
-  return named == b;
 }
 
 int find_or_add(Topology& topology, HostTemplate host, const std::string& what) {

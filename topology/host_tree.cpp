@@ -46,4 +46,13 @@ std::vector<int> HostTree::way_up(int device) const {
   return out;
 }
 
+bool same_but_name(const HostTemplate& a, const HostTemplate& b) {
+  return a.gpu == b.gpu && a.devices == b.devices && a.links == b.links && a.gpus == b.gpus && a.nics == b.nics &&
+         a.nvlink == b.nvlink && a.shape == b.shape;
+}
+
+std::string shown(const HostDevice& device) {
+  return device.name + (device.bus_id.empty() ? "" : " (" + device.bus_id + ")");
+}
+
 }  // namespace topomoe

@@ -5,6 +5,7 @@
 // that CPU; a GPU without PCIe on the CPU of its C2C link.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "topomoe/topology.hpp"
@@ -21,6 +22,12 @@ struct HostTree {
   // Devices above, nearest first.
   std::vector<int> way_up(int device) const;
 };
+
+// Hosts of one kind: all but the template's name.
+bool same_but_name(const HostTemplate& a, const HostTemplate& b);
+
+// "gpu3 (0000:1b:00.0)"
+std::string shown(const HostDevice& device);
 
 inline bool joins_gpus(const Link& link) { return link.kind == LinkKind::nvlink || link.kind == LinkKind::xgmi; }
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "topology/host_tree.hpp"
 #include "topology/known_rates.hpp"
 #include "topology/names.hpp"
 #include "topology/nccl_xml.hpp"
@@ -284,11 +285,6 @@ class HostReader {
   std::vector<int> gpus_;   // PCI entries
 };
 
-bool same_host(HostTemplate a, const HostTemplate& b) {
-  a.name = b.name;
-  return a == b;
-}
-
 }  // namespace
 
 Topology read_nccl_xml(std::string_view text, const std::string& where) {
@@ -305,7 +301,7 @@ Topology read_nccl_xml(std::string_view text, const std::string& where) {
                                          [](const HostDevice& device) { return device.kind == DeviceKind::nvswitch; });
     int index = -1;
     for (std::size_t t = 0; t < topology.templates.size(); ++t)
-      if (same_host(topology.templates[t], host)) index = static_cast<int>(t);
+      if (same_but_name(topology.templates[t], host)) index = static_cast<int>(t);
     if (index < 0) {
       index = static_cast<int>(topology.templates.size());
       topology.templates.push_back(std::move(host));
