@@ -4,6 +4,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "topology/network_formats.hpp"
 #include "topomoe/error.hpp"
 #include "topomoe/topology.hpp"
 
@@ -36,8 +37,10 @@ Topology read_topology_file(const std::string& path) {
     const std::string directory = std::filesystem::path(path).parent_path().string();
     return read_cluster_json(text, path, directory.empty() ? "." : directory);
   }
+  if (is_slurm_yaml(text)) return read_slurm_yaml(text, path);
+  if (is_slurm_conf(text)) return read_slurm_conf(text, path);
   throw InvalidInput(path, "neither JSON nor XML",
-                     "a topomoe.cluster/1 JSON, or an XML written by NCCL_TOPO_DUMP_FILE");
+                     "a topomoe.cluster/1 JSON, an XML written by NCCL_TOPO_DUMP_FILE, or Slurm's topology.conf");
 }
 
 }  // namespace topomoe
