@@ -9,5 +9,6 @@ bool is_slurm_conf(std::string_view text);  // "SwitchName=", "BlockName=" or "B
 
 bool is_slurm_yaml(std::string_view text);  // "- topology:"
 
+bool is_ibnetdiscover(std::string_view text);  // with or without -p
 
 }  // namespace topomoe

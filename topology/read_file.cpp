@@ -37,6 +37,7 @@ Topology read_topology_file(const std::string& path) {
     const std::string directory = std::filesystem::path(path).parent_path().string();
     return read_cluster_json(text, path, directory.empty() ? "." : directory);
   }
+  if (is_ibnetdiscover(text)) return read_ibnetdiscover(text, path);
   if (is_slurm_yaml(text)) return read_slurm_yaml(text, path);
   if (is_slurm_conf(text)) return read_slurm_conf(text, path);
   throw InvalidInput(path, "neither JSON nor XML",
