@@ -17,9 +17,8 @@ RankRange neighbourhood(const Topology& t, const RankGroups& groups, int rank) {
   const int world = groups.layout().world;
   if (world <= 512) return {0, world};
   const auto ep = groups.members(Role::ep, rank);
-  const int hosts_per_leaf = t.fabric ? t.fabric->hosts_per_leaf : 1;
-  const int first_host = t.host_of(ep.front()) / hosts_per_leaf * hosts_per_leaf;
-  const int last_host = std::min((t.host_of(ep.back()) / hosts_per_leaf + 1) * hosts_per_leaf, t.host_count()) - 1;
+  const int first_host = t.hosts_beside(t.host_of(ep.front())).first;
+  const int last_host = t.hosts_beside(t.host_of(ep.back())).end - 1;
   int first = t.first_gpu_of_host(first_host), end = t.first_gpu_of_host(last_host) + t.gpus_per_host(last_host);
   if (t.hosts_per_domain > 1) {  // whole scale-up domains
     const int n = t.gpus_per_node();
@@ -28,9 +27,9 @@ RankRange neighbourhood(const Topology& t, const RankGroups& groups, int rank) {
   // A strided EP group may reach far; its own leaf is then what its peers' leaves look like.
   constexpr int kMost = 2048;
   if (end - first > kMost) {
-    const int host = t.host_of(rank) / hosts_per_leaf * hosts_per_leaf;
-    first = t.first_gpu_of_host(host);
-    end = std::min(first + hosts_per_leaf * t.gpus_per_host(host), world);
+    const HostRange beside = t.hosts_beside(t.host_of(rank));
+    first = t.first_gpu_of_host(beside.first);
+    end = std::min(first + (beside.end - beside.first) * t.gpus_per_host(beside.first), world);
   }
   return {first, end};
 }

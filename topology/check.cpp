@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstdint>
 #include <set>
+#include <string_view>
 
+#include "topology/fabric.hpp"
 #include "topology/fabric_map.hpp"
 #include "topology/names.hpp"
 #include "topomoe/error.hpp"
@@ -30,6 +32,7 @@ class Checker {
     if (topology_.groups.empty()) fail("hosts", "none", "at least one group of hosts");
     for (std::size_t i = 0; i < topology_.templates.size(); ++i) check_template(topology_.templates[i], i);
     check_groups();
+    check_names("host_names", topology_.host_names, topology_.host_count());
     check_domains();
     if (topology_.fabric) check_fabric(*topology_.fabric);
   }
@@ -50,6 +53,45 @@ class Checker {
   }
   void figure(const std::string& field, double value, double most) const {
     if (!(value >= 0) || value > most) fail(field, fmt::format("{}", value), fmt::format("0 (unknown) to {}", most));
+  }
+
+  // One for each or none at all; those that are there differ and are plain words.
+  void check_names(const std::string& field, const std::vector<std::string>& names, int count) const {
+    if (names.empty()) return;
+    if (names.size() != static_cast<std::size_t>(count))
+      fail(field, fmt::format("{} names", names.size()), fmt::format("one for each of {}, or leave it out", count));
+    std::set<std::string_view> seen;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (names[i].size() > 256 || std::any_of(names[i].begin(), names[i].end(), [](char c) {
+            return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+          }))
+        fail(fmt::format("{}[{}]", field, i), "not a name", "at most 256 characters, none of them a control character");
+      if (!names[i].empty() && !seen.insert(names[i]).second)
+        fail(fmt::format("{}[{}]", field, i), '"' + names[i] + '"', "named twice; names differ");
+    }
+  }
+
+  // How many of something each part has: parts that are there, of at most `most`, `all` together.
+  void check_sizes(const std::string& field, const std::vector<int>& sizes, int most, int all,
+                   const std::string& what) const {
+    if (sizes.empty()) return;
+    std::int64_t sum = 0;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      range(fmt::format("{}[{}]", field, i), sizes[i], 1, most);
+      sum += sizes[i];
+    }
+    if (sum != all) fail(field, fmt::format("{} in all", sum), fmt::format("there are {} {}", all, what));
+  }
+
+  // What a tier sends up. A rate that nobody knows may stand where nothing can be computed from it.
+  void uplink_rate(const std::string& field, const Rate& own) const {
+    if (own.GBps_per_direction == 0 && own.source == Source::unknown) {
+      if (topology_.gpu_count() > 0)
+        fail(field, "unknown", "hosts have GPUs: give its GBps_per_direction, or the oversubscription and NICs");
+      rate(field, 1, own.latency_us);
+      return;
+    }
+    rate(field, own.GBps_per_direction, own.latency_us, kMaxSumGBps);
   }
 
   void check_groups() const {
@@ -186,6 +228,8 @@ class Checker {
     unused("spine_count", fabric.spine_count != 0, fabric.kind);
     unused("uplink", fabric.uplink != plain.uplink || fabric.oversubscription != 1, fabric.kind);
     unused("planes", fabric.planes != 1, fabric.kind);
+    unused("leaf_hosts", !fabric.leaf_hosts.empty(), fabric.kind);
+    unused("leaf_names", !fabric.leaf_names.empty() || !fabric.pod_names.empty(), fabric.kind);
     check_no_pods(fabric);
     range("fabric.dims: number", static_cast<std::int64_t>(fabric.dims.size()), 1, 8);
     std::int64_t hosts = 1;
@@ -203,6 +247,7 @@ class Checker {
   void check_no_pods(const Fabric& fabric) const {
     unused("hosts_per_pod", fabric.hosts_per_pod != 0, fabric.kind);
     unused("core_count", fabric.core_count != 0, fabric.kind);
+    unused("pod_leaves", !fabric.pod_leaves.empty(), fabric.kind);
     unused("pod_uplink", fabric.pod_uplink != Rate{} || fabric.pod_oversubscription != 1, fabric.kind);
   }
 
@@ -221,8 +266,8 @@ class Checker {
     range("fabric.hosts_per_leaf", fabric.hosts_per_leaf, 1, kMaxGpus);
     range("fabric.spine_count", fabric.spine_count, 0, 1'000'000);
     ratio("fabric.oversubscription", fabric.oversubscription);
-    if (fabric.spine_count > 0)
-      rate("fabric.uplink", fabric.uplink.GBps_per_direction, fabric.uplink.latency_us, kMaxSumGBps);
+    if (fabric.spine_count > 0) uplink_rate("fabric.uplink", fabric.uplink);
+    check_sizes("fabric.leaf_hosts", fabric.leaf_hosts, fabric.hosts_per_leaf, topology_.host_count(), "hosts");
     const bool groups = fabric.kind == FabricKind::dragonfly_plus;
     if (groups && fabric.hosts_per_pod == 0)
       fail("fabric.hosts_per_group", "0", "a dragonfly_plus has groups of hosts, a multiple of hosts_per_leaf each");
@@ -237,13 +282,19 @@ class Checker {
       if (fabric.spine_count == 0)
         fail("fabric.spine_count", "0", fmt::format("a {} has at least one spine above its leaves", pod));
       ratio("fabric." + pod + "_oversubscription", fabric.pod_oversubscription);
-      rate("fabric." + pod + "_uplink", fabric.pod_uplink.GBps_per_direction, fabric.pod_uplink.latency_us,
-           kMaxSumGBps);
       if (groups)
         unused("core_count", fabric.core_count != 0, fabric.kind);
       else
-        range("fabric.core_count", fabric.core_count, 1, 1'000'000);
+        range("fabric.core_count", fabric.core_count, 0, 1'000'000);
+      if (groups || fabric.core_count > 0)
+        uplink_rate("fabric." + pod + "_uplink", fabric.pod_uplink);
+      else if (fabric.pod_uplink != Rate{} || fabric.pod_oversubscription != 1)
+        fail("fabric.pod_uplink", "given", "core_count 0: pods are not joined; leave it out, or give core_count");
+      check_sizes("fabric." + pod + "_leaves", fabric.pod_leaves, fabric.hosts_per_pod / fabric.hosts_per_leaf,
+                  unit_count(fabric, topology_.host_count()), "units of leaves");
     }
+    check_names("fabric.leaf_names", fabric.leaf_names, topology_.leaf_count());
+    check_names("fabric.pod_names", fabric.pod_names, pod_count(fabric, topology_.host_count()));
     check_exceptions(fabric);
   }
 

@@ -50,9 +50,7 @@ void ClassLoadBuilder::count_partners(int host) {
   counts_.assign(static_cast<std::size_t>(kinds_.count() * relations), 0);
   const HostSeries series = on_hosts_.series_of(kinds_.ordinal_of(host));
   const bool tree = state_.has_fabric && fabric_.top != FabricMap::Top::torus;
-  const int unit_hosts = tree ? fabric_.hosts_per_unit : 0, pod_hosts = unit_hosts * fabric_.units_per_pod;
-  const int unit = tree ? fabric_.unit_of(host) * unit_hosts : host;
-  const int pod = tree ? fabric_.pod_of(host) * pod_hosts : host;
+  const Span unit = tree ? span_of_unit(host) : Span{}, pod = tree ? span_of_pod(host) : Span{};
   const int d = state_.topology.hosts_per_domain, own_domain = d > 1 ? host / d * d : host;
   const int domain_end = d > 1 ? own_domain + d : host + 1;
   const int modulus = kinds_.modulus();
@@ -65,8 +63,8 @@ void ClassLoadBuilder::count_partners(int host) {
       };
       int* own = &counts_[static_cast<std::size_t>(piece.kinds[static_cast<std::size_t>(residue)] * relations)];
       const int all = outside(piece.first, piece.end);
-      const int near = tree ? outside(pod, pod + pod_hosts) : 0;
-      const int nearest = tree ? outside(unit, unit + unit_hosts) : 0;
+      const int near = tree ? outside(pod.first, pod.end) : 0;
+      const int nearest = tree ? outside(unit.first, unit.end) : 0;
       own[same_unit] += nearest;
       own[same_pod] += near - nearest;
       own[further] += all - near;
@@ -79,11 +77,10 @@ int ClassLoadBuilder::example(int host, int kind, int relation) const {
   const bool tree = state_.has_fabric && fabric_.top != FabricMap::Top::torus;
   const int all = state_.topology.host_count();
   if (!tree) return kinds_.find(kind, 0, all, host, host + 1, host);
-  const int unit_hosts = fabric_.hosts_per_unit, pod_hosts = unit_hosts * fabric_.units_per_pod;
-  const int unit = fabric_.unit_of(host) * unit_hosts, pod = fabric_.pod_of(host) * pod_hosts;
-  if (relation == same_unit) return kinds_.find(kind, unit, unit + unit_hosts, host, host + 1, host);
-  if (relation == same_pod) return kinds_.find(kind, pod, pod + pod_hosts, unit, unit + unit_hosts, host);
-  return kinds_.find(kind, 0, all, pod, pod + pod_hosts, host);
+  const Span unit = span_of_unit(host), pod = span_of_pod(host);
+  if (relation == same_unit) return kinds_.find(kind, unit.first, unit.end, host, host + 1, host);
+  if (relation == same_pod) return kinds_.find(kind, pod.first, pod.end, unit.first, unit.end, host);
+  return kinds_.find(kind, 0, all, pod.first, pod.end, host);
 }
 
 void ClassLoadBuilder::add_pair(PairTable& table, int src_host, int dst_host) {

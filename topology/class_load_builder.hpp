@@ -1,6 +1,7 @@
 // Loads of one all-to-all by kinds of hosts: how class_loads.cpp comes to them.
 //
-// For each host it counts how many hosts of each kind it exchanges with, by how close they are; for each two kinds and
+// For each host it counts how many hosts of each kind it exchanges with, by how close they are (so that hosts under
+// leaves of different sizes are told apart); for each two kinds and
 // closeness one pair of hosts is walked, and its links taken so many times. Hosts with equal counts share the sum.
 #pragma once
 
@@ -65,6 +66,17 @@ class ClassLoadBuilder {
     std::vector<double> pod_up, pod_down;  // by plane
   };
 
+  struct Span {
+    int first = 0, end = 0;  // hosts
+  };
+  Span span_of_unit(int host) const {
+    const int unit = fabric_.unit_of(host);
+    return {fabric_.first_host(unit), fabric_.first_host(unit + 1)};
+  }
+  Span span_of_pod(int host) const {
+    const int pod = fabric_.pod_of(host);
+    return {fabric_.first_host_of_pod(pod), fabric_.first_host_of_pod(pod + 1)};
+  }
   int table_index(int src, int dst, int relation) const { return (src * kinds_.count() + dst) * relations + relation; }
   static int place_gpu(int host, const HostRun& run, int local) {
     return run.first_gpu + (host - run.first_host) * run.gpus_per_host + local;

@@ -23,18 +23,19 @@ void ClassLoadBuilder::add_above(Sum& sum, const PairTable& out, const PairTable
 
 void ClassLoadBuilder::add_groups(int host) {
   const HostSeries series = on_hosts_.series_of(kinds_.ordinal_of(host));
-  const int pod_hosts = fabric_.hosts_per_unit * fabric_.units_per_pod, own = fabric_.pod_of(host);
+  const int own = fabric_.pod_of(host);
   const int d = state_.topology.hosts_per_domain, own_domain = d > 1 ? host / d * d : host;
   const int domain_end = d > 1 ? own_domain + d : host + 1;
   // Host numbers are ordinals plus at most all hosts without GPUs.
   const int last = std::min(series.base + (series.count - 1) * series.stride + kinds_.hosts_without_gpus(),
                             state_.topology.host_count() - 1);
   std::vector<double> flows(static_cast<std::size_t>(fabric_.planes));
-  for (int group = series.base / pod_hosts; group <= last / pod_hosts; ++group) {
+  for (int group = fabric_.pod_of(series.base), end_group = fabric_.pod_of(last); group <= end_group; ++group) {
     if (group == own) continue;
+    const int group_first = fabric_.first_host_of_pod(group), group_end = fabric_.first_host_of_pod(group + 1);
     std::fill(flows.begin(), flows.end(), 0);
     for (const HostKinds::Piece& piece : kinds_.pieces()) {
-      const int first = std::max(piece.first, group * pod_hosts), end = std::min(piece.end, (group + 1) * pod_hosts);
+      const int first = std::max(piece.first, group_first), end = std::min(piece.end, group_end);
       if (first >= end) continue;
       for (int residue = 0; residue < kinds_.modulus(); ++residue) {
         const int partners =

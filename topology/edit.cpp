@@ -153,7 +153,7 @@ class Editor {
   void change_leaf(int leaf) {
     const FabricMap map(topology_, 0);
     const int unit = leaf / map.ranks, rank = leaf % map.ranks;
-    const int first = unit * map.hosts_per_unit, end = std::min(first + map.hosts_per_unit, map.hosts);
+    const int first = map.first_host(unit), end = std::min(map.first_host(unit + 1), map.hosts);
     const std::string thing = map.rail_optimised ? fmt::format("rail{}", rank)
                               : map.planes > 1   ? fmt::format("plane{}", rank)
                                                  : "leaf";

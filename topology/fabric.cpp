@@ -13,6 +13,35 @@
 
 namespace topomoe {
 
+int unit_count(const Fabric& fabric, int hosts) {
+  return fabric.leaf_hosts.empty() ? (hosts + fabric.hosts_per_leaf - 1) / fabric.hosts_per_leaf
+                                   : static_cast<int>(fabric.leaf_hosts.size());
+}
+
+int pod_count(const Fabric& fabric, int hosts) {
+  if (fabric.hosts_per_pod == 0) return 1;
+  if (!fabric.pod_leaves.empty()) return static_cast<int>(fabric.pod_leaves.size());
+  const int units_per_pod = fabric.hosts_per_pod / fabric.hosts_per_leaf;
+  return (unit_count(fabric, hosts) + units_per_pod - 1) / units_per_pod;
+}
+
+std::vector<int> even_sizes(int all, int each) {
+  std::vector<int> sizes(static_cast<std::size_t>((all + each - 1) / each), each);
+  if (all % each != 0) sizes.back() = all % each;
+  return sizes;
+}
+
+std::vector<int> unit_sizes(const Fabric& fabric, int hosts) {
+  return fabric.leaf_hosts.empty() ? even_sizes(hosts, fabric.hosts_per_leaf) : fabric.leaf_hosts;
+}
+
+std::vector<int> pod_sizes(const Fabric& fabric, int hosts) {
+  const int units = unit_count(fabric, hosts);
+  return fabric.hosts_per_pod == 0    ? std::vector<int>{units}
+         : !fabric.pod_leaves.empty() ? fabric.pod_leaves
+                                      : even_sizes(units, fabric.hosts_per_pod / fabric.hosts_per_leaf);
+}
+
 double leaf_down_GBps(const Topology& topology, const Fabric& fabric) {
   double most = 0;
   for (const HostGroup& group : topology.groups) {
@@ -29,7 +58,7 @@ double pod_uplink_GBps(const Topology& topology, const Fabric& fabric, double ov
   const int leaves = units * (fabric.rail_optimised ? fabric.rails : fabric.planes) / fabric.planes;
   double GBps = leaves * fabric.uplink.GBps_per_direction / oversubscription;
   if (fabric.kind == FabricKind::dragonfly_plus) {
-    const int groups = (topology.host_count() + fabric.hosts_per_pod - 1) / fabric.hosts_per_pod;
+    const int groups = pod_count(fabric, topology.host_count());
     if (groups > 1) GBps /= groups - 1;
   }
   return GBps;
@@ -40,15 +69,43 @@ void update_oversubscription(Topology& topology) {
   Fabric& fabric = *topology.fabric;
   // Kept where it says the same but for rounding: 2 and not 1.9999999.
   const auto update = [](double& ratio, double exact) {
-    if (exact > 0 && std::abs(exact - ratio) > 1e-9 * ratio) ratio = exact;
+    if (exact > 0 && std::isfinite(exact) && std::abs(exact - ratio) > 1e-9 * ratio) ratio = exact;
   };
   update(fabric.oversubscription, leaf_down_GBps(topology, fabric) / fabric.uplink.GBps_per_direction);
   if (fabric.hosts_per_pod > 0)
     update(fabric.pod_oversubscription, pod_uplink_GBps(topology, fabric, 1) / fabric.pod_uplink.GBps_per_direction);
 }
 
-void drop_lost_exceptions(Topology& topology) {
+namespace {
+
+// The first parts that make `all`, then full ones.
+void fit(std::vector<int>& sizes, int all, int each) {
+  if (sizes.empty()) return;
+  int sum = 0;
+  std::size_t kept = 0;
+  while (kept < sizes.size() && sum < all) sum += sizes[kept++];
+  sizes.resize(kept);
+  if (sum > all) sizes.back() -= sum - all;
+  for (; sum < all; sum += each) sizes.push_back(std::min(each, all - sum));
+}
+
+void fit(std::vector<std::string>& names, int count) {
+  if (!names.empty()) names.resize(static_cast<std::size_t>(count));
+}
+
+}  // namespace
+
+void fit_fabric(Topology& topology) {
+  const int hosts = topology.host_count();
+  fit(topology.host_names, hosts);
   if (!topology.fabric) return;
+  if (topology.fabric->kind != FabricKind::torus) {
+    Fabric& tree = *topology.fabric;
+    fit(tree.leaf_hosts, hosts, tree.hosts_per_leaf);
+    fit(tree.pod_leaves, unit_count(tree, hosts), tree.hosts_per_pod / tree.hosts_per_leaf);
+    fit(tree.leaf_names, topology.leaf_count());
+    fit(tree.pod_names, pod_count(tree, hosts));
+  }
   Fabric& fabric = *topology.fabric;
   std::vector<FabricException> all;
   all.swap(fabric.exceptions);
@@ -63,6 +120,12 @@ void drop_lost_exceptions(Topology& topology) {
   }
 }
 
+std::string sizes_words(const std::vector<int>& sizes, int usual) {
+  if (sizes.empty()) return std::to_string(usual);
+  const auto [least, most] = std::minmax_element(sizes.begin(), sizes.end());
+  return *least == *most ? std::to_string(*most) : fmt::format("{} to {}", *least, *most);
+}
+
 std::string fabric_words(const Topology& topology) {
   const Fabric& fabric = *topology.fabric;
   std::string words;
@@ -70,12 +133,16 @@ std::string fabric_words(const Topology& topology) {
     words = fmt::format("torus of {} hosts", fmt::join(fabric.dims, " x "));
   } else {
     words = fmt::format("{} spines, {} leaves of {} hosts, {}:1 oversubscription", fabric.spine_count,
-                        topology.leaf_count(), fabric.hosts_per_leaf, short_number(fabric.oversubscription));
+                        topology.leaf_count(), sizes_words(fabric.leaf_hosts, fabric.hosts_per_leaf),
+                        short_number(fabric.oversubscription));
     if (fabric.planes > 1) words = fmt::format("{} planes; in each ", fabric.planes) + words;
+    const int units_per_pod = fabric.hosts_per_pod / fabric.hosts_per_leaf;
     if (fabric.hosts_per_pod > 0)
       words += fabric.kind == FabricKind::dragonfly_plus
                    ? fmt::format("; groups of {} hosts, {}:1 between them", fabric.hosts_per_pod,
                                  short_number(fabric.pod_oversubscription))
+               : fabric.core_count == 0
+                   ? fmt::format("; pods of {} leaves, not joined", sizes_words(fabric.pod_leaves, units_per_pod))
                    : fmt::format("; pods of {} hosts under {} cores, {}:1", fabric.hosts_per_pod, fabric.core_count,
                                  short_number(fabric.pod_oversubscription));
   }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 
+#include "topology/fabric.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -25,12 +26,25 @@ FabricMap::FabricMap(const Topology& topology, int first_link) {
     planes = fabric.planes;
     hosts_per_unit = fabric.hosts_per_leaf;
     ranks = rail_optimised ? fabric.rails : planes;
-    units = (hosts + hosts_per_unit - 1) / hosts_per_unit;
+    units = unit_count(fabric, hosts);
     units_per_pod = fabric.hosts_per_pod > 0 ? fabric.hosts_per_pod / hosts_per_unit : units;
-    pods = (units + units_per_pod - 1) / units_per_pod;
+    pods = pod_count(fabric, hosts);
+    const auto firsts = [](const std::vector<int>& sizes, int usual) {
+      std::vector<int> begins{0};
+      for (const int size : sizes) begins.push_back(begins.back() + size);
+      // The last may be smaller in a regular fabric, too.
+      const bool even =
+          sizes.empty() || (std::all_of(sizes.begin(), sizes.end() - 1, [&](int size) { return size == usual; }) &&
+                            sizes.back() <= usual);
+      return even ? std::vector<int>{} : begins;
+    };
+    unit_first = firsts(fabric.leaf_hosts, hosts_per_unit);
+    pod_first = firsts(fabric.pod_leaves, units_per_pod);
     if (fabric.spine_count > 0) {
-      const bool pods_joined = fabric.hosts_per_pod > 0;
-      top = !pods_joined ? Top::spine : fabric.kind == FabricKind::dragonfly_plus ? Top::mesh : Top::core;
+      top = fabric.hosts_per_pod == 0                   ? Top::spine
+            : fabric.kind == FabricKind::dragonfly_plus ? Top::mesh
+            : fabric.core_count == 0                    ? Top::pods
+                                                        : Top::core;
       links = 2 * std::int64_t{units} * ranks;
       first_upper = first + static_cast<int>(std::min<std::int64_t>(links, std::numeric_limits<int>::max() / 2));
       if (top == Top::core) links += 2 * std::int64_t{pods} * planes;
@@ -105,9 +119,10 @@ bool FabricMap::joined(int src_host, int src_rank, int dst_host, int dst_rank) c
   if (src_unit == dst_unit && src_rank == dst_rank) return true;
   const int plane = src_rank % planes;
   if (top == Top::none || dst_rank % planes != plane) return false;
+  const int src_pod = pod_of_unit(src_unit), dst_pod = pod_of_unit(dst_unit);
+  if (top == Top::pods && src_pod != dst_pod) return false;
   if (!any_dead) return true;
   if (!alive(leaf_up(src_unit * ranks + src_rank)) || !alive(leaf_down(dst_unit * ranks + dst_rank))) return false;
-  const int src_pod = src_unit / units_per_pod, dst_pod = dst_unit / units_per_pod;
   if (top == Top::spine || src_pod == dst_pod) return true;
   if (top == Top::core) return alive(pod_up(src_pod, plane)) && alive(pod_down(dst_pod, plane));
   return via(src_pod, dst_pod, plane) >= 0;

@@ -1,11 +1,13 @@
 // Where hosts stand in a fabric, how its directed links are numbered, and the links between two leaves: arithmetic on
-// ids, no tables but the short list of links that are not as their kind says.
+// ids, no tables but the short list of links that are not as their kind says and, where leaves or pods differ in size,
+// where each begins.
 //
 // Ids follow those of the hosts: up and down of each leaf, then up and down of each pod and plane (fat tree) or one
 // link for each ordered pair of groups and plane (dragonfly+); torus: next and previous of each host and dimension.
 // A ring of two hosts has one cable: of its four ids, two are used.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,7 +17,7 @@
 namespace topomoe {
 
 struct FabricMap {
-  enum class Top { none, spine, core, mesh, torus };  // what stands above the leaves
+  enum class Top { none, spine, pods, core, mesh, torus };  // what stands above the leaves; pods: that nothing joins
 
   FabricMap() = default;
   FabricMap(const Topology& topology, int first_link);  // topology.fabric must be set
@@ -24,14 +26,24 @@ struct FabricMap {
   int hosts = 0, hosts_per_unit = 1, ranks = 1, planes = 1, units = 0, units_per_pod = 1, pods = 1;
   bool rail_optimised = false;
   std::vector<int> dims;
+  std::vector<int> unit_first, pod_first;  // first host of each unit, first unit of each pod, and the end; empty: even
   int first = 0, first_upper = 0, end = 0;
   std::vector<std::pair<int, double>> factors;  // directed link id, factor; sorted
   bool any_dead = false;
 
   // A leaf's rank within its unit.
   int rank_of(int rail) const { return top == Top::torus ? 0 : rail_optimised ? rail : rail % planes; }
-  int unit_of(int host) const { return host / hosts_per_unit; }
-  int pod_of(int host) const { return unit_of(host) / units_per_pod; }
+  int unit_of(int host) const { return unit_first.empty() ? host / hosts_per_unit : place_in(unit_first, host); }
+  int pod_of_unit(int unit) const { return pod_first.empty() ? unit / units_per_pod : place_in(pod_first, unit); }
+  int pod_of(int host) const { return pod_of_unit(unit_of(host)); }
+  // Of the unit or pod after the last: its end, or a number beyond it.
+  int first_host(int unit) const {
+    return unit_first.empty() ? unit * hosts_per_unit : unit_first[static_cast<std::size_t>(std::min(unit, units))];
+  }
+  int first_unit(int pod) const {
+    return pod_first.empty() ? pod * units_per_pod : pod_first[static_cast<std::size_t>(std::min(pod, pods))];
+  }
+  int first_host_of_pod(int pod) const { return first_host(first_unit(pod)); }
   int leaf_of(int host, int rail) const { return unit_of(host) * ranks + rank_of(rail); }
 
   int leaf_up(int leaf) const { return first + 2 * leaf; }
@@ -66,6 +78,9 @@ struct FabricMap {
   std::string leaf_name(int host, int rail) const;  // the device at the other end of a NIC's port
 
  private:
+  static int place_in(const std::vector<int>& firsts, int number) {
+    return static_cast<int>(std::upper_bound(firsts.begin(), firsts.end(), number) - firsts.begin()) - 1;
+  }
   template <class Visit>
   bool visit_rings(int src_host, int dst_host, Visit&& visit) const;
 };
@@ -107,7 +122,7 @@ void FabricMap::visit(int src_host, int src_rank, int dst_host, int dst_rank, Vi
   const int src_unit = unit_of(src_host), dst_unit = unit_of(dst_host);
   if (src_unit == dst_unit && src_rank == dst_rank) return;
   visit(leaf_up(src_unit * ranks + src_rank));
-  const int src_pod = src_unit / units_per_pod, dst_pod = dst_unit / units_per_pod, plane = src_rank % planes;
+  const int src_pod = pod_of_unit(src_unit), dst_pod = pod_of_unit(dst_unit), plane = src_rank % planes;
   if (top != Top::spine && src_pod != dst_pod) {
     if (top == Top::core) {
       visit(pod_up(src_pod, plane));

@@ -73,7 +73,7 @@ class Finder {
   bool find_cable(const std::string& src, const std::string& dst) {
     if (map_.top == FabricMap::Top::torus) return find_ring(src, dst);
     if (const int leaf = number_after(src, "leaf"); leaf >= 0 && leaf < leaves()) {
-      const int pod = leaf / map_.ranks / map_.units_per_pod, plane = leaf % map_.ranks % map_.planes;
+      const int pod = map_.pod_of_unit(leaf / map_.ranks), plane = leaf % map_.ranks % map_.planes;
       if (dst == upper_name(map_, pod, plane)) {
         add_leaf(leaf, 1);
       } else if (const int spine = number_after(dst, spine_stem(map_, pod, plane));
@@ -134,8 +134,8 @@ class Finder {
         const int spine = number_after(name_, spine_stem(map_, pod, plane));
         if (spine < 0 || spine >= fabric_.spine_count) continue;
         const double share = 1.0 / fabric_.spine_count;
-        const int last = std::min((pod + 1) * map_.units_per_pod, map_.units);
-        for (int unit = pod * map_.units_per_pod; unit < last; ++unit)
+        const int last = std::min(map_.first_unit(pod + 1), map_.units);
+        for (int unit = map_.first_unit(pod); unit < last; ++unit)
           for (int rank = plane; rank < map_.ranks; rank += map_.planes) add_leaf(unit * map_.ranks + rank, share);
         if (map_.top == FabricMap::Top::core) add_pod(pod, plane, share);
         if (map_.top == FabricMap::Top::mesh)
@@ -153,7 +153,7 @@ class Finder {
       return fmt::format("a cable of the torus joins neighbours: \"host0.ring->host{}.ring\"; hosts 0 to {}",
                          map_.neighbour(0, 0, 0), map_.hosts - 1);
     const int leaf = std::min(std::max(number_after(name_.substr(0, name_.find("->")), "leaf"), 0), leaves() - 1);
-    const int pod = leaf / map_.ranks / map_.units_per_pod, plane = leaf % map_.ranks % map_.planes;
+    const int pod = map_.pod_of_unit(leaf / map_.ranks), plane = leaf % map_.ranks % map_.planes;
     std::string out = fmt::format("leaf0 to leaf{}; \"leaf{}->{}\", or \"leaf{}->{}N\" with N 0 to {}; \"{}N\"",
                                   leaves() - 1, leaf, upper_name(map_, pod, plane), leaf, spine_stem(map_, pod, plane),
                                   fabric_.spine_count - 1, spine_stem(map_, pod, plane));
@@ -198,7 +198,7 @@ void FabricMap::describe(const Fabric& fabric, int id, LinkInfo& info) const {
     info.src = fmt::format("host{}.ring", host);
     info.dst = fmt::format("host{}.ring", neighbour(host, (id - first) % per_host / 2, id % 2 == first % 2 ? 0 : 1));
   } else if (id < first_upper) {
-    const int leaf = (id - first) / 2, pod = leaf / ranks / units_per_pod;
+    const int leaf = (id - first) / 2, pod = pod_of_unit(leaf / ranks);
     const bool up = (id - first) % 2 == 0;
     info.kind = LinkKind::leaf_spine;
     info.klass = up ? "leaf_up" : "leaf_down";

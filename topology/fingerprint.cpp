@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 
+#include "topology/fabric_map.hpp"
 #include "topology/names.hpp"
 #include "topomoe/topology.hpp"
 
@@ -65,6 +66,10 @@ std::string fingerprint(const Topology& topology) {
     if (fabric.hosts_per_pod > 0)
       json["pods"] = {name(fabric.kind), fabric.hosts_per_pod,
                       rate_json(fabric.pod_uplink.GBps_per_direction, fabric.pod_uplink.latency_us)};
+    const FabricMap map(topology, 0);
+    if (!map.unit_first.empty()) json["leaves"] = map.unit_first;
+    if (!map.pod_first.empty()) json["pod_leaves"] = map.pod_first;
+    if (map.top == FabricMap::Top::pods) json["pods_joined"] = false;
     if (!fabric.exceptions.empty()) {
       json["counts"] = {fabric.spine_count, fabric.core_count};  // what share of a cable one of n is
       for (const FabricException& own : fabric.exceptions) json["exceptions"].push_back({own.name, own.factor});

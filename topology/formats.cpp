@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "topology/network_formats.hpp"
 #include "topology/nvidia_smi.hpp"
 #include "topology/readers.hpp"
 #include "topomoe/error.hpp"
@@ -66,6 +67,12 @@ constexpr std::array kFormats{
     Format{"nvidia-smi", "the matrix of nvidia-smi topo -m",
            [](const Content& c) { return is_text(c) && looks_like_nvidia_smi(c.text); }, alone<read_nvidia_smi>,
            nullptr},
+    Format{"ibnetdiscover", "ibnetdiscover, with or without -p",
+           [](const Content& c) { return is_text(c) && is_ibnetdiscover(c.text); }, alone<read_ibnetdiscover>, nullptr},
+    Format{"slurm-yaml", "Slurm's topology.yaml", [](const Content& c) { return is_text(c) && is_slurm_yaml(c.text); },
+           alone<read_slurm_yaml>, nullptr},
+    Format{"slurm-conf", "Slurm's topology.conf", [](const Content& c) { return is_text(c) && is_slurm_conf(c.text); },
+           alone<read_slurm_conf>, nullptr},
     Format{"cluster-json", "topomoe.cluster/1 JSON", [](const Content& c) { return c.first == '{' || c.first == '/'; },
            read_cluster_json, nullptr},
 };

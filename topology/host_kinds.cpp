@@ -55,7 +55,6 @@ HostKinds::HostKinds(const Router::State& state) : state_(state) {
   const FabricMap& fabric = state.fabric;
   std::map<int, std::set<int>> dead_units, dead_pods;
   std::set<int> cuts;
-  const int hosts_per_pod = fabric.hosts_per_unit * fabric.units_per_pod;
   if (state.has_fabric && fabric.top != FabricMap::Top::torus)
     for (const auto& [id, factor] : fabric.factors) {
       if (factor > 0) continue;
@@ -72,9 +71,9 @@ HostKinds::HostKinds(const Router::State& state) : state_(state) {
         dead_pods[other] = {other};
       }
     }
-  for (const auto& [unit, dead] : dead_units)
-    cuts.insert({unit * fabric.hosts_per_unit, (unit + 1) * fabric.hosts_per_unit});
-  for (const auto& [pod, dead] : dead_pods) cuts.insert({pod * hosts_per_pod, (pod + 1) * hosts_per_pod});
+  for (const auto& [unit, dead] : dead_units) cuts.insert({fabric.first_host(unit), fabric.first_host(unit + 1)});
+  for (const auto& [pod, dead] : dead_pods)
+    cuts.insert({fabric.first_host_of_pod(pod), fabric.first_host_of_pod(pod + 1)});
   std::map<std::set<int>, int> luck{{{}, 0}};
   const auto luck_of = [&](const std::map<int, std::set<int>>& dead, int which) {
     const auto found = dead.find(which);
@@ -92,7 +91,7 @@ HostKinds::HostKinds(const Router::State& state) : state_(state) {
   }
 
   const auto add_piece = [&](const HostRun& run, int first, int end) {
-    const int unit = first / fabric.hosts_per_unit, pod = first / hosts_per_pod;
+    const int unit = fabric.unit_of(first), pod = fabric.pod_of_unit(unit);
     Piece piece{first, end, shift_, {}};
     for (int residue = 0; residue < modulus_; ++residue) {
       const Kind kind{like[static_cast<std::size_t>(run.template_index)], residue, luck_of(dead_units, unit),

@@ -188,6 +188,7 @@ class ClusterReader {
     for (std::size_t i = 0; i < hosts.size(); ++i)
       add_group(JsonFields(hosts[i], fmt::format("{}[{}]", fields.path("hosts"), i)));
     if (topology_.templates.empty()) throw InvalidInput(fields.path("templates"), "none", "describe at least one host");
+    topology_.host_names = texts(fields, "host_names");
     if (fields.has("fabric")) read_fabric(fields.object("fabric"));
     if (fields.has("warnings"))
       for (const Json& line : fields.array("warnings")) {
@@ -300,10 +301,8 @@ class ClusterReader {
     if (!kind) throw InvalidInput(fields.path("kind"), '"' + word + '"', "known: fat_tree, dragonfly_plus, torus");
     fabric.kind = *kind;
     if (fabric.kind == FabricKind::torus) {
-      for (const Json& size : fields.array("dims")) {
-        if (!size.is_number_integer()) throw InvalidInput(fields.path("dims"), brief(size), "whole numbers");
-        fabric.dims.push_back(static_cast<int>(std::clamp<std::int64_t>(size.get<std::int64_t>(), -1, 1 << 30)));
-      }
+      fields.array("dims");  // must be there
+      fabric.dims = numbers(fields, "dims");
       fabric.ring = read_rate(fields.object("ring"));
     } else {
       read_tree(fabric, fields);
@@ -320,11 +319,33 @@ class ClusterReader {
     topology_.fabric = fabric;
   }
 
+  static std::vector<int> numbers(JsonFields& fields, const std::string& key) {
+    std::vector<int> out;
+    if (!fields.has(key)) return out;
+    for (const Json& size : fields.array(key)) {
+      if (!size.is_number_integer()) throw InvalidInput(fields.path(key), brief(size), "whole numbers");
+      out.push_back(static_cast<int>(std::clamp<std::int64_t>(size.get<std::int64_t>(), -1, 1 << 30)));
+    }
+    return out;
+  }
+  static std::vector<std::string> texts(JsonFields& fields, const std::string& key) {
+    std::vector<std::string> out;
+    if (!fields.has(key)) return out;
+    for (const Json& text : fields.array(key)) {
+      if (!text.is_string()) throw InvalidInput(fields.path(key), brief(text), "texts only");
+      out.push_back(text.get<std::string>());
+    }
+    return out;
+  }
+
   void read_tree(Fabric& fabric, JsonFields& fields) {
     fabric.rails = fields.integer("rails", 1);
     fabric.rail_optimised = fields.boolean("rail_optimised", false);
     fabric.planes = fields.integer("planes", 1);
     fabric.hosts_per_leaf = fields.integer("hosts_per_leaf");
+    fabric.leaf_hosts = numbers(fields, "leaf_hosts");
+    fabric.leaf_names = texts(fields, "leaf_names");
+    fabric.pod_names = texts(fields, "pod_names");
     fabric.spine_count = fields.integer("spine_count", 0);
     if (fabric.rails < 1) throw InvalidInput(fields.path("rails"), std::to_string(fabric.rails), "1 or more");
     if (fabric.planes < 1) throw InvalidInput(fields.path("planes"), std::to_string(fabric.planes), "1 or more");
@@ -334,10 +355,17 @@ class ClusterReader {
               fabric.spine_count > 0, fabric.oversubscription, fabric.uplink);
     const std::string pod = fabric.kind == FabricKind::dragonfly_plus ? "group" : "pod";
     fabric.hosts_per_pod = fields.integer("hosts_per_" + pod, 0);
-    if (fabric.kind == FabricKind::fat_tree) fabric.core_count = fields.integer("core_count", 0);
+    const bool is_tree = fabric.kind == FabricKind::fat_tree;
+    if (is_tree) {
+      if (fabric.hosts_per_pod > 0 && !fields.has("core_count"))
+        throw InvalidInput(fields.path("core_count"), "missing", "switches above the pods; 0: pods are not joined");
+      fabric.core_count = fields.integer("core_count", 0);
+    }
+    fabric.pod_leaves = numbers(fields, pod + "_leaves");
     const bool pods = fabric.hosts_per_pod >= fabric.hosts_per_leaf;
     read_tier(fields, pod + "_oversubscription", pod + "_uplink", "leaf uplinks a " + pod + " and way out",
-              pods ? pod_uplink_GBps(topology_, fabric, 1) : 0, fabric.hosts_per_pod > 0, fabric.pod_oversubscription,
+              pods ? pod_uplink_GBps(topology_, fabric, 1) : 0,
+              fabric.hosts_per_pod > 0 && (!is_tree || fabric.core_count > 0), fabric.pod_oversubscription,
               fabric.pod_uplink);
   }
 

@@ -11,6 +11,11 @@ namespace topomoe {
 
 Topology read_hwloc_xml(std::string_view text, const std::string& where);
 Topology read_nvidia_smi(std::string_view text, const std::string& where);
+// Of the network alone: hosts without GPUs. Slurm's topology.conf and topology.yaml; what ibnetdiscover prints, with or
+// without -p.
+Topology read_slurm_conf(std::string_view text, const std::string& where);
+Topology read_slurm_yaml(std::string_view text, const std::string& where);
+Topology read_ibnetdiscover(std::string_view text, const std::string& where);
 
 // "rack/dgx.xml" -> "dgx": what a topology is called after its file.
 std::string stem_of_file(const std::string& where);

@@ -68,7 +68,7 @@ Topology resize_hosts(const Topology& topology, int gpus, std::string* note) {
   std::string said;
   if (gpus <= had) {
     shrink(result, gpus);
-    drop_lost_exceptions(result);
+    fit_fabric(result);
     if (result.host_count() == had_hosts && result.gpu_count() == gpus) {
       if (note != nullptr) note->clear();
       return result;
@@ -87,6 +87,7 @@ Topology resize_hosts(const Topology& topology, int gpus, std::string* note) {
     grown->count += static_cast<int>(more);
     said = fmt::format("{}: grown from {} hosts to {} ({} GPUs) with more of {}", topology.name, had_hosts,
                        result.host_count(), result.gpu_count(), host.name);
+    fit_fabric(result);
     const std::string network = grow_fabric(result, host);
     if (result.fabric)
       said += fmt::format(", leaves from {} to {} at the same {}:1 oversubscription", topology.leaf_count(),

@@ -84,7 +84,11 @@ void set_nics(Topology& topology, bool latency, double value, const std::string&
 }
 
 void set_fabric_rate(Topology& topology, Rate Fabric::*rate, bool latency, double value, const std::string& key) {
-  if (!topology.fabric || !(((*topology.fabric).*rate).GBps_per_direction > 0)) none_here(key, topology);
+  if (!topology.fabric) none_here(key, topology);
+  const Rate& own = (*topology.fabric).*rate;
+  // Of an uplink whose rate nobody knows, this is the figure that is missing.
+  if (!(own.GBps_per_direction > 0) && (own.source != Source::unknown || own.source_note.empty()))
+    none_here(key, topology);
   assign(field((*topology.fabric).*rate), latency, value);
 }
 
@@ -111,7 +115,7 @@ void set_hosts(Topology& topology, int hosts) {
       left -= group.count;
     }
     std::erase_if(topology.groups, [](const HostGroup& group) { return group.count == 0; });
-    drop_lost_exceptions(topology);
+    fit_fabric(topology);
   } else if (hosts > had) {
     const auto last = std::find_if(topology.groups.rbegin(), topology.groups.rend(), [&](const HostGroup& group) {
       return !topology.templates[static_cast<std::size_t>(group.template_index)].gpus.empty();

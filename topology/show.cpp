@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "topology/fabric.hpp"
+#include "topology/fabric_map.hpp"
 #include "topology/json_fields.hpp"
 #include "topology/names.hpp"
 #include "topology/write_json.hpp"
@@ -127,10 +128,35 @@ std::string nvlink_line(const HostTemplate& host) {
              : fmt::format("  {}: {} to {} GB/s out of a GPU\n", kind, short_number(least), short_number(most));
 }
 
+// Who stands where, in the names people use: "  leaf0 sw-1: n1 to n8, 8 hosts".
+std::string named_leaves(const Topology& topology) {
+  const Fabric& fabric = *topology.fabric;
+  if (topology.host_names.empty() && fabric.leaf_names.empty()) return "";
+  constexpr int kMost = 32;
+  const FabricMap map(topology, 0);
+  std::string out;
+  const int leaves = topology.leaf_count();
+  for (int leaf = 0; leaf < std::min(leaves, kMost); ++leaf) {
+    const int unit = leaf / map.ranks, first = map.first_host(unit),
+              end = std::min(map.first_host(unit + 1), map.hosts);
+    out += fmt::format("  leaf{}", leaf);
+    if (!fabric.leaf_names.empty()) out += ' ' + fabric.leaf_names[static_cast<std::size_t>(leaf)];
+    out += ": " + topology.host_name(first);
+    if (end - first > 1) out += fmt::format(" to {}, {} hosts", topology.host_name(end - 1), end - first);
+    const int pod = map.pod_of_unit(unit);
+    if (!fabric.pod_names.empty()) out += ", under " + fabric.pod_names[static_cast<std::size_t>(pod)];
+    out += '\n';
+  }
+  if (leaves > kMost) out += fmt::format("  and {} leaves more\n", leaves - kMost);
+  return out;
+}
+
 std::string fabric_line(const Topology& topology) {
   if (!topology.fabric) return topology.host_count() > 1 ? "fabric: none known\n" : "";
   const Fabric& fabric = *topology.fabric;
   const auto rate_line = [](const Rate& rate, const char* what) {
+    if (rate.GBps_per_direction == 0)
+      return fmt::format("unknown GB/s {} ({})", what, source_text(rate.source, rate.source_note));
     return fmt::format("{} GB/s {} ({})", short_number(rate.GBps_per_direction), what,
                        source_text(rate.source, rate.source_note));
   };
@@ -139,20 +165,23 @@ std::string fabric_line(const Topology& topology) {
     out = fmt::format("fabric: {}, {}\n", fabric_words(topology), rate_line(fabric.ring, "to the next of a ring"));
   } else {
     out = fmt::format("fabric: {}{} leaves, {} hosts a leaf", fabric.rail_optimised ? "rail-optimised, " : "",
-                      topology.leaf_count(), fabric.hosts_per_leaf);
+                      topology.leaf_count(), sizes_words(fabric.leaf_hosts, fabric.hosts_per_leaf));
     if (fabric.rail_optimised) out += fmt::format(", {} rails", fabric.rails);
     if (fabric.planes > 1) out += fmt::format(" in {} planes", fabric.planes);
-    if (fabric.spine_count == 0) return out + ", no spine\n";
+    if (fabric.spine_count == 0) return out + ", no spine\n" + named_leaves(topology);
     out += fmt::format(", {} spines, {}:1 oversubscription, {}\n", fabric.spine_count,
                        short_number(fabric.oversubscription), rate_line(fabric.uplink, "up from a leaf"));
     if (fabric.kind == FabricKind::dragonfly_plus)
       out += fmt::format("  groups of {} hosts, {}\n", fabric.hosts_per_pod,
                          rate_line(fabric.pod_uplink, "from one to each other"));
+    else if (fabric.hosts_per_pod > 0 && fabric.core_count == 0)
+      out += fmt::format("  pods of {} hosts, not joined\n", fabric.hosts_per_pod);
     else if (fabric.hosts_per_pod > 0)
       out += fmt::format("  pods of {} hosts, {} cores, {}:1 oversubscription, {}\n", fabric.hosts_per_pod,
                          fabric.core_count, short_number(fabric.pod_oversubscription),
                          rate_line(fabric.pod_uplink, "up from a pod"));
   }
+  out += named_leaves(topology);
   for (const FabricException& own : fabric.exceptions)
     out += own.factor == 0 ? fmt::format("  {} dead\n", own.name)
                            : fmt::format("  {} at {} of its rate\n", own.name, short_number(own.factor, 4));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "topology/fabric.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -109,8 +110,28 @@ bool Topology::uniform() const {
 
 int Topology::leaf_count() const {
   if (!fabric || fabric->kind == FabricKind::torus) return 0;
-  const int units = (host_count() + fabric->hosts_per_leaf - 1) / fabric->hosts_per_leaf;
-  return units * (fabric->rail_optimised ? fabric->rails : fabric->planes);
+  return unit_count(*fabric, host_count()) * (fabric->rail_optimised ? fabric->rails : fabric->planes);
+}
+
+HostRange Topology::hosts_beside(int host) const {
+  const int hosts = host_count();
+  if (host < 0 || host >= hosts) throw out_of_range("host", host, hosts);
+  if (!fabric || fabric->kind == FabricKind::torus) return {host, host + 1};
+  int first = host / fabric->hosts_per_leaf * fabric->hosts_per_leaf, size = fabric->hosts_per_leaf;
+  if (!fabric->leaf_hosts.empty()) {
+    first = 0;
+    for (const int own : fabric->leaf_hosts) {
+      size = own;
+      if (host < first + own) break;
+      first += own;
+    }
+  }
+  return {first, std::min(first + size, hosts)};
+}
+
+std::string Topology::host_name(int host) const {
+  const auto i = static_cast<std::size_t>(host);
+  return i < host_names.size() && !host_names[i].empty() ? host_names[i] : "host" + std::to_string(host);
 }
 
 std::string Topology::gpu_name(int gpu) const {

@@ -16,6 +16,7 @@ void push_once(std::vector<std::string>& lines, std::string line) {
 bool is_weak(Source source) { return source == Source::assumed || source == Source::unknown; }
 
 std::string rate_line(const std::string& owner, const char* what, double GBps, Source source, const std::string& note) {
+  if (GBps == 0) return fmt::format("{}: {}: rate {}", owner, what, source_text(source, note));
   return fmt::format("{}: {} {} GB/s: {}", owner, what, short_number(GBps), source_text(source, note));
 }
 
@@ -48,7 +49,7 @@ std::vector<std::string> warnings_from_sources(const Topology& topology) {
     };
     weak("uplinks of a leaf", fabric.spine_count > 0, fabric.uplink);
     weak(fabric.kind == FabricKind::dragonfly_plus ? "link from a group to another" : "uplinks of a pod",
-         fabric.hosts_per_pod > 0, fabric.pod_uplink);
+         fabric.hosts_per_pod > 0 && (fabric.kind != FabricKind::fat_tree || fabric.core_count > 0), fabric.pod_uplink);
     weak("link of a ring", fabric.kind == FabricKind::torus, fabric.ring);
   }
   return lines;

@@ -94,7 +94,7 @@ std::string write_dot(const Topology& topology) {
       above.insert(up(leaf, map.ring(id, 0, 0)));
     } else if (map.top != FabricMap::Top::none) {
       const std::string spine = up(leaf, map.leaf_up(id));
-      const int pod = id / map.ranks / map.units_per_pod, plane = id % map.ranks % map.planes;
+      const int pod = map.pod_of_unit(id / map.ranks), plane = id % map.ranks % map.planes;
       if (above.insert(spine).second && map.top == FabricMap::Top::core)
         above.insert(up(spine, map.pod_up(pod, plane)));
       if (map.top == FabricMap::Top::mesh && map.pods > 1)

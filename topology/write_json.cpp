@@ -13,7 +13,7 @@ using Json = nlohmann::ordered_json;
 
 Json rate_json(const Rate& rate) {
   Json json;
-  json["GBps_per_direction"] = json_number(rate.GBps_per_direction);
+  if (rate.GBps_per_direction > 0) json["GBps_per_direction"] = json_number(rate.GBps_per_direction);
   json["latency_us"] = json_number(rate.latency_us);
   json["source"] = source_text(rate.source, rate.source_note);
   return json;
@@ -123,6 +123,8 @@ Json fabric_json(const Fabric& fabric) {
     json["rail_optimised"] = fabric.rail_optimised;
     if (fabric.planes > 1) json["planes"] = fabric.planes;
     json["hosts_per_leaf"] = fabric.hosts_per_leaf;
+    if (!fabric.leaf_hosts.empty()) json["leaf_hosts"] = fabric.leaf_hosts;
+    if (!fabric.leaf_names.empty()) json["leaf_names"] = fabric.leaf_names;
     json["spine_count"] = fabric.spine_count;
     if (fabric.spine_count > 0) {
       json["oversubscription"] = json_number(fabric.oversubscription);
@@ -132,9 +134,13 @@ Json fabric_json(const Fabric& fabric) {
       const std::string pod = fabric.kind == FabricKind::dragonfly_plus ? "group" : "pod";
       json["hosts_per_" + pod] = fabric.hosts_per_pod;
       if (fabric.kind == FabricKind::fat_tree) json["core_count"] = fabric.core_count;
-      json[pod + "_oversubscription"] = json_number(fabric.pod_oversubscription);
-      json[pod + "_uplink"] = rate_json(fabric.pod_uplink);
+      if (!fabric.pod_leaves.empty()) json[pod + "_leaves"] = fabric.pod_leaves;
+      if (fabric.kind != FabricKind::fat_tree || fabric.core_count > 0) {
+        json[pod + "_oversubscription"] = json_number(fabric.pod_oversubscription);
+        json[pod + "_uplink"] = rate_json(fabric.pod_uplink);
+      }
     }
+    if (!fabric.pod_names.empty()) json["pod_names"] = fabric.pod_names;
   }
   for (const FabricException& own : fabric.exceptions) {
     Json value;
@@ -162,6 +168,7 @@ Json cluster_json(const Topology& topology) {
   for (const HostTemplate& host : topology.templates) templates.push_back(template_json(host));
   json["hosts"] = std::move(hosts);
   json["hosts_per_domain"] = topology.hosts_per_domain;
+  if (!topology.host_names.empty()) json["host_names"] = topology.host_names;
   if (topology.fabric) json["fabric"] = fabric_json(*topology.fabric);
   json["templates"] = std::move(templates);
   const std::vector<std::string> derived = warnings_from_sources(topology);

@@ -174,6 +174,8 @@ struct FabricException {
 // else the leaves of a pod meet in the pod's spines, and the pods in the cores. dragonfly_plus: a group is such a pod,
 // and each two groups are joined directly. torus: each host has a router in rings of `dims`, dimension 0 first;
 // rails, leaves and spines play no part.
+// core_count 0: pods are not joined. An uplink of rate 0 and unknown source: nobody said; only where no host has a GPU,
+// so that nothing is computed from it.
 struct Fabric {
   int rails = 1;
   bool rail_optimised = false;
@@ -190,17 +192,28 @@ struct Fabric {
   std::vector<int> dims;            // torus: hosts along each dimension
   Rate ring;                        // torus: from a host to the next of one ring
   std::vector<FabricException> exceptions;
+  // Where leaves or pods differ, else empty: hosts of each unit in order, at most hosts_per_leaf; units of each pod or
+  // group, at most hosts_per_pod / hosts_per_leaf.
+  std::vector<int> leaf_hosts, pod_leaves;
+  // What people call the switches; empty: nothing. One for each leaf, one for each pod (of a single layer of spines,
+  // one).
+  std::vector<std::string> leaf_names, pod_names;
   bool operator==(const Fabric&) const = default;
+};
+
+struct HostRange {
+  int first = 0, end = 0;
 };
 
 struct Topology {
   std::string name;
   std::vector<HostTemplate> templates;
-  std::vector<HostGroup> groups;      // hosts in order: all of groups[0], then groups[1], ...
-  int hosts_per_domain = 1;           // 1 for a DGX, 18 trays for a GB200 NVL72
-  std::optional<Fabric> fabric;       // none: hosts are not joined (or there is only one)
-  std::vector<std::string> warnings;  // what is unknown or assumed; not part of the fingerprint
-  std::string source;                 // where it was read from
+  std::vector<HostGroup> groups;        // hosts in order: all of groups[0], then groups[1], ...
+  int hosts_per_domain = 1;             // 1 for a DGX, 18 trays for a GB200 NVL72
+  std::optional<Fabric> fabric;         // none: hosts are not joined (or there is only one)
+  std::vector<std::string> warnings;    // what is unknown or assumed; not part of the fingerprint
+  std::string source;                   // where it was read from
+  std::vector<std::string> host_names;  // what people call the hosts; empty, or one each ("": none)
   bool operator==(const Topology&) const = default;
 
   int host_count() const;
@@ -214,9 +227,12 @@ struct Topology {
   int node_of(int gpu) const;
   int gpus_per_node() const;  // of the first node with GPUs; see uniform()
   int gpus_in_node(int node) const;
-  bool uniform() const;                 // all nodes alike and full; hosts without GPUs are not counted
-  int leaf_count() const;               // 0 without fabric
-  std::string gpu_name(int gpu) const;  // "host3.gpu5"
+  bool uniform() const;    // all nodes alike and full; hosts without GPUs are not counted
+  int leaf_count() const;  // 0 without fabric
+  // Hosts that share their leaves with this one, itself included; the host alone without fabric and on a torus.
+  HostRange hosts_beside(int host) const;
+  std::string host_name(int host) const;  // "n17"; "host3" where it has none
+  std::string gpu_name(int gpu) const;    // "host3.gpu5"
   std::string bus_id(int gpu) const;
   const GpuSpec& gpu_spec(int gpu) const;
 };

@@ -98,7 +98,17 @@ struct CollectiveModel::State {
 double CollectiveModel::State::leaf_uplink_us_per_byte(int nodes) const {
   if (!topology.fabric || topology.fabric->uplink.GBps_per_direction <= 0) return 0;
   const Fabric& fabric = *topology.fabric;
-  const int pod = std::max(1, fabric.hosts_per_leaf / std::max(1, topology.hosts_per_domain));
+  const int per_domain = std::max(1, topology.hosts_per_domain);
+  int pod = std::max(1, fabric.hosts_per_leaf / per_domain);
+  // Leaves of different sizes: the one that most pairs leave, p (nodes - p), of those that these nodes stand under.
+  if (!fabric.leaf_hosts.empty()) {
+    pod = nodes;
+    for (int unit = 0, left = nodes; unit < static_cast<int>(fabric.leaf_hosts.size()) && left > 0; ++unit) {
+      const int own = std::min(left, fabric.leaf_hosts[static_cast<std::size_t>(unit)] / per_domain);
+      left -= own;
+      if (own > 0 && own * (nodes - own) > pod * (nodes - pod)) pod = own;
+    }
+  }
   if (nodes <= pod) return 0;
   const double gpus =
       1.0 * topology.gpus_per_node() * pod / std::max(1, fabric.rail_optimised ? fabric.rails : fabric.planes);

@@ -84,7 +84,7 @@ inline Topology random_cluster(unsigned seed) {
 }
 
 // A fabric of a random kind over these hosts.
-inline Fabric random_fabric(Dice& dice, int hosts, int rails) {
+inline Fabric random_fabric(Dice& dice, int hosts, int rails, bool all_joined = false) {
   const auto rate = [&] { return Rate{dice.GBps(), 2, Source::assumed, ""}; };
   Fabric fabric;
   if (dice.between(0, 4) == 0) {
@@ -101,16 +101,27 @@ inline Fabric random_fabric(Dice& dice, int hosts, int rails) {
   fabric.rails = rails;
   fabric.rail_optimised = dice.coin();
   fabric.hosts_per_leaf = dice.between(1, 4);
+  if (dice.between(0, 2) == 0) {  // leaves of different sizes
+    for (int left = hosts; left > 0; left -= fabric.leaf_hosts.back())
+      fabric.leaf_hosts.push_back(std::min(left, dice.between(1, fabric.hosts_per_leaf)));
+  }
   fabric.spine_count = dice.between(1, 4);
   fabric.uplink = rate();
   if (dice.between(0, 3) == 0) fabric.planes = rails % 2 == 0 && dice.coin() ? 2 : rails;
   if (dice.coin()) {
     fabric.hosts_per_pod = fabric.hosts_per_leaf * dice.between(1, 2);
-    fabric.pod_uplink = rate();
+    if (dice.between(0, 2) == 0) {
+      const int each = fabric.hosts_per_leaf;
+      const int units =
+          fabric.leaf_hosts.empty() ? (hosts + each - 1) / each : static_cast<int>(fabric.leaf_hosts.size());
+      for (int left = units; left > 0; left -= fabric.pod_leaves.back())
+        fabric.pod_leaves.push_back(std::min(left, dice.between(1, fabric.hosts_per_pod / each)));
+    }
     if (dice.coin())
       fabric.kind = FabricKind::dragonfly_plus;
     else
-      fabric.core_count = dice.between(1, 3);
+      fabric.core_count = !all_joined && dice.between(0, 3) == 0 ? 0 : dice.between(1, 3);
+    if (fabric.kind == FabricKind::dragonfly_plus || fabric.core_count > 0) fabric.pod_uplink = rate();
   }
   return fabric;
 }
@@ -132,7 +143,7 @@ inline Topology random_alike_cluster(unsigned seed, int gpus) {
   const int hosts = dice.coin() ? 8 : 12;
   Topology topology = small_cluster(hosts, shape);
   if (dice.between(0, 2) == 0) topology.hosts_per_domain = dice.between(2, 4);
-  topology.fabric = random_fabric(dice, hosts, 4);
+  topology.fabric = random_fabric(dice, hosts, 4, true);
   return topology;
 }
 
