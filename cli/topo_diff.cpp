@@ -1,0 +1,24 @@
+// topomoe topo diff A B: what differs, element by element.
+#include <memory>
+#include <vector>
+
+#include "cli/files.hpp"
+#include "cli/topo_commands.hpp"
+#include "topology/diff.hpp"
+
+namespace topomoe::cli {
+
+void add_topo_diff(CLI::App& topo) {
+  CLI::App* command = topo.add_subcommand(
+      "diff", "What differs between two descriptions, element by element; exit status 0 either way");
+  auto files = std::make_shared<std::vector<std::string>>();
+  command->add_option("files", *files, "Two descriptions")->option_text("BEFORE AFTER")->expected(2)->required();
+  command->callback([files] {
+    std::string text;
+    for (const Difference& own : differences(read_topology_file(files->front()), read_topology_file(files->back())))
+      text += own.element + ": " + own.before + " -> " + own.after + "\n";
+    print(text.empty() ? "no difference\n" : text);
+  });
+}
+
+}  // namespace topomoe::cli

@@ -1,0 +1,38 @@
+// topomoe topo show: devices, links, rates and their sources.
+#include <memory>
+
+#include "cli/edit_options.hpp"
+#include "cli/files.hpp"
+#include "cli/topo_commands.hpp"
+
+namespace topomoe::cli {
+namespace {
+
+struct Options : EditOptions, TopoSource {
+  std::string svg, dot;
+};
+
+void show(const Options& o, const Context& context) {
+  OutputFiles files({{"--svg", o.svg}, {"--dot", o.dot}}, {{"file", o.file}});
+  const Topology topology = edited(described("topo show", o), o);
+  if (files.wants("--svg")) files.write("--svg", write_svg(topology));
+  if (files.wants("--dot")) files.write("--dot", write_dot(topology));
+  const std::string text = context.format == Format::json ? show_json(topology) : show_text(topology);
+  files.commit();
+  print(text.empty() || text.back() == '\n' ? text : text + "\n");
+}
+
+}  // namespace
+
+void add_topo_show(CLI::App& topo, Context& context) {
+  CLI::App* command = topo.add_subcommand("show", "Devices, links, rates and their sources");
+  auto o = std::make_shared<Options>();
+  add_source_options(*command, *o);
+  add_edit_options(*command, *o);
+  command->add_option("--svg", o->svg, "Write a drawing")->option_text("FILE");
+  command->add_option("--dot", o->dot, "Write it for Graphviz")->option_text("FILE");
+  add_format_option(*command, context);
+  command->callback([o, &context] { show(*o, context); });
+}
+
+}  // namespace topomoe::cli
