@@ -64,4 +64,26 @@ std::string short_number(double value, int digits) {
   return text;
 }
 
+bool natural_less(const std::string& a, const std::string& b) {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  std::size_t i = 0, j = 0;
+  while (i < a.size() && j < b.size()) {
+    if (digit(a[i]) && digit(b[j])) {
+      std::size_t p = i, q = j;
+      while (p < a.size() && digit(a[p])) ++p;
+      while (q < b.size() && digit(b[q])) ++q;
+      while (i < p && a[i] == '0') ++i;
+      while (j < q && b[j] == '0') ++j;
+      if (p - i != q - j) return p - i < q - j;
+      const int order = a.compare(i, p - i, b, j, q - j);
+      if (order != 0) return order < 0;
+      i = p, j = q;
+    } else {
+      if (a[i] != b[j]) return a[i] < b[j];
+      ++i, ++j;
+    }
+  }
+  return a.size() - i != b.size() - j ? a.size() - i < b.size() - j : a < b;
+}
+
 }  // namespace topomoe

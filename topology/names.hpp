@@ -29,4 +29,7 @@ inline constexpr const char* kLinksLeftOut = "links_left_out";
 // A number for people: at most `digits` after the point, no trailing zeros.
 std::string short_number(double value, int digits = 2);
 
+// The order in which people number: "mlx5_2" before "mlx5_10".
+bool natural_less(const std::string& a, const std::string& b);
+
 }  // namespace topomoe

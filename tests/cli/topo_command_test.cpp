@@ -44,5 +44,29 @@ TEST_F(TopoCommand, BadInput_LeavesNoOutput) {
   EXPECT_EQ(files(), std::vector<std::string>{"cut.xml"});
 }
 
+TEST_F(TopoCommand, Compose_MakesOneClusterThatOtherCommandsTake) {
+  for (const char* host : {"n1", "n2", "n10"})
+    ASSERT_EQ(topomoe("topo export " + kClean + " --as json -o " + host + ".json").code, 0);
+  write("topology.conf", "SwitchName=a Nodes=n[1-2]\nSwitchName=b Nodes=n10\nSwitchName=top Switches=a,b\n");
+  const Said said = topomoe("topo compose n1.json n10.json n2.json --fabric topology.conf --name mine -o mine.json");
+  ASSERT_EQ(said.code, 0) << said.err;
+  EXPECT_NE(said.err.find("1:1, as the network's file has no rates"), std::string::npos) << said.err;
+  const auto facts = nlohmann::json::parse(topomoe("topo facts mine.json").out);
+  EXPECT_EQ(facts.at("n_hosts"), 3);
+  EXPECT_EQ(facts.at("n_gpu"), 24);
+  EXPECT_EQ(topomoe("topo doctor mine.json").code, 0);
+}
+
+TEST_F(TopoCommand, ComposeThatIsRefused_LeavesNoOutput) {
+  ASSERT_EQ(topomoe("topo export " + kClean + " --as json -o n1.json").code, 0);
+  write("topology.conf", "SwitchName=a Nodes=other\n");
+  const Said said = topomoe("topo compose n1.json --fabric topology.conf -o mine.json");
+  EXPECT_EQ(said.code, 2);
+  expect_one_line(said.err, {"n1", "not in the network", "other"});
+  expect_one_line(topomoe("topo compose n1.json --fabric torus:dims=4,GBps=50 -o mine.json").err, {"fabric.dims", "4"});
+  expect_one_line(topomoe("topo compose n1.json -o n1.json").err, {"n1.json"});
+  EXPECT_EQ(files(), (std::vector<std::string>{"n1.json", "topology.conf"}));
+}
+
 }  // namespace
 }  // namespace topomoe::testing
