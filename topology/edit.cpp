@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "topology/edit_host.hpp"
+#include "topology/edit_names.hpp"
 #include "topology/fabric.hpp"
 #include "topology/fabric_map.hpp"
 #include "topology/names.hpp"
@@ -31,9 +32,11 @@ std::optional<int> number_behind(const std::string& text, const std::string& ste
 
 class Editor {
  public:
-  Editor(Topology& topology, const Edit& edit) : topology_(topology), edit_(edit) {
-    removes_ = edit.kind == Edit::Kind::remove;
-  }
+  Editor(Topology& topology, const Edit& edit)
+      : topology_(topology),
+        edit_(edit),
+        removes_(edit.kind == Edit::Kind::remove),
+        target_(with_numbers(topology, edit.target, removes_ ? "remove" : "degrade")) {}
 
   void run() {
     const std::string target = from_host();
@@ -71,12 +74,12 @@ class Editor {
   }
   // A link of a host may be named from its other end: "leaf3->host0.nic3" is "host0.nic3->leaf3".
   std::string from_host() const {
-    const std::size_t arrow = edit_.target.find("->");
-    if (arrow == std::string::npos || edit_.target.compare(0, 4, "host") == 0) return edit_.target;
-    const std::string far = edit_.target.substr(arrow + 2);
-    return far.compare(0, 4, "host") == 0 ? far + "->" + edit_.target.substr(0, arrow) : edit_.target;
+    const std::size_t arrow = target_.find("->");
+    if (arrow == std::string::npos || target_.compare(0, 4, "host") == 0) return target_;
+    const std::string far = target_.substr(arrow + 2);
+    return far.compare(0, 4, "host") == 0 ? far + "->" + target_.substr(0, arrow) : target_;
   }
-  bool is_ring() const { return edit_.target.find(".ring->host") != std::string::npos; }
+  bool is_ring() const { return target_.find(".ring->host") != std::string::npos; }
   std::string label(const std::string& thing) const {
     return removes_ ? "without " + thing : fmt::format("{} x{}", thing, short_number(edit_.value, 4));
   }
@@ -191,7 +194,8 @@ class Editor {
 
   Topology& topology_;
   const Edit& edit_;
-  bool removes_ = false;
+  const bool removes_;
+  const std::string target_;  // by number
 };
 
 double number(const std::string& field, const std::string& whole, const std::string& text) {

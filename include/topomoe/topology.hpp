@@ -375,7 +375,8 @@ struct Edit {
   enum class Kind { remove, degrade, set };
   Kind kind = Kind::remove;
   // remove, degrade: "host17" "host17.gpu3" "host3.nic2" "leaf3" "rail3", any link by its name, "leaf3->spine5",
-  // "spine5" "pod0.spine5" "core7". Of a GPU, its links are degraded and not its arithmetic; of a NIC, its port.
+  // "spine5" "pod0.spine5" "core7"; hosts, leaves and pods also as people call them: "n17.gpu3" "leaf-a".
+  // Of a GPU, its links are degraded and not its arithmetic; of a NIC, its port.
   // set: "nic.GBps" "nvlink.GBps" (of one GPU) "pcie.GBps" "cpu_root.GBps" "uplink.GBps" "pod_uplink.GBps" "ring.GBps",
   // the same with ".latency_us", "oversubscription" "pod_oversubscription" "hosts" "hosts_per_domain" "gpu.memory_GiB"
   // "gpu.hbm_GBps" "gpu.bf16_TFLOPps" "gpu.fp8_TFLOPps"

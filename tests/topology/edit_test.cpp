@@ -314,5 +314,42 @@ TEST(Edit, RandomEdits_LoadsByClassesEqualFlowByFlow) {
   EXPECT_GT(joined, 20);
 }
 
+// Two hosts a leaf and four rails, so leaves 0 to 3 are those of the first two hosts.
+Topology named_cluster() {
+  Topology topology = small_cluster(4);
+  topology.host_names = {"n1", "n1.west", "n3", "n4"};
+  topology.fabric->leaf_names.assign(8, "");
+  topology.fabric->leaf_names[5] = "isr5";
+  topology.fabric->pod_names = {"top"};
+  return topology;
+}
+
+Topology removed(const Topology& from, const std::string& target) { return edit(from, {parse_remove(target)}); }
+
+TEST(Edit, NamesOfPeople_AreThoseOfTheirNumbers) {
+  const Topology topology = named_cluster();
+  const std::pair<const char*, const char*> alike[] = {{"n3", "host2"},
+                                                       {"n3.gpu1", "host2.gpu1"},
+                                                       {"n1.gpu1", "host0.gpu1"},
+                                                       {"n1.west.nic2", "host1.nic2"},
+                                                       {"isr5", "leaf5"},
+                                                       {"isr5->top", "leaf5->spine"},
+                                                       {"n4.gpu0->nvswitch", "host3.gpu0->nvswitch"}};
+  for (const auto& [named, numbered] : alike) {
+    Topology a = removed(topology, named), b = removed(topology, numbered);
+    EXPECT_TRUE(warns(a, std::string("edited: ") + named + " removed"));
+    a.warnings = b.warnings = {};
+    EXPECT_EQ(a, b) << named;
+  }
+}
+
+TEST(Edit, NameThatIsAlsoAnothersNumber_IsRefused) {
+  Topology topology = small_cluster(2);
+  topology.host_names = {"host1", "host2"};  // the hosts 0 and 1
+  EXPECT_TRUE(contains(refusal([&] { removed(topology, "host1"); }), "what people call host0"));
+  topology.host_names = {"host0", "host1"};
+  EXPECT_EQ(removed(topology, "host1").gpu_count(), 4);
+}
+
 }  // namespace
 }  // namespace topomoe::test
