@@ -1,16 +1,15 @@
 // From ports and cables to leaves, spines and cores.
 //
-// Model: a switch with hosts is a leaf, one next to a leaf a spine, one next to a spine a core. Leaves and spines that
-// hang together are a pod. The uplinks of the leaf (pod) that has most are what each has; less is an exception.
+// Model: tiers as in ib_tiers.hpp. The uplinks of the leaf (pod) that has most are what each has; less is an exception.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <set>
 
 #include "topology/fabric.hpp"
 #include "topology/fabric_map.hpp"
 #include "topology/ib_graph.hpp"
+#include "topology/ib_tiers.hpp"
 #include "topology/names.hpp"
 #include "topology/warnings.hpp"
 #include "topomoe/error.hpp"
@@ -27,9 +26,7 @@ class IbBuilder {
     topology_.source = where_;
     topology_.warnings = graph_.warnings;
     if (graph_.ports.empty()) fail("no host", "no adapter with a cable to a switch; is the file whole?");
-    find_rails();
-    find_tiers();
-    find_pods();
+    tiers_ = tiers_of(graph_, where_, topology_.warnings);
     find_units();
     place();
     find_rates();
@@ -41,116 +38,27 @@ class IbBuilder {
   }
 
  private:
-  struct Host {
-    std::vector<const IbGraph::Port*> ports;
-    std::vector<int> rails;
-  };
   [[noreturn]] void fail(const std::string& found, const std::string& hint) const {
     throw InvalidInput(where_, found, hint);
   }
   void warn(const std::string& line) { add_warning(topology_, line); }
-  std::string called(const std::string& guid) const {
-    const std::string& name = graph_.switches.at(guid);
-    return '"' + (name.empty() ? guid : name) + '"';
-  }
-
-  // By the adapters' names where they agree from host to host, else by their order.
-  void find_rails() {
-    std::set<std::string> all;
-    std::size_t most = 0;
-    for (const IbGraph::Port& port : graph_.ports) {
-      hosts_[port.host].ports.push_back(&port);
-      all.insert(port.name);
-    }
-    std::vector<std::string> names(all.begin(), all.end());
-    std::sort(names.begin(), names.end(), natural_less);
-    bool distinct = true, alike = true;
-    for (auto& [name, host] : hosts_) {
-      std::stable_sort(host.ports.begin(), host.ports.end(),
-                       [](const auto* a, const auto* b) { return natural_less(a->name, b->name); });
-      for (std::size_t i = 1; i < host.ports.size(); ++i)
-        distinct = distinct && host.ports[i - 1]->name != host.ports[i]->name;
-      alike = alike && (most == 0 || host.ports.size() == most);
-      most = std::max(most, host.ports.size());
-      for (const IbGraph::Port* port : host.ports) one_leaf_ = one_leaf_ && port->leaf == host.ports[0]->leaf;
-    }
-    const bool by_name = distinct && names.size() == most;
-    if (!by_name && !alike && !one_leaf_)
-      fail(fmt::format("hosts with different numbers of adapters, of {} names", names.size()),
-           "which rail each is on cannot be told; name adapters alike on all hosts");
-    rails_ = static_cast<int>(most);
-    for (auto& [name, host] : hosts_)
-      for (std::size_t i = 0; i < host.ports.size(); ++i)
-        host.rails.push_back(static_cast<int>(
-            by_name
-                ? static_cast<std::size_t>(std::find(names.begin(), names.end(), host.ports[i]->name) - names.begin())
-                : i));
-  }
-
-  void find_tiers() {
-    for (const IbGraph::Port& port : graph_.ports) tier_[port.leaf] = 0;
-    for (int tier = 0; tier < 3; ++tier)
-      for (const auto& [ends, cables] : graph_.cables)
-        for (const auto& [near, far] : {ends, std::pair(ends.second, ends.first)})
-          if (tier_.count(near) > 0 && tier_.at(near) == tier) tier_.emplace(far, tier + 1);
-    int apart = 0;
-    for (const std::string& guid : graph_.order) {
-      if (tier_.count(guid) == 0) {
-        ++apart;
-        continue;
-      }
-      if (tier_.at(guid) > 2)
-        fail(called(guid) + " three switches above the hosts' leaves", "at most three tiers are modelled");
-      by_tier_[tier_.at(guid)].push_back(guid);
-    }
-    if (apart > 0) warn(fmt::format("{} switches without a live cable to the others: left out", apart));
-    const char* tiers[] = {"leaves", "spines", "cores"};
-    for (const auto& [ends, cables] : graph_.cables) {
-      if (tier_.count(ends.first) == 0) continue;
-      const int a = tier_.at(ends.first), b = tier_.at(ends.second);
-      if (a == b)
-        fail(fmt::format("{} and {}, both {}, are joined directly", called(ends.first), called(ends.second), tiers[a]),
-             "no tree of leaves, spines and cores; other networks are not read from ibnetdiscover");
-      const bool up = a < b;
-      auto& own = (up ? above_[ends.first] : above_[ends.second])[up ? ends.second : ends.first];
-      own = cables;
-      if (!cables.known)
-        warn(fmt::format("{} to {}: width or speed not known, counted as nothing", called(ends.first),
-                         called(ends.second)));
-    }
-  }
-
-  std::string root(const std::string& guid) {
-    std::string at = guid;
-    while (joined_.count(at) > 0) at = joined_.at(at);
-    return at;
-  }
-
-  void find_pods() {
-    for (const std::string& leaf : by_tier_[0])
-      for (const auto& [spine, cables] : above_[leaf])
-        if (const std::string a = root(leaf), b = root(spine); a != b) joined_[a] = b;
-    for (const std::string& spine : by_tier_[1]) {
-      const std::string pod = root(spine);
-      spines_[pod].push_back(spine);
-    }
-  }
+  std::string called(const std::string& guid) const { return IbTiers::called(graph_, guid); }
 
   // Hosts below the same leaves: each unit has one leaf, or one for each rail.
   void find_units() {
     std::map<std::string, int> rail_of, unit_of;
-    for (const auto& [name, host] : hosts_)
-      for (std::size_t i = 0; i < host.ports.size() && !one_leaf_; ++i) {
+    for (const auto& [name, host] : tiers_.hosts)
+      for (std::size_t i = 0; i < host.ports.size() && !tiers_.one_leaf; ++i) {
         const auto [known, fresh] = rail_of.emplace(host.ports[i]->leaf, host.rails[i]);
         if (!fresh && known->second != host.rails[i])
           fail(fmt::format("host \"{}\" is on several leaves, and {} has adapters of rails {} and {}", name,
                            called(known->first), known->second, host.rails[i]),
                "hosts with all adapters on one leaf, or a leaf for each rail, are modelled");
       }
-    const int ranks = one_leaf_ ? 1 : rails_;
+    const int ranks = tiers_.one_leaf ? 1 : tiers_.rails;
     std::map<std::string, int> place;  // of switches in the file
-    for (std::size_t i = 0; i < by_tier_[0].size(); ++i) place[by_tier_[0][i]] = static_cast<int>(i);
-    for (const auto& [name, host] : hosts_) {
+    for (std::size_t i = 0; i < tiers_.leaves.size(); ++i) place[tiers_.leaves[i]] = static_cast<int>(i);
+    for (const auto& [name, host] : tiers_.hosts) {
       int unit = -1;
       for (const IbGraph::Port* port : host.ports)
         if (const auto known = unit_of.find(port->leaf); known != unit_of.end()) unit = known->second;
@@ -162,7 +70,7 @@ class IbBuilder {
       own.hosts.push_back(name);
       for (std::size_t i = 0; i < host.ports.size(); ++i) {
         const std::string& leaf = host.ports[i]->leaf;
-        std::string& slot = own.leaves[static_cast<std::size_t>(one_leaf_ ? 0 : host.rails[i])];
+        std::string& slot = own.leaves[static_cast<std::size_t>(tiers_.one_leaf ? 0 : host.rails[i])];
         if ((!slot.empty() && slot != leaf) || unit_of.emplace(leaf, unit).first->second != unit)
           fail(fmt::format("host \"{}\" shares some of its leaves with other hosts, and not others", name),
                "hosts with all adapters on one leaf, or a leaf for each rail, are modelled");
@@ -175,24 +83,24 @@ class IbBuilder {
   // Which pod a unit is in; of rails with spines of their own, which plane is its rail.
   void place() {
     Fabric fabric;
-    fabric.rails = rails_;
-    fabric.rail_optimised = !one_leaf_;
-    const bool has_cores = !by_tier_[2].empty();
+    fabric.rails = tiers_.rails;
+    fabric.rail_optimised = !tiers_.one_leaf;
+    const bool has_cores = !tiers_.cores.empty();
     bool whole = true;
     for (Unit& unit : units_)
       for (const std::string& leaf : unit.leaves) {
-        if (leaf.empty() || spines_.count(root(leaf)) == 0) continue;
-        if (unit.pod.empty()) unit.pod = root(leaf);
-        whole = whole && unit.pod == root(leaf);
+        if (leaf.empty() || tiers_.spines_of.count(tiers_.root(leaf)) == 0) continue;
+        if (unit.pod.empty()) unit.pod = tiers_.root(leaf);
+        whole = whole && unit.pod == tiers_.root(leaf);
       }
     if (!whole) {
-      if (has_cores || spines_.size() != static_cast<std::size_t>(rails_) || !rails_apart())
-        fail(fmt::format("{} groups of spines; some hosts have leaves below several of them", spines_.size()),
+      if (has_cores || tiers_.spines_of.size() != static_cast<std::size_t>(tiers_.rails) || !rails_apart())
+        fail(fmt::format("{} groups of spines; some hosts have leaves below several of them", tiers_.spines_of.size()),
              "pods of whole hosts, or spines for each rail alone, are modelled");
-      fabric.planes = rails_;
-      if (rails_ > 64) fail(fmt::format("{} rails with spines of their own", rails_), "at most 64");
+      fabric.planes = tiers_.rails;
+      if (tiers_.rails > 64) fail(fmt::format("{} rails with spines of their own", tiers_.rails), "at most 64");
     }
-    pods_ = has_cores || (spines_.size() > 1 && whole);
+    pods_ = has_cores || (tiers_.spines_of.size() > 1 && whole);
     std::map<std::string, int> pod_place;
     for (const Unit& unit : units_) {
       int& first = pod_place.emplace(unit.pod, unit.place).first->second;
@@ -220,12 +128,12 @@ class IbBuilder {
     }
     unique(fabric.leaf_names);
     fabric.hosts_per_leaf = *std::max_element(fabric.leaf_hosts.begin(), fabric.leaf_hosts.end());
-    for (const auto& [pod, own] : spines_)
+    for (const auto& [pod, own] : tiers_.spines_of)
       fabric.spine_count = std::max(fabric.spine_count, static_cast<int>(own.size()));
     if (pods_) {
       const int units = *std::max_element(fabric.pod_leaves.begin(), fabric.pod_leaves.end());
       fabric.hosts_per_pod = fabric.hosts_per_leaf * units;
-      fabric.core_count = static_cast<int>(by_tier_[2].size());
+      fabric.core_count = static_cast<int>(tiers_.cores.size());
       if (std::all_of(fabric.pod_leaves.begin(), fabric.pod_leaves.end() - 1, [&](int n) { return n == units; }))
         fabric.pod_leaves.clear();
     }
@@ -240,7 +148,7 @@ class IbBuilder {
     std::map<std::string, std::size_t> rail_of;
     for (const Unit& unit : units_)
       for (std::size_t rail = 0; rail < unit.leaves.size(); ++rail)
-        if (!unit.leaves[rail].empty() && rail_of.emplace(root(unit.leaves[rail]), rail).first->second != rail)
+        if (!unit.leaves[rail].empty() && rail_of.emplace(tiers_.root(unit.leaves[rail]), rail).first->second != rail)
           return false;
     return true;
   }
@@ -257,7 +165,7 @@ class IbBuilder {
   }
 
   void add_host(const std::string& name) {
-    const Host& own = hosts_.at(name);
+    const IbTiers::Host& own = tiers_.hosts.at(name);
     HostTemplate host;
     host.devices = {{DeviceKind::numa, "numa0", "", -1, {}}};
     for (std::size_t i = 0; i < own.ports.size(); ++i) {
@@ -294,10 +202,10 @@ class IbBuilder {
     };
     std::vector<double> up(leaf_guids_.size()), out(pod_guids_.size());
     for (std::size_t i = 0; i < up.size(); ++i)
-      for (const auto& [spine, cables] : above_[leaf_guids_[i]]) up[i] += cables.GBps;
+      for (const auto& [spine, cables] : tiers_.above[leaf_guids_[i]]) up[i] += cables.GBps;
     for (std::size_t i = 0; i < out.size(); ++i)
-      for (const std::string& spine : spines_[pod_guids_[i]])
-        for (const auto& [core, cables] : above_[spine]) out[i] += cables.GBps;
+      for (const std::string& spine : tiers_.spines_of[pod_guids_[i]])
+        for (const auto& [core, cables] : tiers_.above[spine]) out[i] += cables.GBps;
     const double most = *std::max_element(up.begin(), up.end());
     const double most_out = out.empty() ? 0 : *std::max_element(out.begin(), out.end());
     fabric.uplink = rate_of(most);
@@ -327,16 +235,10 @@ class IbBuilder {
   const IbGraph& graph_;
   const std::string& where_;
   Topology topology_;
-  std::map<std::string, Host> hosts_;
-  std::map<std::string, int> tier_;
-  std::vector<std::string> by_tier_[3];
-  std::map<std::string, std::map<std::string, IbGraph::Cables>> above_;
-  std::map<std::string, std::string> joined_;               // union of leaves and spines that hang together
-  std::map<std::string, std::vector<std::string>> spines_;  // by the root of their union
+  IbTiers tiers_;
   std::vector<Unit> units_;
   std::vector<std::string> leaf_guids_, pod_guids_;
-  int rails_ = 1;
-  bool one_leaf_ = true, pods_ = false;
+  bool pods_ = false;
 };
 
 }  // namespace
