@@ -9,7 +9,7 @@ void add_topo_command(CLI::App& app, Context& context) {
   add_topo_facts(*topo, context);
   add_topo_export(*topo);
   add_topo_compose(*topo);
-  add_topo_diff(*topo);
+  add_topo_diff(*topo, context);
   add_topo_doctor(*topo, context);
 }
 

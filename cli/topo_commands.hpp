@@ -23,7 +23,7 @@ void add_topo_show(CLI::App& topo, Context& context);
 void add_topo_facts(CLI::App& topo, Context& context);
 void add_topo_export(CLI::App& topo);
 void add_topo_compose(CLI::App& topo);
-void add_topo_diff(CLI::App& topo);
+void add_topo_diff(CLI::App& topo, Context& context);
 void add_topo_doctor(CLI::App& topo, Context& context);
 
 }  // namespace topomoe::cli

@@ -8,16 +8,15 @@
 
 namespace topomoe::cli {
 
-void add_topo_diff(CLI::App& topo) {
+void add_topo_diff(CLI::App& topo, Context& context) {
   CLI::App* command = topo.add_subcommand(
       "diff", "What differs between two descriptions, element by element; exit status 0 either way");
   auto files = std::make_shared<std::vector<std::string>>();
   command->add_option("files", *files, "Two descriptions")->option_text("BEFORE AFTER")->expected(2)->required();
-  command->callback([files] {
-    std::string text;
-    for (const Difference& own : differences(read_topology_file(files->front()), read_topology_file(files->back())))
-      text += own.element + ": " + own.before + " -> " + own.after + "\n";
-    print(text.empty() ? "no difference\n" : text);
+  add_format_option(*command, context);
+  command->callback([files, &context] {
+    const auto all = differences(read_topology_file(files->front()), read_topology_file(files->back()));
+    print(context.format == Format::json ? differences_json(all) : differences_text(all));
   });
 }
 

@@ -181,30 +181,4 @@ std::vector<Difference> differences(const HostTemplate& before, const HostTempla
   return out;
 }
 
-std::vector<Difference> differences(const Topology& before, const Topology& after) {
-  std::vector<Difference> out;
-  const auto count = [&](const char* what, int a, int b) {
-    if (a != b) out.push_back({what, std::to_string(a), std::to_string(b), {}});
-  };
-  count("hosts", before.host_count(), after.host_count());
-  count("GPUs", before.gpu_count(), after.gpu_count());
-  count("hosts of a scale-up domain", before.hosts_per_domain, after.hosts_per_domain);
-  if (before.fabric.has_value() != after.fabric.has_value())
-    out.push_back({"fabric", before.fabric ? "there" : "missing", after.fabric ? "there" : "missing", {}});
-  else if (before.fabric && !(*before.fabric == *after.fabric))
-    out.push_back({"fabric", "as it was", "another", {}});
-  // Hosts in order, each pair of templates once.
-  std::set<std::pair<const HostTemplate*, const HostTemplate*>> done;
-  const int hosts = std::min(before.host_count(), after.host_count());
-  for (int host = 0; host < hosts; ++host) {
-    const HostTemplate &a = before.host_template(host), &b = after.host_template(host);
-    if (!done.emplace(&a, &b).second) continue;
-    for (Difference& own : differences(a, b)) {
-      if (hosts > 1) own.element = fmt::format("host{} ", host) + own.element;
-      out.push_back(std::move(own));
-    }
-  }
-  return out;
-}
-
 }  // namespace topomoe

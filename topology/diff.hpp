@@ -16,6 +16,12 @@ struct Difference {
 
 // Devices are the same where kind and bus id are, or kind and name where there is no bus id.
 std::vector<Difference> differences(const HostTemplate& before, const HostTemplate& after);
+std::vector<Difference> differences(const Fabric& before, const Fabric& after);
+// Hosts are the same where their names are, in order where not all have names.
 std::vector<Difference> differences(const Topology& before, const Topology& after);
+
+// A line each, or "no difference"; {element, before, after} each.
+std::string differences_text(const std::vector<Difference>&);
+std::string differences_json(const std::vector<Difference>&);
 
 }  // namespace topomoe
