@@ -77,7 +77,7 @@ Plan describe(Search& s, const Candidate& c) {
                 s.gpus_per_node(), r.topology_note,         r.topology.warnings};
   p.model = r.model, p.job = c.job, p.routing = r.routing, p.layout = c.layout;
   for (int rank = 0; rank < c.layout.world; ++rank)
-    p.ranks.push_back({"host" + std::to_string(r.topology.host_of(rank)), r.topology.bus_id(rank)});
+    p.ranks.push_back({r.topology.host_name(r.topology.host_of(rank)), r.topology.bus_id(rank)});
   PlannedKind first = describe_kind(s, c, 0);
   p.expert_owners = std::move(first.expert_owners), p.schedule = std::move(first.schedule);
   p.forward = std::move(first.forward), p.backward = std::move(first.backward), p.loads = std::move(first.loads);

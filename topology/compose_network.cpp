@@ -13,7 +13,11 @@
 namespace topomoe {
 namespace {
 
-std::string short_name(const std::string& name) { return name.substr(0, name.find('.')); }
+// "n1" of "n1.cluster.local"; an address is no name and has nothing short.
+std::string short_name(const std::string& name) {
+  const std::size_t dot = name.find('.');
+  return name.find_first_not_of("0123456789") >= std::min(dot, name.size()) ? name : name.substr(0, dot);
+}
 
 // The place of a host in the network, by its whole name, or by what is before the first dot of either.
 class Places {

@@ -29,7 +29,7 @@ struct PlannedTopology {
 };
 
 struct PlannedRank {
-  std::string host;    // "host3"
+  std::string host;    // "host3", or what people call it
   std::string bus_id;  // empty where the topology does not know it
 };
 

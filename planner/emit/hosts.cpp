@@ -19,6 +19,11 @@ bool plain(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == 
   throw InvalidInput(field, std::string(text), "host names and ranges with commas between, as n[01-04,07],login");
 }
 
+// "host17", the plan's own word for a place, is no machine's name.
+bool is_place(const std::string& name) {
+  return name.size() > 4 && name.starts_with("host") && std::all_of(name.begin() + 4, name.end(), digit);
+}
+
 // "07" of a range, without sign.
 int number(std::string_view text, const std::string& field, std::string_view all) {
   if (text.empty() || text.size() > 8 || !std::all_of(text.begin(), text.end(), digit)) refuse(field, all);
@@ -146,6 +151,12 @@ PlannedHosts hosts_of(const Plan& plan, const EmitOptions& options) {
       throw InvalidInput("--hosts", fmt::format("{} names", options.hosts.size()),
                          fmt::format("the plan has {} hosts; one name for each, in its order", count));
     hosts.names = options.hosts;
+    hosts.named = true;
+  } else if (!std::all_of(hosts.names.begin(), hosts.names.end(), is_place)) {
+    for (const std::string& own : hosts.names)
+      if (own.empty() || own.front() == '-' || !std::all_of(own.begin(), own.end(), plain))
+        throw InvalidInput("--hosts", "not given, and the plan calls a host \"" + one_line(own) + '"',
+                           "name the plan's hosts as the machine does, in its order");
     hosts.named = true;
   }
   return hosts;

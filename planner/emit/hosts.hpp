@@ -19,11 +19,12 @@ struct PlannedHosts {
   std::vector<std::string> names;  // as options say, else the plan's
   std::vector<int> of_rank;        // rank -> index of its host
   int ranks_per_host = 0;          // 0: they differ, or ranks of a host are not consecutive
-  bool named = false;              // by options
+  bool named = false;              // by options, or by the plan: its cluster's hosts had names
   std::vector<int> device_order;   // place by bus id of each local rank's GPU; empty: as they come, or unknown
   bool devices_known = false;
 };
-// Throws InvalidInput("--hosts", ...) when the number of names is not that of the plan's hosts.
+// Throws InvalidInput("--hosts", ...) when the number of names is not that of the plan's hosts, or where the plan's own
+// names are none for a shell.
 PlannedHosts hosts_of(const Plan&, const EmitOptions&);
 
 // Why a framework that places experts in order cannot run the plan; empty: it can.

@@ -433,6 +433,21 @@ TEST(EmitSlurm, Script_KeepsTheOrderOfHosts) {
   EXPECT_TRUE(says(*emit_slurm(plan, {}), "k-th node"));
 }
 
+TEST(Emit, NamesThatTheClusterGave_AreTheHosts) {
+  Plan plan = plan_for("mixtral-8x7b", make_layout(16, 2, 1, 1, 1, 8));
+  for (std::size_t rank = 0; rank < 16; ++rank) plan.ranks[rank].host = rank < 8 ? "n07" : "host1";
+  const auto rankfile = emit_rankfile(plan, {});
+  EXPECT_HAS(rankfile->text, "rank 0=n07 ");
+  EXPECT_HAS(rankfile->text, "rank 8=host1 ");
+  EXPECT_FALSE(says(*rankfile, "machines"));
+  EXPECT_HAS(emit_slurm(plan, {})->text, "#SBATCH --nodelist=n07,host1\n");
+  EXPECT_HAS(emit_slurm(plan, {{"a", "b"}, 1})->text, "#SBATCH --nodelist=a,b\n");
+  for (const char* name : {"n 7", "n7;rm", "-x", ""}) {
+    plan.ranks[0].host = name;
+    EXPECT_HAS(message_of([&] { emit_rankfile(plan, {}); }), "--hosts: not given, and the plan calls a host");
+  }
+}
+
 TEST(Hostlist, FoldedLists_ExpandToTheSameNamesInOrder) {
   EXPECT_EQ(fold_hostlist({"n01", "n02", "n03", "n07", "login"}), "n[01-03,07],login");
   EXPECT_EQ(fold_hostlist({"n9", "n10", "n11"}), "n[9-11]");
