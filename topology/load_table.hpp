@@ -10,6 +10,12 @@ namespace topomoe {
 
 class LoadTable {
  public:
+  // In the order of LinkInfo::klass. The first six are LinkKind's first six, in the same order.
+  static constexpr std::array kClasses{"nvlink",   "xgmi",     "c2c",         "pcie",    "cpu_interconnect",
+                                       "cpu_root", "nic_out",  "nic_in",      "leaf_up", "leaf_down",
+                                       "pod_up",   "pod_down", "group_group", "ring"};
+  std::size_t class_of(int id) const;  // in kClasses
+
   explicit LoadTable(const Router& router) : router_(router) {}
 
   // `count` links with these bytes each, of which `id` is the lowest. Of equally slow links the lowest is kept.
@@ -30,12 +36,6 @@ class LoadTable {
   std::vector<ClassLoad> by_class() const;
 
  private:
-  // In the order of LinkInfo::klass. The first six are LinkKind's first six, in the same order.
-  static constexpr std::array kClasses{"nvlink",   "xgmi",     "c2c",         "pcie",    "cpu_interconnect",
-                                       "cpu_root", "nic_out",  "nic_in",      "leaf_up", "leaf_down",
-                                       "pod_up",   "pod_down", "group_group", "ring"};
-  std::size_t class_of(int id) const;
-
   const Router& router_;
   std::array<ClassLoad, kClasses.size()> classes_;
 };
