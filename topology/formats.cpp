@@ -6,6 +6,7 @@
 
 #include "topology/network_formats.hpp"
 #include "topology/nvidia_smi.hpp"
+#include "topology/plain_text.hpp"
 #include "topology/readers.hpp"
 #include "topomoe/error.hpp"
 
@@ -135,7 +136,15 @@ Topology read_topology(std::string_view text, const std::string& where, const st
     throw InvalidInput(where, "begins with " + beginning_of(content),
                        "no format known here; one of: " + readable_formats() + "; --as NAME where it is one of them");
   if (found->read == nullptr) throw InvalidInput(where, found->what, found->instead);
-  return found->read(text, where, directory);
+  // Names go into JSON, and two that differ in broken bytes alone would be one there.
+  if (const std::size_t broken = first_not_utf8(text); broken != std::string_view::npos)
+    throw InvalidInput(fmt::format("{}: byte {}", where, broken), "not UTF-8",
+                       "a text file in UTF-8; of Latin-1: iconv -f latin1 -t utf-8");
+  try {
+    return found->read(text, where, directory);
+  } catch (const InvalidInput& error) {  // with what stood in the text, whatever that was
+    throw InvalidInput(one_line(error.field), one_line(error.value), one_line(error.hint));
+  }
 }
 
 }  // namespace topomoe

@@ -116,14 +116,14 @@ class YamlReader {
       rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
       ++at_;
       if (!rest.empty()) {
-        out.map.emplace_back(key, value(rest, line.number));
+        out.map.push_back({key, value(rest, line.number)});
         continue;
       }
       // A list may stand as far out as its key.
       const bool inside = at_ < lines_.size() &&
                           (lines_[at_].indent > indent || (lines_[at_].indent == indent && is_item(lines_[at_].text)));
-      out.map.emplace_back(
-          key, inside ? block(lines_[at_].indent, depth + 1) : Yaml{Yaml::Kind::text, line.number, "", {}, {}});
+      out.map.push_back(
+          {key, inside ? block(lines_[at_].indent, depth + 1) : Yaml{Yaml::Kind::text, line.number, "", {}, {}}});
     }
     return out;
   }

@@ -6,25 +6,33 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace topomoe {
+
+struct YamlEntry;
 
 struct Yaml {
   enum class Kind { text, map, list };
   Kind kind = Kind::text;
   int line = 0;
   std::string text;
-  std::vector<std::pair<std::string, Yaml>> map;  // as written; a key is there once
+  std::vector<YamlEntry> map;  // as written; a key is there once
   std::vector<Yaml> list;
 
-  const Yaml* find(std::string_view key) const {
-    for (const auto& [own, value] : map)
-      if (own == key) return &value;
-    return nullptr;
-  }
+  const Yaml* find(std::string_view key) const;
 };
+
+struct YamlEntry {
+  std::string key;
+  Yaml value;
+};
+
+inline const Yaml* Yaml::find(std::string_view key) const {
+  for (const YamlEntry& own : map)
+    if (own.key == key) return &own.value;
+  return nullptr;
+}
 
 // InvalidInput{"where: line 7", ...} for what is not of this part.
 Yaml read_yaml_subset(std::string_view text, const std::string& where);

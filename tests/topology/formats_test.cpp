@@ -38,5 +38,28 @@ TEST(Formats, ByteOrderMarkAndCommentsBeforeTheRoot_AreNoObstacle) {
             read_topology(text, "x").gpu_count());
 }
 
+TEST(Formats, TextThatIsNotUtf8_IsRefusedByItsFirstBrokenByte) {
+  const std::string line = "SwitchName=leaf Nodes=h[1-2] # ";  // 31 bytes
+  for (const char* broken : {"\xe9", "\xc0\xaf", "\xe2\x82", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xff"}) {
+    const std::string message = refusal([&] { read_topology(line + broken + "\n", "x"); });
+    EXPECT_TRUE(contains(message, "x: byte 31: not UTF-8") && contains(message, "iconv")) << message;
+  }
+  for (const char* whole : {"\xc3\xa9", "\xe2\x82\xac", "\xf4\x8f\xbf\xbf"})
+    EXPECT_EQ(read_topology(line + whole + "\n", "x").host_count(), 2);
+}
+
+TEST(Formats, Refusal_IsOneLineWhateverTheTextHolds) {
+  const std::string message = refusal(
+      [] { read_topology("<system><cpu><pci busid=\"0:0\" link_width=\"1&#10;2&#27;[2J\"/></cpu></system>", "x"); });
+  EXPECT_TRUE(contains(message, "\"1?2?[2J\"")) << message;
+}
+
+TEST(Formats, Refusal_IsShortWhateverTheTextHolds) {
+  const std::string message =
+      refusal([] { read_topology("SwitchName=leaf Nodes=h1 " + std::string(100'000, 'k') + "=1", "x"); });
+  EXPECT_LT(message.size(), 4096U);
+  EXPECT_TRUE(contains(message, "kkk...")) << message;
+}
+
 }  // namespace
 }  // namespace topomoe::test

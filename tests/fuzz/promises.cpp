@@ -1,0 +1,69 @@
+#include "tests/fuzz/promises.hpp"
+
+#include <algorithm>
+#include <array>
+#include <functional>
+
+#include "topology/diff.hpp"
+#include "topomoe/doctor.hpp"
+
+namespace topomoe::fuzz {
+namespace {
+
+constexpr std::size_t kMostBytes = 1U << 20;    // of JSON that is read again: templates may be many times their text
+constexpr int kMostHosts = 16, kMostGpus = 64;  // for what works host by host, or GPU by GPU
+constexpr std::size_t kMostDevices = 256;       // of one host, for what looks at pairs
+constexpr std::size_t kOneIn = 4;               // gets what takes ten times as long as reading: which, its JSON says
+
+void require(bool holds, const char* promise) {
+  if (!holds) throw std::logic_error(promise);
+}
+
+// Where a writer may refuse; what it refuses it must say.
+template <class Write>
+void or_refuses(Write write) {
+  try {
+    write();
+  } catch (const InvalidInput& error) {
+    require_message(error);
+  }
+}
+
+}  // namespace
+
+void require_message(const InvalidInput& error) {
+  const std::string text = error.what();
+  require(!text.empty(), "a message says something");
+  require(text.find('\n') == text.npos && text.find('\0') == text.npos, "a message is one line");
+  require(text.size() < 4096, "a message can be read");
+}
+
+void require_promises(const Topology& topology) {
+  require_valid(topology, "promises");
+  const std::string json = write_cluster_json(topology);
+  if (json.size() > kMostBytes) return;
+  const Topology again = read_cluster_json(json, "again");
+  require(write_cluster_json(again) == json, "JSON that is read is written as it was");
+  require(fingerprint(again) == fingerprint(topology), "a cluster that is written stays the same");
+  const bool small = std::all_of(topology.templates.begin(), topology.templates.end(), [](const HostTemplate& host) {
+    return host.devices.size() <= kMostDevices && host.gpus.size() <= kMostGpus;
+  });
+  if (!small || topology.host_count() > kMostHosts || topology.gpu_count() > kMostGpus) return;
+  if (std::hash<std::string>()(json) % kOneIn != 0) return;
+  facts_json(topology);
+  show_text(topology);
+  show_json(topology);
+  write_dot(topology);
+  write_svg(topology);
+  diagnose(std::array{topology, again});
+  for (const Difference& own : differences(topology, again))
+    throw std::logic_error("nothing differs from itself: " + own.element + ": " + own.before + ", " + own.after);
+  or_refuses([&] { read_nccl_xml(write_nccl_xml(topology), "our own XML"); });
+  or_refuses([&] {
+    const Router router(topology);
+    for (int src = 0; src < topology.gpu_count(); ++src)
+      for (int dst = 0; dst < topology.gpu_count(); ++dst) router.route(src, dst);
+  });
+}
+
+}  // namespace topomoe::fuzz
