@@ -5,6 +5,22 @@
 #include "cli/topo_commands.hpp"
 
 namespace topomoe::cli {
+namespace {
+
+// To add a form: its line here.
+struct Form {
+  const char* name;
+  const char* what;
+  std::string (*write)(const Topology&);
+};
+constexpr Form kForms[] = {
+    {"json", "topomoe.cluster/1", write_cluster_json},
+    {"nccl-xml", "NCCL_TOPO_FILE", write_nccl_xml},
+    {"dot", "Graphviz", write_dot},
+    {"svg", "a drawing", [](const Topology& topology) { return write_svg(topology); }},
+};
+
+}  // namespace
 
 void add_topo_export(CLI::App& topo) {
   CLI::App* command = topo.add_subcommand("export", "The same cluster in the form of another program");
@@ -12,18 +28,20 @@ void add_topo_export(CLI::App& topo) {
   auto form = std::make_shared<std::string>();
   auto output = std::make_shared<std::string>();
   add_source_options(*command, *o, "--from");  // --as is what to write
-  command->add_option("--as", *form, "json (topomoe.cluster/1), nccl-xml (NCCL_TOPO_FILE), dot, svg")
-      ->option_text("FORM")
-      ->required()
-      ->check(CLI::IsMember({"json", "nccl-xml", "dot", "svg"}));
+  std::vector<std::string> names;
+  std::string what;
+  for (const Form& known : kForms) {
+    names.push_back(known.name);
+    what += std::string(what.empty() ? "" : ", ") + known.name + " (" + known.what + ")";
+  }
+  command->add_option("--as", *form, what)->option_text("FORM")->required()->check(CLI::IsMember(names));
   command->add_option("-o,--output", *output, "Write there, not to the standard output")->option_text("FILE");
   command->callback([o, form, output] {
     OutputFiles files({{"-o", *output}}, {{"file", o->file}});
     const Topology topology = described("topo export", *o);
-    const std::string text = *form == "json"       ? write_cluster_json(topology)
-                             : *form == "nccl-xml" ? write_nccl_xml(topology)
-                             : *form == "dot"      ? write_dot(topology)
-                                                   : write_svg(topology);
+    const Form* chosen = kForms;
+    while (chosen->name != *form) ++chosen;  // one of them: the option was checked
+    const std::string text = chosen->write(topology);
     if (!files.wants("-o")) return print(text);
     files.write("-o", text);
     files.commit();
