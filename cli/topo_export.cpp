@@ -3,8 +3,32 @@
 
 #include "cli/files.hpp"
 #include "cli/topo_commands.hpp"
+#include "topomoe/simulators.hpp"
 
 namespace topomoe::cli {
+namespace {
+
+struct Form {
+  const char* name;
+  const char* what;
+  std::string (*write)(const Topology&);
+};
+// To add a form: its line here.
+constexpr Form kForms[] = {
+    {"json", "topomoe.cluster/1", write_cluster_json},
+    {"nccl-xml", "NCCL_TOPO_FILE", write_nccl_xml},
+    {"astra", "ASTRA-sim's analytical network", write_astra},
+    {"dot", "Graphviz", write_dot},
+    {"svg", "a drawing", write_svg},
+};
+
+const Form* form_named(const std::string& name) {
+  for (const Form& form : kForms)
+    if (name == form.name) return &form;
+  return nullptr;
+}
+
+}  // namespace
 
 void add_topo_export(CLI::App& topo) {
   CLI::App* command = topo.add_subcommand("export", "The same cluster in the form of another program");
@@ -12,18 +36,18 @@ void add_topo_export(CLI::App& topo) {
   auto form = std::make_shared<std::string>();
   auto output = std::make_shared<std::string>();
   add_source_options(*command, *o, "--from");  // --as is what to write
-  command->add_option("--as", *form, "json (topomoe.cluster/1), nccl-xml (NCCL_TOPO_FILE), dot, svg")
-      ->option_text("FORM")
-      ->required()
-      ->check(CLI::IsMember({"json", "nccl-xml", "dot", "svg"}));
+  std::vector<std::string> names;
+  std::string help;
+  for (const Form& own : kForms) {
+    names.push_back(own.name);
+    help += (help.empty() ? "" : ", ") + names.back() + " (" + own.what + ")";
+  }
+  command->add_option("--as", *form, help)->option_text("FORM")->required()->check(CLI::IsMember(names));
   command->add_option("-o,--output", *output, "Write there, not to the standard output")->option_text("FILE");
   command->callback([o, form, output] {
     OutputFiles files({{"-o", *output}}, {{"file", o->file}});
     const Topology topology = described("topo export", *o);
-    const std::string text = *form == "json"       ? write_cluster_json(topology)
-                             : *form == "nccl-xml" ? write_nccl_xml(topology)
-                             : *form == "dot"      ? write_dot(topology)
-                                                   : write_svg(topology);
+    const std::string text = form_named(*form)->write(topology);
     if (!files.wants("-o")) return print(text);
     files.write("-o", text);
     files.commit();
