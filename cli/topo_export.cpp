@@ -3,6 +3,7 @@
 
 #include "cli/files.hpp"
 #include "cli/topo_commands.hpp"
+#include "topomoe/simulators.hpp"
 
 namespace topomoe::cli {
 namespace {
@@ -16,6 +17,7 @@ struct Form {
 constexpr Form kForms[] = {
     {"json", "topomoe.cluster/1", write_cluster_json},
     {"nccl-xml", "NCCL_TOPO_FILE", write_nccl_xml},
+    {"astra", "ASTRA-sim's analytical network", write_astra},
     {"dot", "Graphviz", write_dot},
     {"svg", "a drawing", [](const Topology& topology) { return write_svg(topology); }},
 };

@@ -74,6 +74,14 @@ constexpr std::array kFormats{
            alone<read_slurm_yaml>, nullptr},
     Format{"slurm-conf", "Slurm's topology.conf", [](const Content& c) { return is_text(c) && is_slurm_conf(c.text); },
            alone<read_slurm_conf>, nullptr},
+    Format{"astra", "ASTRA-sim's analytical network (YAML)",
+           [](const Content& c) { return is_text(c) && is_astra_network(c.text); }, alone<read_astra>, nullptr},
+    Format{"astra-logical", "ASTRA-sim's logical dimensions (JSON beside an ns-3 topology)",
+           [](const Content& c) {
+             return c.first == '{' && c.text.substr(0, 4096).find("\"logical-dims\"") != c.text.npos;
+           },
+           nullptr,
+           "it says how ranks are numbered, and neither links nor rates; give the topology that its run names"},
     Format{"cluster-json", "topomoe.cluster/1 JSON", [](const Content& c) { return c.first == '{' || c.first == '/'; },
            read_cluster_json, nullptr},
 };

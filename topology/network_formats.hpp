@@ -1,4 +1,4 @@
-// Which of the descriptions of a network a text is, by its first line that is no comment.
+// Which of the descriptions of a network a text is, by its first line that is no comment, or by its keys.
 #pragma once
 
 #include <string_view>
@@ -10,5 +10,7 @@ bool is_slurm_conf(std::string_view text);  // "SwitchName=", "BlockName=" or "B
 bool is_slurm_yaml(std::string_view text);  // "- topology:"
 
 bool is_ibnetdiscover(std::string_view text);  // with or without -p
+
+bool is_astra_network(std::string_view text);  // "topology:" and "npus_count:"
 
 }  // namespace topomoe
