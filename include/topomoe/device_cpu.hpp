@@ -17,7 +17,8 @@ struct CpuDeviceOptions {
   // started here, inherit the caller's affinity and sleep between operations. Ranks of one host share its CPUs: theirs
   // together should be no more than those.
   int threads = 1;
-  // Instructions to use at most: portable, avx2, avx512, avx512_bf16, amx. Empty: all that the CPU has.
+  // Instructions that packed experts, routing and moving rows use at most: portable, avx2, avx512, avx512_bf16, amx.
+  // Empty: all that the CPU has. oneDNN's products have a limit of their own: ONEDNN_MAX_CPU_ISA.
   std::string isa = {};
 };
 
