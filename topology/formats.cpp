@@ -62,9 +62,9 @@ constexpr std::array kFormats{
     Format{
         "rocm-smi", "rocm-smi --showtopo",
         [](const Content& c) { return has(c, "ROCm System Management Interface") || has(c, "Type between two GPUs"); },
-        nullptr, "not read yet; give RCCL's NCCL_TOPO_DUMP_FILE, which has the XGMI links"},
-    Format{"amd-smi", "amd-smi topology", [](const Content& c) { return has(c, "LINK TYPE TABLE"); }, nullptr,
-           "not read yet; give RCCL's NCCL_TOPO_DUMP_FILE, which has the XGMI links"},
+        alone<read_amd_smi>, nullptr},
+    Format{"amd-smi", "amd-smi topology", [](const Content& c) { return has(c, "LINK TYPE TABLE"); },
+           alone<read_amd_smi>, nullptr},
     Format{"nvidia-smi", "the matrix of nvidia-smi topo -m",
            [](const Content& c) { return is_text(c) && looks_like_nvidia_smi(c.text); }, alone<read_nvidia_smi>,
            nullptr},

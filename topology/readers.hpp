@@ -11,6 +11,8 @@ namespace topomoe {
 
 Topology read_hwloc_xml(std::string_view text, const std::string& where);
 Topology read_nvidia_smi(std::string_view text, const std::string& where);
+// rocm-smi --showtopo, amd-smi topology.
+Topology read_amd_smi(std::string_view text, const std::string& where);
 // Of the network alone: hosts without GPUs. Slurm's topology.conf and topology.yaml; what ibnetdiscover prints, with or
 // without -p.
 Topology read_slurm_conf(std::string_view text, const std::string& where);

@@ -182,11 +182,5 @@ TEST(NvidiaSmi, AnyByteChanged_IsReadOrRefused) {
     }
 }
 
-TEST(NvidiaSmi, OtherMakersTables_AreCalledByTheirName) {
-  const auto message = [](const std::string& text) { return refusal([&] { read(text); }); };
-  EXPECT_TRUE(contains(message("== ROCm System Management Interface ==\n GPU0 GPU1\nGPU0 0 15\n"), "rocm-smi"));
-  EXPECT_TRUE(contains(message("LINK TYPE TABLE:\n 0000:0c:00.0\n0000:0c:00.0 SELF\n"), "amd-smi"));
-}
-
 }  // namespace
 }  // namespace topomoe::test
