@@ -57,8 +57,8 @@ constexpr std::array kFormats{
            [](const Content& c) { return c.xml_root == "graphs"; }, nullptr,
            "it says which rings and trees NCCL chose on a machine and is no topology; give the file of "
            "NCCL_TOPO_DUMP_FILE"},
-    Format{"simgrid", "SimGrid platform XML", [](const Content& c) { return c.xml_root == "platform"; }, nullptr,
-           "not read yet; describe the cluster as topomoe.cluster/1 JSON"},
+    Format{"simgrid", "SimGrid platform XML", [](const Content& c) { return c.xml_root == "platform"; },
+           alone<read_simgrid>, nullptr},
     Format{
         "rocm-smi", "rocm-smi --showtopo",
         [](const Content& c) { return has(c, "ROCm System Management Interface") || has(c, "Type between two GPUs"); },

@@ -20,6 +20,7 @@ Topology read_slurm_yaml(std::string_view text, const std::string& where);
 Topology read_ibnetdiscover(std::string_view text, const std::string& where);
 // Networks of simulators: GPUs of unknown kind.
 Topology read_astra(std::string_view text, const std::string& where);
+Topology read_simgrid(std::string_view text, const std::string& where);
 
 // "rack/dgx.xml" -> "dgx": what a topology is called after its file.
 std::string stem_of_file(const std::string& where);

@@ -1,8 +1,5 @@
 #include "tests/support/simgrid_platform.hpp"
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <simgrid/plugins/load.h>
 #include <algorithm>
 #include <cmath>
@@ -12,6 +9,8 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include "tests/support/simgrid_child.hpp"
 
 namespace topomoe::test {
 namespace {
@@ -109,59 +108,21 @@ SimgridResult run(const Router& router, const std::vector<SimgridFlow>& flows) {
   return result;
 }
 
-void write_all(int file, const void* data, std::size_t bytes) {
-  const char* at = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t wrote = ::write(file, at, bytes);
-    if (wrote <= 0) ::_exit(3);
-    at += wrote;
-    bytes -= static_cast<std::size_t>(wrote);
-  }
-}
-
-bool read_all(int file, void* data, std::size_t bytes) {
-  char* at = static_cast<char*>(data);
-  while (bytes > 0) {
-    const ssize_t got = ::read(file, at, bytes);
-    if (got <= 0) return false;
-    at += got;
-    bytes -= static_cast<std::size_t>(got);
-  }
-  return true;
-}
-
 }  // namespace
 
 SimgridResult simulate(const Router& router, const std::vector<SimgridFlow>& flows) {
   SimgridResult result;
-  result.finish_s.resize(flows.size());
   result.bytes_on_link.resize(static_cast<std::size_t>(router.link_count()));
   if (flows.empty()) return result;
-  int ends[2];
-  if (::pipe(ends) != 0) throw std::runtime_error("pipe");
-  const pid_t child = ::fork();
-  if (child < 0) throw std::runtime_error("fork");
-  if (child == 0) {
-    ::close(ends[0]);
-    try {
-      const SimgridResult own = run(router, flows);
-      write_all(ends[1], own.finish_s.data(), own.finish_s.size() * sizeof(double));
-      write_all(ends[1], own.bytes_on_link.data(), own.bytes_on_link.size() * sizeof(double));
-    } catch (const std::exception& error) {
-      const std::string text = std::string("simgrid: ") + error.what() + "\n";
-      write_all(2, text.data(), text.size());
-      ::_exit(2);
-    }
-    ::_exit(0);
-  }
-  ::close(ends[1]);
-  const bool whole = read_all(ends[0], result.finish_s.data(), result.finish_s.size() * sizeof(double)) &&
-                     read_all(ends[0], result.bytes_on_link.data(), result.bytes_on_link.size() * sizeof(double));
-  ::close(ends[0]);
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  if (!whole || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw std::runtime_error("SimGrid's process failed, status " + std::to_string(status));
+  const std::size_t flow_count = flows.size();
+  const std::vector<double> numbers = in_simgrid_child(flow_count + result.bytes_on_link.size(), [&] {
+    SimgridResult own = run(router, flows);
+    own.finish_s.insert(own.finish_s.end(), own.bytes_on_link.begin(), own.bytes_on_link.end());
+    return own.finish_s;
+  });
+  const auto middle = numbers.begin() + static_cast<std::ptrdiff_t>(flow_count);
+  result.finish_s.assign(numbers.begin(), middle);
+  result.bytes_on_link.assign(middle, numbers.end());
   for (const double finish_s : result.finish_s)
     if (finish_s < 0) throw std::runtime_error("SimGrid left a flow unfinished");
   return result;

@@ -124,25 +124,9 @@ TEST(SlurmConf, Mistakes_AreRefusedByLineAndName) {
   for (const auto& [text, said] : cases) EXPECT_TRUE(contains(refusal([&, t = text] { read(t); }), said)) << text;
 }
 
-// Read or refused by InvalidInput; nothing else.
-void read_or_refused(const std::string& text) {
-  try {
-    const Topology topology = read(text);
-    EXPECT_GT(topology.host_count(), 0);
-  } catch (const InvalidInput&) {
-  }
-}
-
 TEST(SlurmConf, CutOffOrSpoiltAtEachByte_IsReadOrRefused) {
-  for (const char* file : {"slurm-uneven-tree.conf", "slurm-blocks.conf"}) {
-    const std::string text = text_of(fixture(file));
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      read_or_refused(text.substr(0, i));
-      std::string spoilt = text;
-      spoilt[i] = "[]\\=,\n9\0"[i % 8];
-      read_or_refused(spoilt);
-    }
-  }
+  for (const char* file : {"slurm-uneven-tree.conf", "slurm-blocks.conf"})
+    cut_off_or_spoilt(text_of(fixture(file)), std::string("[]\\=,\n9\0", 8), read);
 }
 
 TEST(SlurmConf, ManyHosts_AreReadOnceAndQuickly) {
@@ -186,20 +170,8 @@ TEST(SlurmYaml, Mistakes_AreRefusedByLineAndName) {
 }
 
 TEST(SlurmYaml, CutOffOrSpoiltAtEachByte_IsReadOrRefused) {
-  const std::string text = text_of(fixture("slurm-topology.yaml"));
-  const auto try_it = [](const std::string& some) {
-    try {
-      EXPECT_GT(read_yaml(some).host_count(), 0);
-    } catch (const InvalidInput&) {
-    }
-  };
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    try_it(text.substr(0, i));
-    std::string spoilt = text;
-    spoilt[i] = ":-[]'\n# "[i % 8];
-    try_it(spoilt);
-  }
-  try_it(std::string(100'000, '-'));
+  cut_off_or_spoilt(text_of(fixture("slurm-topology.yaml")), ":-[]'\n# ", read_yaml);
+  refusal([] { read_yaml(std::string(100'000, '-')); });
   std::string deep;
   for (int i = 0; i < 1000; ++i) deep += "- ";
   EXPECT_TRUE(contains(refusal([&] { read_yaml(deep + "a"); }), "32 levels"));
@@ -223,13 +195,7 @@ TEST(SlurmConf, OthersFiles_ReadAndRoundTrip) {
       EXPECT_EQ(topology.host_count(), known->second.first);
       EXPECT_EQ(topology.leaf_count(), known->second.second);
     }
-    const std::string written = write_cluster_json(topology);
-    const Topology again = read_cluster_json(written, "again");
-    EXPECT_EQ(write_cluster_json(again), written);
-    EXPECT_EQ(fingerprint(again), fingerprint(topology));
-    EXPECT_FALSE(show_text(topology).empty());
-    EXPECT_TRUE(contains(write_svg(topology), "</svg>"));
-    EXPECT_TRUE(contains(write_dot(topology), "digraph"));
+    reads_draws_and_round_trips(entry.path());
     ++files;
   }
   EXPECT_GT(files, 5);

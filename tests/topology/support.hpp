@@ -60,6 +60,46 @@ inline std::vector<std::string> link_names(const Router& router, const Route& ro
   return names;
 }
 
+// Hosts of each leaf, given or not; none where there are no leaves.
+inline std::vector<int> unit_of_hosts(const Topology& topology) {
+  std::vector<int> sizes;
+  if (topology.leaf_count() == 0) return sizes;
+  for (int host = 0; host < topology.host_count(); host = topology.hosts_beside(host).end)
+    sizes.push_back(topology.hosts_beside(host).end - topology.hosts_beside(host).first);
+  return sizes;
+}
+
+// The text cut off before each byte, and with each byte changed to one of `bytes` in turn: read, or InvalidInput, and
+// nothing else.
+template <class Read>
+void cut_off_or_spoilt(const std::string& text, const std::string& bytes, Read read) {
+  const auto read_or_refused = [&](const std::string& some) {
+    try {
+      EXPECT_GT(read(some).host_count(), 0);
+    } catch (const InvalidInput&) {
+    }
+  };
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    read_or_refused(text.substr(0, i));
+    std::string spoilt = text;
+    spoilt[i] = bytes[i % bytes.size()];
+    read_or_refused(spoilt);
+  }
+}
+
+// A description of a network that others wrote: read, drawn, and written as JSON and back.
+inline void reads_draws_and_round_trips(const std::string& path) {
+  SCOPED_TRACE(path);
+  const Topology topology = read_topology_file(path);
+  const std::string written = write_cluster_json(topology);
+  const Topology again = read_cluster_json(written, "again");
+  EXPECT_EQ(write_cluster_json(again), written);
+  EXPECT_EQ(fingerprint(again), fingerprint(topology));
+  EXPECT_FALSE(show_text(topology).empty());
+  EXPECT_TRUE(contains(write_svg(topology), "</svg>"));
+  EXPECT_TRUE(contains(write_dot(topology), "digraph"));
+}
+
 // Four GPUs on one NVLink plane of 100 GB/s, two switches of two GPUs and two NICs each, PCIe 32, NICs 25 GB/s.
 inline HostShape small_shape() {
   HostShape shape;
