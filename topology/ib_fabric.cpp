@@ -56,7 +56,7 @@ class IbBuilder {
     find_units();
     place();
     find_rates();
-    warn("hosts: GPUs are not in such a file, nor how adapters hang on PCIe");
+    if (!graph_.hosts_note.empty()) warn(graph_.hosts_note);
     update_oversubscription(topology_);
     require_valid(topology_, where_);
     for (const std::string& line : warnings_from_sources(topology_)) warn(line);
@@ -133,7 +133,7 @@ class IbBuilder {
       const int a = tier_.at(ends.first), b = tier_.at(ends.second);
       if (a == b)
         fail(fmt::format("{} and {}, both {}, are joined directly", called(ends.first), called(ends.second), tiers[a]),
-             "no tree of leaves, spines and cores; other networks are not read from ibnetdiscover");
+             "no tree of leaves, spines and cores; other networks are not read");
       const bool up = a < b;
       auto& own = (up ? above_[ends.first] : above_[ends.second])[up ? ends.second : ends.first];
       own = cables;
@@ -209,11 +209,12 @@ class IbBuilder {
         whole = whole && unit.pod == root(leaf);
       }
     if (!whole) {
-      if (has_cores || spines_.size() != static_cast<std::size_t>(rails_) || !rails_apart())
-        fail(fmt::format("{} groups of spines; some hosts have leaves below several of them", spines_.size()),
-             "pods of whole hosts, or spines for each rail alone, are modelled");
-      fabric.planes = rails_;
-      if (rails_ > 64) fail(fmt::format("{} rails with spines of their own", rails_), "at most 64");
+      const int planes = static_cast<int>(spines_.size());
+      if (has_cores || rails_ % planes != 0 || !rails_apart(planes))
+        fail(fmt::format("{} groups of spines; some hosts have leaves below several of them", planes),
+             "pods of whole hosts, or spines for each rail alone (or each so many-th), are modelled");
+      fabric.planes = planes;
+      if (planes > 64) fail(fmt::format("{} planes with spines of their own", planes), "at most 64");
     }
     pods_ = has_cores || (spines_.size() > 1 && whole);
     std::map<std::string, int> pod_place;
@@ -258,13 +259,15 @@ class IbBuilder {
     topology_.fabric = std::move(fabric);
   }
 
-  // Whether each group of spines has the leaves of one rail alone.
-  bool rails_apart() {
-    std::map<std::string, std::size_t> rail_of;
+  // Whether each group of spines has the leaves of one plane alone: rails r, r + planes, ...
+  bool rails_apart(int planes) {
+    std::map<std::string, std::size_t> plane_of;
     for (const Unit& unit : units_)
-      for (std::size_t rail = 0; rail < unit.leaves.size(); ++rail)
-        if (!unit.leaves[rail].empty() && rail_of.emplace(root(unit.leaves[rail]), rail).first->second != rail)
+      for (std::size_t rail = 0; rail < unit.leaves.size(); ++rail) {
+        const std::size_t plane = rail % static_cast<std::size_t>(planes);
+        if (!unit.leaves[rail].empty() && plane_of.emplace(root(unit.leaves[rail]), plane).first->second != plane)
           return false;
+      }
     return true;
   }
 
