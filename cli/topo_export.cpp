@@ -18,6 +18,7 @@ constexpr Form kForms[] = {
     {"json", "topomoe.cluster/1", write_cluster_json},
     {"nccl-xml", "NCCL_TOPO_FILE", write_nccl_xml},
     {"astra", "ASTRA-sim's analytical network", write_astra},
+    {"simai", "SimAI's topology", write_simai},
     {"dot", "Graphviz", write_dot},
     {"svg", "a drawing", [](const Topology& topology) { return write_svg(topology); }},
 };

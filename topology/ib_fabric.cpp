@@ -30,7 +30,7 @@ class IbBuilder {
     find_units();
     place();
     find_rates();
-    warn("hosts: GPUs are not in such a file, nor how adapters hang on PCIe");
+    if (!graph_.hosts_note.empty()) warn(graph_.hosts_note);
     update_oversubscription(topology_);
     require_valid(topology_, where_);
     for (const std::string& line : warnings_from_sources(topology_)) warn(line);
@@ -94,11 +94,12 @@ class IbBuilder {
         whole = whole && unit.pod == tiers_.root(leaf);
       }
     if (!whole) {
-      if (has_cores || tiers_.spines_of.size() != static_cast<std::size_t>(tiers_.rails) || !rails_apart())
-        fail(fmt::format("{} groups of spines; some hosts have leaves below several of them", tiers_.spines_of.size()),
-             "pods of whole hosts, or spines for each rail alone, are modelled");
-      fabric.planes = tiers_.rails;
-      if (tiers_.rails > 64) fail(fmt::format("{} rails with spines of their own", tiers_.rails), "at most 64");
+      const int planes = static_cast<int>(tiers_.spines_of.size());
+      if (has_cores || tiers_.rails % planes != 0 || !rails_apart(planes))
+        fail(fmt::format("{} groups of spines; some hosts have leaves below several of them", planes),
+             "pods of whole hosts, or spines for each rail alone (or each so many-th), are modelled");
+      fabric.planes = planes;
+      if (planes > 64) fail(fmt::format("{} planes with spines of their own", planes), "at most 64");
     }
     pods_ = has_cores || (tiers_.spines_of.size() > 1 && whole);
     std::map<std::string, int> pod_place;
@@ -143,13 +144,16 @@ class IbBuilder {
     topology_.fabric = std::move(fabric);
   }
 
-  // Whether each group of spines has the leaves of one rail alone.
-  bool rails_apart() {
-    std::map<std::string, std::size_t> rail_of;
+  // Whether each group of spines has the leaves of one plane alone: rails r, r + planes, ...
+  bool rails_apart(int planes) {
+    std::map<std::string, std::size_t> plane_of;
     for (const Unit& unit : units_)
-      for (std::size_t rail = 0; rail < unit.leaves.size(); ++rail)
-        if (!unit.leaves[rail].empty() && rail_of.emplace(tiers_.root(unit.leaves[rail]), rail).first->second != rail)
+      for (std::size_t rail = 0; rail < unit.leaves.size(); ++rail) {
+        const std::size_t plane = rail % static_cast<std::size_t>(planes);
+        if (!unit.leaves[rail].empty() &&
+            plane_of.emplace(tiers_.root(unit.leaves[rail]), plane).first->second != plane)
           return false;
+      }
     return true;
   }
 

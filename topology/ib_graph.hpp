@@ -1,4 +1,4 @@
-// An InfiniBand subnet as ports and cables: what ibnetdiscover prints, in either form.
+// A network as ports and cables: what ibnetdiscover prints, in either form, or a simulator is given.
 //
 // Model: a switch is its GUID; a NIC port is a port of an adapter whose description begins with its host's name
 // ("n17 mlx5_0"). Several cables between two switches add up.
@@ -30,6 +30,8 @@ struct IbGraph {
   std::vector<Port> ports;
   std::map<std::pair<std::string, std::string>, Cables> cables;  // between switches, the lesser GUID first
   std::vector<std::string> warnings;
+  std::string hosts_note =
+      "hosts: GPUs are not in such a file, nor how adapters hang on PCIe";  // a warning; empty: none
 };
 
 // Leaves, spines and cores by their distance from the hosts. InvalidInput says what was found where it is no tree.

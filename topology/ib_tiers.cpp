@@ -87,7 +87,7 @@ class TierFinder {
       if (a == b)
         fail(fmt::format("{} and {}, both {}, are joined directly", IbTiers::called(graph_, ends.first),
                          IbTiers::called(graph_, ends.second), tiers[a]),
-             "no tree of leaves, spines and cores; other networks are not read from ibnetdiscover");
+             "no tree of leaves, spines and cores; other networks are not read");
       const bool up = a < b;
       auto& own = (up ? out_.above[ends.first] : out_.above[ends.second])[up ? ends.second : ends.first];
       own = cables;

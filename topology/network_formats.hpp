@@ -11,6 +11,8 @@ bool is_slurm_yaml(std::string_view text);  // "- topology:"
 
 bool is_ibnetdiscover(std::string_view text);  // with or without -p
 
+bool is_simai_network(std::string_view text);  // three numbers, or five and more, in the first line
+
 bool is_astra_network(std::string_view text);  // "topology:" and "npus_count:"
 
 }  // namespace topomoe

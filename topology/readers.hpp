@@ -19,6 +19,7 @@ Topology read_slurm_conf(std::string_view text, const std::string& where);
 Topology read_slurm_yaml(std::string_view text, const std::string& where);
 Topology read_ibnetdiscover(std::string_view text, const std::string& where);
 // Networks of simulators: GPUs of unknown kind.
+Topology read_simai(std::string_view text, const std::string& where);
 Topology read_astra(std::string_view text, const std::string& where);
 Topology read_simgrid(std::string_view text, const std::string& where);
 

@@ -33,15 +33,16 @@ HostTemplate build_simulated_host(const SimulatedHost& own) {
         join(i, (i + 1) % own.gpus, LinkKind::nvlink, own.link, 1);
       break;
   }
+  if (own.gpus == 0) host.devices.push_back({DeviceKind::numa, "numa0", "", -1, {}});
   for (const SimulatedHost::Port& port : own.ports) {
     const int device = static_cast<int>(host.devices.size());
     const std::string name = fmt::format("nic{}", host.nics.size());
     host.devices.push_back({DeviceKind::nic, name, "", -1, {}});
     host.nics.push_back({device, port.rail, name, port.rate, {}});
-    join(port.gpu, device, LinkKind::pcie,
-         {port.rate.GBps_per_direction, 0, Source::assumed, "not in the file: as fast as the port"}, 0);
+    if (own.gpus > 0)
+      join(port.gpu, device, LinkKind::pcie,
+           {port.rate.GBps_per_direction, 0, Source::assumed, "not in the file: as fast as the port"}, 0);
   }
-  if (host.devices.empty()) host.devices.push_back({DeviceKind::numa, "numa0", "", -1, {}});
   return host;
 }
 

@@ -18,7 +18,7 @@ struct SimulatedHost {
     Rate rate;
   };
   std::string name, gpu_name, source_note;
-  int gpus = 0;
+  int gpus = 0;  // 0: nothing is known of what is in it but its ports
   Inside inside = Inside::alone;
   Rate link;           // plane: of one GPU, all its links together; mesh, ring: of one link
   int link_count = 0;  // plane: of how many it is the sum; 0: not known
