@@ -10,6 +10,7 @@ void add_topo_command(CLI::App& app, Context& context) {
   add_topo_export(*topo);
   add_topo_diff(*topo);
   add_topo_doctor(*topo, context);
+  add_topo_discover(*topo);
 }
 
 }  // namespace topomoe::cli

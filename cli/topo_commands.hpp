@@ -24,5 +24,6 @@ void add_topo_facts(CLI::App& topo, Context& context);
 void add_topo_export(CLI::App& topo);
 void add_topo_diff(CLI::App& topo);
 void add_topo_doctor(CLI::App& topo, Context& context);
+void add_topo_discover(CLI::App& topo);
 
 }  // namespace topomoe::cli

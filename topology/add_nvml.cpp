@@ -164,8 +164,8 @@ class Adder {
                          own.status));
       if (own.is_degraded) warn(fmt::format("GPU {}: its NVLink fabric reports degraded bandwidth", gpu->bus_id));
       if (own.state != 3 || own.status != 0 || own.cluster.empty()) continue;
-      device(index).attributes.push_back({"fabric_cluster", own.cluster});
-      device(index).attributes.push_back({"fabric_clique", std::to_string(own.clique)});
+      set_default(index, "fabric_cluster", own.cluster);
+      set_default(index, "fabric_clique", std::to_string(own.clique));
     }
   }
 

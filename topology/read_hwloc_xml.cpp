@@ -129,6 +129,10 @@ class HostReader {
       warn(fmt::format(
           "{} NICs (first: {}) are virtual functions, which share the ports of a physical one here; left out",
           shared_.size(), shared_.front()));
+    if (rdma_ports_ > 0 && !plain_ports_.empty())
+      warn(fmt::format(
+          "{} ports (first: {}) have no RDMA device, {} have: NCCL would use these alone, here all are rails",
+          plain_ports_.size(), plain_ports_.front(), rdma_ports_));
     if (!nowhere_.empty())
       warn(fmt::format("{} PCI devices (first: {}) are near no one NUMA node; the first is taken", nowhere_.size(),
                        nowhere_.front()));
@@ -181,7 +185,12 @@ class HostReader {
                                   "it cannot exceed",
                                   port.name)
                     : "no port speed known to hwloc; the NIC's PCIe rate taken, which it cannot exceed"};
-      if (port.name.empty()) ++nameless_;
+      if (port.name.empty())
+        ++nameless_;
+      else if (!own.rdma_names.empty())
+        ++rdma_ports_;
+      else
+        plain_ports_.push_back(port.name);
       host_.nics.push_back({device, static_cast<int>(host_.nics.size()), port.name, rate, port.attributes});
     }
     if (!down.empty()) attributes.push_back({"down", down});
@@ -308,6 +317,8 @@ class HostReader {
   std::map<int, int> numa_of_;                 // OS index -> device
   std::vector<int> above_, device_;            // of PCI entries; -1: the CPU, none
   std::vector<std::string> nowhere_, shared_;  // bus ids
+  std::vector<std::string> plain_ports_;       // names
+  int rdma_ports_ = 0;
   int switches_ = 0, nics_ = 0, nameless_ = 0, plane_ = -1;
   bool any_nvlink_ = false;
 };
