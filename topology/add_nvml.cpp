@@ -96,6 +96,13 @@ class Adder {
     return vendor.empty() || vendor == "0x10de";
   }
 
+  bool is_nvlink_board(int gpu) {
+    XmlPci board;
+    board.vendor = attribute(device(gpu).attributes, "vendor");
+    board.device = attribute(device(gpu).attributes, "device");
+    return has_nvlink_by_design(board);
+  }
+
   void describe(int index, const NvmlGpu& gpu) {
     if (gpu.pcie_width > 0 && gpu.pcie_width < gpu.pcie_max_width)
       warn(fmt::format("GPU {} runs PCIe x{}, but it and its slot can do x{}: reseat it, check riser and BIOS",
@@ -120,7 +127,7 @@ class Adder {
   void describe_spec() {
     const NvmlGpu& first = *known_.begin()->second;
     const double memory_GiB = std::round(first.memory_GiB * 100) / 100;
-    if (host_.gpu.source == Source::unknown && !knows_links_) {
+    if (host_.gpu.source == Source::unknown) {
       if (!first.name.empty()) host_.gpu.name = first.name;
       host_.gpu.memory_GiB = memory_GiB;
     } else if (memory_GiB > 0 && std::abs(memory_GiB - host_.gpu.memory_GiB) > 0.1 * host_.gpu.memory_GiB) {
@@ -186,7 +193,15 @@ class Adder {
 
   void add_links() {
     bool any = false, all_known = true;
-    for (const int gpu : host_.gpus) all_known = all_known && known_.count(gpu) > 0 && known_.at(gpu)->links_known;
+    for (const int gpu : host_.gpus) {
+      const auto own = known_.find(gpu);
+      const bool is_known = own != known_.end() && own->second->links_known;
+      all_known = all_known && is_known;
+      // Virtual machines and MIG hide what the board has.
+      if (!is_known || !own->second->links.empty() || !is_nvlink_board(gpu)) continue;
+      all_known = false;
+      warn(fmt::format("GPU {} is a board with NVLink, but NVML knows no link of it", own->second->bus_id));
+    }
     std::map<std::pair<int, int>, int> pairs;
     for (const auto& [index, gpu] : known_)
       for (const auto& [end, count] : ends_of(*gpu)) {

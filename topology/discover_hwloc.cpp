@@ -18,7 +18,10 @@ Hwloc load() {
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) throw MissingEnvironment("hwloc: cannot be started on this machine");
   Hwloc topology(raw, hwloc_topology_destroy);
-  // The component that asks this very CPU speaks up for another machine's /sys too.
+  // Plugins that start drivers, or X, in this very process: NVML is asked elsewhere, where it may hang.
+  for (const char* driver : {"nvml", "cuda", "opencl", "gl", "levelzero"})
+    hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, driver);
+  // The component that asks this CPU speaks up for another machine's /sys too.
   if (getenv("HWLOC_FSROOT") != nullptr)
     hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
   hwloc_topology_set_io_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_ALL);

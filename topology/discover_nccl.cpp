@@ -41,6 +41,8 @@ struct Dump {
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Dump, has_driver, xml, why)
 
+constexpr int kInsufficientDriver = 35;  // cudaErrorInsufficientDriver of the CUDA runtime API
+
 int visible_gpus(Dump& out) {
   // The driver first: without it the runtime library has nothing to say.
   out.has_driver = static_cast<bool>(SharedLibrary{"libcuda.so.1"});
@@ -53,7 +55,9 @@ int visible_gpus(Dump& out) {
   int count = 0, error = 0;
   if (get_count == nullptr)
     out.why = "no CUDA runtime library found";
-  else if ((error = get_count(&count)) != 0 || count < 1)
+  else if ((error = get_count(&count)) == kInsufficientDriver)
+    out.why = "no NVIDIA driver, or one older than the CUDA runtime library";
+  else if (error != 0 || count < 1)
     out.why = fmt::format("CUDA sees no GPU (cudaError_t {})", error);
   return out.why.empty() ? count : 0;
 }

@@ -44,7 +44,7 @@ TEST_F(TopoDiscover, WithoutADriver_SaysSoInOneLine) {
     GTEST_SKIP() << "an NVIDIA driver is here";
   const Said said = topomoe("topo discover");
   EXPECT_EQ(said.code, 0);
-  EXPECT_NE(said.err.find("topomoe: no NVIDIA driver on this machine"), std::string::npos) << said.err;
+  EXPECT_NE(said.err.find("topomoe: no NVIDIA driver"), std::string::npos) << said.err;
 }
 
 // NUMA nodes and NICs as the kernel counts them.

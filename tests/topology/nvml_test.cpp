@@ -194,7 +194,14 @@ TEST(AddNvml, LinksNotKnown_StayUnknown) {
 }
 
 TEST(AddNvml, BoardsWithoutLinks_HaveNone) {
-  EXPECT_EQ(added(4, "error=nvmlDeviceGetNvLinkState:3").topology.templates[0].nvlink, Presence::absent);
+  HostTemplate host = host_of(4);
+  for (const int gpu : host.gpus) host.devices[static_cast<std::size_t>(gpu)].attributes[1].value = "0x26b9";  // L40S
+  const NvmlReport no_links = report("gpus=4 error=nvmlDeviceGetNvLinkState:3");
+  EXPECT_EQ(add(host, no_links).topology.templates[0].nvlink, Presence::absent);
+  // An H100 SXM is sold with NVLink alone: hidden, not absent.
+  const Added hidden = add(host_of(4), no_links);
+  EXPECT_EQ(hidden.topology.templates[0].nvlink, Presence::unknown);
+  EXPECT_TRUE(contains(hidden.warnings, "GPU 0000:12:00.0 is a board with NVLink, but NVML knows no link of it"));
 }
 
 TEST(AddNvml, GpuThatNvmlDoesNotList_IsNamed) {
