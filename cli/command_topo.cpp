@@ -12,6 +12,7 @@ void add_topo_command(CLI::App& app, Context& context) {
   add_topo_diff(*topo, context);
   add_topo_doctor(*topo, context);
   add_topo_load(*topo, context);
+  add_topo_discover(*topo);
 }
 
 }  // namespace topomoe::cli

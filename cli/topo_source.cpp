@@ -17,7 +17,7 @@ void add_source_options(CLI::App& command, TopoSource& o, const char* as) {
   command.add_option("file", o.file, "A description of a machine or cluster; its format is told by its content")
       ->option_text("FILE");
   command.add_option(as, o.as, "Read the file as this format: " + format_names())->option_text("FORMAT");
-  command.add_flag("--live", o.live, "This machine, through hwloc and, where there are GPUs, NCCL");
+  command.add_flag("--live", o.live, "This machine, through hwloc and, where there are GPUs, NVML and NCCL");
 }
 
 Topology described(const std::string& command, const TopoSource& o) {

@@ -1,11 +1,12 @@
 #include <hwloc.h>
+#include <stdlib.h>
 
-#include <fstream>
+#include <functional>
 #include <memory>
 
 #include "topology/discover.hpp"
 #include "topology/hwloc_host.hpp"
-#include "topology/warnings.hpp"
+#include "topology/sysfs_ports.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -17,51 +18,44 @@ Hwloc load() {
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) throw MissingEnvironment("hwloc: cannot be started on this machine");
   Hwloc topology(raw, hwloc_topology_destroy);
+  // Plugins that start drivers, or X, in this very process: NVML is asked elsewhere, where it may hang.
+  for (const char* driver : {"nvml", "cuda", "opencl", "gl", "levelzero"})
+    hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, driver);
+  // The component that asks this CPU speaks up for another machine's /sys too.
+  if (getenv("HWLOC_FSROOT") != nullptr)
+    hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
   hwloc_topology_set_io_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_ALL);
-  if (hwloc_topology_load(raw) != 0) throw MissingEnvironment("hwloc: cannot read this machine's topology");
+  if (hwloc_topology_load(raw) != 0)
+    throw MissingEnvironment(
+        getenv("HWLOC_XMLFILE") != nullptr
+            ? "hwloc: cannot read HWLOC_XMLFILE; `topo show FILE` reads files of other versions too"
+            : "hwloc: cannot read this machine's topology");
   return topology;
-}
-
-double first_number_in(const std::string& file) {
-  std::ifstream in(file);
-  double value = 0;
-  return in >> value ? value : 0;
-}
-
-// Gb/s of a network or InfiniBand device, from sysfs; 0 where it does not say.
-double port_Gbps(const std::string& os_name) {
-  if (const double Mbps = first_number_in("/sys/class/net/" + os_name + "/speed"); Mbps > 0) return Mbps / 1000;
-  return first_number_in("/sys/class/infiniband/" + os_name + "/ports/1/rate");
 }
 
 }  // namespace
 
-HostTemplate discover_with_hwloc(std::vector<std::string>& warnings) {
+HwlocMachine ask_hwloc() {
   const Hwloc topology = load();
   char* text = nullptr;
   int length = 0;  // with the 0 at its end
   if (hwloc_topology_export_xmlbuffer(topology.get(), &text, &length, 0) != 0 || length < 1)
     throw MissingEnvironment("hwloc: cannot describe this machine");
-  const std::string xml(text, static_cast<std::size_t>(length) - 1);
+  HwlocMachine out;
+  out.xml.assign(text, static_cast<std::size_t>(length) - 1);
   hwloc_free_xmlbuffer(topology.get(), text);
-  return read_hwloc_host(xml, "hwloc on this machine", "this-host", port_Gbps, warnings);
+  out.is_this_machine = hwloc_topology_is_thissystem(topology.get()) != 0;
+  if (const char* root = getenv("HWLOC_FSROOT"))
+    out.sys_root = root;
+  else if (out.is_this_machine)
+    out.sys_root = "";
+  return out;
 }
 
-Topology discover_live() {
-  std::vector<std::string> warnings;
-  if (std::optional<Topology> found = discover_with_nccl(warnings)) {
-    for (const std::string& line : warnings) add_warning(*found, line);
-    return std::move(*found);
-  }
-  Topology topology;
-  topology.name = "this-host";
-  topology.source = "hwloc on this machine";
-  topology.templates.push_back(discover_with_hwloc(warnings));
-  topology.groups.push_back({0, 1});
-  for (const std::string& line : warnings) add_warning(topology, line);
-  require_valid(topology, "this machine");
-  for (const std::string& line : warnings_from_sources(topology)) add_warning(topology, line);
-  return topology;
+HostTemplate host_of(const HwlocMachine& machine, const std::string& name, std::vector<std::string>& warnings) {
+  PortsOf ports_of;
+  if (machine.sys_root) ports_of = std::bind_front(ports_in_sysfs, *machine.sys_root);
+  return read_hwloc_host(machine.xml, "hwloc on this machine", name, ports_of, warnings);
 }
 
 }  // namespace topomoe

@@ -1,56 +1,19 @@
 // NCCL knows NVLink; hwloc does not. NCCL writes what it found when a communicator starts, if asked by environment.
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include <array>
 #include <filesystem>
-#include <memory>
+#include <nlohmann/json.hpp>
 
 #include "topology/discover.hpp"
+#include "topology/in_child.hpp"
 #include "topology/read_file.hpp"
+#include "topology/shared_library.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 namespace {
-
-class Library {
- public:
-  explicit Library(std::initializer_list<const char*> names) {
-    for (const char* name : names)
-      if ((handle_ = dlopen(name, RTLD_NOW | RTLD_LOCAL)) != nullptr) return;
-  }
-  explicit operator bool() const { return handle_ != nullptr; }
-  template <class Function>
-  Function* find(const char* symbol) const {
-    return reinterpret_cast<Function*>(dlsym(handle_, symbol));
-  }
-
- private:
-  void* handle_ = nullptr;  // kept open: CUDA and NCCL do not survive being unloaded
-};
-
-// Sets a variable for as long as it lives, then puts back what was there.
-class ScopedVariable {
- public:
-  ScopedVariable(const char* name, const std::string& value) : name_(name) {
-    if (const char* old = getenv(name)) old_ = old;
-    setenv(name, value.c_str(), 1);
-  }
-  ~ScopedVariable() {
-    if (old_)
-      setenv(name_, old_->c_str(), 1);
-    else
-      unsetenv(name_);
-  }
-  ScopedVariable(const ScopedVariable&) = delete;
-  ScopedVariable& operator=(const ScopedVariable&) = delete;
-
- private:
-  const char* name_;
-  std::optional<std::string> old_;
-};
 
 class TemporaryFile {
  public:
@@ -71,71 +34,96 @@ class TemporaryFile {
   std::string path_;
 };
 
-int visible_gpus(std::vector<std::string>& warnings) {
+// What the child says: the dump, or none and why.
+struct Dump {
+  bool has_driver = false;
+  std::string xml, why;
+};
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Dump, has_driver, xml, why)
+
+constexpr int kInsufficientDriver = 35;  // cudaErrorInsufficientDriver of the CUDA runtime API
+
+int visible_gpus(Dump& out) {
   // The driver first: without it the runtime library has nothing to say.
-  if (!Library{"libcuda.so.1"}) {
-    warnings.push_back("no NVIDIA driver on this machine: GPUs are looked for on the PCI bus only");
+  out.has_driver = static_cast<bool>(SharedLibrary{"libcuda.so.1"});
+  if (!out.has_driver) {
+    out.why = "no CUDA driver library (libcuda.so.1)";
     return 0;
   }
-  const Library cuda{"libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"};
-  if (!cuda) {
-    warnings.push_back("no CUDA runtime library found: GPUs are looked for on the PCI bus only");
-    return 0;
-  }
-  auto* get_count = cuda.find<int(int*)>("cudaGetDeviceCount");
-  int count = 0;
-  if (get_count == nullptr || get_count(&count) != 0 || count < 1) {
-    warnings.push_back("CUDA sees no GPU");
-    return 0;
-  }
-  return count;
+  const SharedLibrary cuda{"libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"};
+  auto* get_count = cuda ? cuda.find<int(int*)>("cudaGetDeviceCount") : nullptr;
+  int count = 0, error = 0;
+  if (get_count == nullptr)
+    out.why = "no CUDA runtime library found";
+  else if ((error = get_count(&count)) == kInsufficientDriver)
+    out.why = "no NVIDIA driver, or one older than the CUDA runtime library";
+  else if (error != 0 || count < 1)
+    out.why = fmt::format("CUDA sees no GPU (cudaError_t {})", error);
+  return out.why.empty() ? count : 0;
 }
 
 // One communicator over all visible GPUs of this process; NCCL writes the file while it starts.
-bool write_dump(int gpus, const std::string& path, std::vector<std::string>& warnings) {
-  const Library nccl{"libnccl.so.2", "libnccl.so"};
+void write_dump(int gpus, const std::string& path, Dump& out) {
+  const SharedLibrary nccl{"libnccl.so.2", "libnccl.so"};
   if (!nccl) {
-    warnings.push_back("no NCCL library found: NVLink stays unknown");
-    return false;
+    out.why = "no NCCL library found";
+    return;
   }
   auto* init = nccl.find<int(void**, int, const int*)>("ncclCommInitAll");
   auto* destroy = nccl.find<int(void*)>("ncclCommDestroy");
   if (init == nullptr || destroy == nullptr) {
-    warnings.push_back("the NCCL library lacks ncclCommInitAll: NVLink stays unknown");
-    return false;
+    out.why = "the NCCL library lacks ncclCommInitAll";
+    return;
   }
-  const ScopedVariable variable("NCCL_TOPO_DUMP_FILE", path);
+  setenv("NCCL_TOPO_DUMP_FILE", path.c_str(), 1);  // of the child alone
   std::vector<void*> communicators(static_cast<std::size_t>(gpus), nullptr);
   if (const int error = init(communicators.data(), gpus, nullptr); error != 0) {
-    warnings.push_back(
-        fmt::format("NCCL did not start over {} GPUs (ncclResult_t {}): NVLink stays unknown", gpus, error));
-    return false;
+    out.why = fmt::format("NCCL did not start over {} GPUs (ncclResult_t {})", gpus, error);
+    return;
   }
+  out.xml = read_text_file(path);
   for (void* communicator : communicators)
     if (communicator != nullptr) destroy(communicator);
-  return true;
+}
+
+Dump ask_nccl(const std::string& path) {
+  const ChildAnswer answer = in_child(
+      [&] {
+        Dump out;
+        if (const int gpus = visible_gpus(out); gpus > 0) write_dump(gpus, path, out);
+        using Json = nlohmann::json;
+        return Json(out).dump(-1, ' ', false, Json::error_handler_t::replace);
+      },
+      kDriverDeadline);
+  if (answer.text) return nlohmann::json::parse(*answer.text).get<Dump>();
+  return {true, "", "CUDA or NCCL: " + answer.why};
 }
 
 }  // namespace
 
-std::optional<Topology> discover_with_nccl(std::vector<std::string>& warnings) {
+std::optional<Topology> given_nccl_dump() {
   const char* given = getenv("NCCL_TOPO_DUMP_FILE");
   std::error_code error;
-  if (given != nullptr && std::filesystem::is_regular_file(given, error) &&
-      std::filesystem::file_size(given, error) > 0)
-    return read_nccl_xml(read_text_file(given), given);
-  const int gpus = visible_gpus(warnings);
-  if (gpus == 0) return std::nullopt;
-  const TemporaryFile dump;
-  if (!write_dump(gpus, dump.path(), warnings)) return std::nullopt;
-  try {
-    Topology topology = read_nccl_xml(read_text_file(dump.path()), "NCCL on this machine");
-    topology.name = "this-host";
-    return topology;
-  } catch (const InvalidInput& problem) {
-    warnings.push_back(fmt::format("NCCL's topology dump cannot be used ({}): NVLink stays unknown", problem.what()));
+  if (given == nullptr || !std::filesystem::is_regular_file(given, error) ||
+      std::filesystem::file_size(given, error) == 0)
     return std::nullopt;
+  return read_nccl_xml(read_text_file(given), given);
+}
+
+NcclAnswer discover_with_nccl(const std::string& name) {
+  const TemporaryFile file;
+  const Dump dump = ask_nccl(file.path());
+  NcclAnswer out;
+  out.has_driver = dump.has_driver;
+  out.why = dump.why;
+  if (dump.xml.empty()) return out;
+  try {
+    out.topology = read_nccl_xml(dump.xml, name);
+    out.topology->source = "NCCL on this machine";
+  } catch (const InvalidInput& problem) {
+    out.why = fmt::format("NCCL's topology dump cannot be used ({})", problem.what());
   }
+  return out;
 }
 
 }  // namespace topomoe

@@ -10,9 +10,26 @@
 
 namespace topomoe {
 
-// port_Gbps: the speed of a network or RDMA device of that name, 0 where it is not known; hwloc does not say.
+// A port of a network device, as something other than hwloc knows it.
+struct NicPort {
+  std::string name;  // "mlx5_0", "eth0"
+  double Gbps = 0;   // 0: not known
+  bool is_down = false;
+  std::vector<Attribute> attributes;
+};
+struct NicPorts {
+  std::vector<NicPort> ports;
+  bool is_virtual_function = false;  // of a physical one of this machine, whose ports it shares
+};
+
+// ports_of: of a device by bus id, with the names of its RDMA and its network devices; hwloc knows no speeds. Empty, or
+// no ports from it: one port of unknown speed. Ports that are down become no Nic, as in NCCL.
+using PortsOf = std::function<NicPorts(const std::string& bus_id, const std::vector<std::string>& rdma_names,
+                                       const std::vector<std::string>& net_names)>;
 HostTemplate read_hwloc_host(std::string_view xml, const std::string& where, const std::string& host_name,
-                             const std::function<double(const std::string&)>& port_Gbps,
-                             std::vector<std::string>& warnings);
+                             const PortsOf& ports_of, std::vector<std::string>& warnings);
+
+// A line where the host has NVSwitches and no link to them: once all that knows of links has been asked.
+void warn_of_idle_nvswitch(const HostTemplate& host, std::vector<std::string>& warnings);
 
 }  // namespace topomoe

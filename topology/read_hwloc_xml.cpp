@@ -46,9 +46,8 @@ double one_nvlink_MBps(const HwlocPci& gpu) {
 
 class HostReader {
  public:
-  HostReader(const HwlocXml& xml, const std::function<double(const std::string&)>& port_Gbps,
-             std::vector<std::string>& warnings)
-      : xml_(xml), port_Gbps_(port_Gbps), warnings_(warnings) {}
+  HostReader(const HwlocXml& xml, const PortsOf& ports_of, std::vector<std::string>& warnings)
+      : xml_(xml), ports_of_(ports_of), warnings_(warnings) {}
 
   HostTemplate run(const std::string& name) {
     host_.name = name;
@@ -120,12 +119,20 @@ class HostReader {
         if (!own.gpu_model.empty()) host_.devices[at(device_[i])].attributes.push_back({"gpu.model", own.gpu_model});
       } else if (is_nic(own)) {
         device_[i] = join_pci(i, DeviceKind::nic, fmt::format("nic{}", nics_++));
-        add_port(own, device_[i]);
+        add_ports(own, device_[i]);
       }
     }
     if (nameless_ > 0)
       warn(fmt::format("{} network functions have no device of the system (virtual functions, or no driver)",
                        nameless_));
+    if (!shared_.empty())
+      warn(fmt::format(
+          "{} NICs (first: {}) are virtual functions, which share the ports of a physical one here; left out",
+          shared_.size(), shared_.front()));
+    if (rdma_ports_ > 0 && !plain_ports_.empty())
+      warn(fmt::format(
+          "{} ports (first: {}) have no RDMA device, {} have: NCCL would use these alone, here all are rails",
+          plain_ports_.size(), plain_ports_.front(), rdma_ports_));
     if (!nowhere_.empty())
       warn(fmt::format("{} PCI devices (first: {}) are near no one NUMA node; the first is taken", nowhere_.size(),
                        nowhere_.front()));
@@ -145,20 +152,48 @@ class HostReader {
     return device;
   }
 
-  void add_port(const HwlocPci& own, int device) {
-    double Gbps = 0;
-    for (const auto& names : {own.rdma_names, own.net_names})
-      for (const std::string& name : names) Gbps = std::max(Gbps, port_Gbps_(name));
-    Rate port{Gbps / 8, 1, Source::datasheet, fmt::format("port speed {} Gb/s in sysfs", Gbps)};
-    if (!(Gbps > 0))
-      port = {host_.links.back().GBps_per_direction, 1, Source::unknown,
-              "no port speed known to hwloc; the NIC's PCIe rate taken, which it cannot exceed"};
+  void add_ports(const HwlocPci& own, int device) {
+    NicPorts found;
+    if (ports_of_) found = ports_of_(own.bus_id, own.rdma_names, own.net_names);
+    std::vector<Attribute>& attributes = host_.devices[at(device)].attributes;
+    if (found.is_virtual_function) {
+      attributes.push_back({"virtual_function", "yes"});
+      shared_.push_back(own.bus_id);
+      return;
+    }
     // NCCL goes by the RDMA device where there is one.
-    const std::string name = !own.rdma_names.empty()  ? own.rdma_names.front()
-                             : !own.net_names.empty() ? own.net_names.front()
-                                                      : "";
-    if (name.empty()) ++nameless_;
-    host_.nics.push_back({device, static_cast<int>(host_.nics.size()), name, port, {}});
+    if (found.ports.empty())
+      found.ports = {{!own.rdma_names.empty()  ? own.rdma_names.front()
+                      : !own.net_names.empty() ? own.net_names.front()
+                                               : "",
+                      0,
+                      false,
+                      {}}};
+    const double slot_GBps = host_.links.back().GBps_per_direction;
+    std::string down;
+    for (const NicPort& port : found.ports) {
+      if (port.is_down) {
+        down += (down.empty() ? "" : " ") + port.name;
+        warn(fmt::format("port {} ({}) is down: no traffic is planned over it", port.name, own.bus_id));
+        continue;
+      }
+      Rate rate{port.Gbps / 8, 1, Source::datasheet, fmt::format("port speed {} Gb/s in sysfs", port.Gbps)};
+      if (!(port.Gbps > 0))
+        rate = {slot_GBps, 1, Source::unknown,
+                ports_of_ && !port.name.empty()
+                    ? fmt::format("sysfs has no speed of {} (virtual NICs have none); the NIC's PCIe rate taken, which "
+                                  "it cannot exceed",
+                                  port.name)
+                    : "no port speed known to hwloc; the NIC's PCIe rate taken, which it cannot exceed"};
+      if (port.name.empty())
+        ++nameless_;
+      else if (!own.rdma_names.empty())
+        ++rdma_ports_;
+      else
+        plain_ports_.push_back(port.name);
+      host_.nics.push_back({device, static_cast<int>(host_.nics.size()), port.name, rate, port.attributes});
+    }
+    if (!down.empty()) attributes.push_back({"down", down});
   }
 
   // The device that an object of the matrix is; all NVSwitches are one plane. -1: none.
@@ -273,16 +308,17 @@ class HostReader {
     board.device = fmt::format("0x{:04x}", first->device);
     host_.gpu = known_gpu(board);
     if (!first->gpu_model.empty() && host_.gpu.source == Source::unknown) host_.gpu.name = first->gpu_model;
-    if (plane_ >= 0 && !any_nvlink_) warn("NVSwitches are on the PCI bus, but the file has no links to them");
   }
 
   const HwlocXml& xml_;
-  const std::function<double(const std::string&)>& port_Gbps_;
+  const PortsOf& ports_of_;
   std::vector<std::string>& warnings_;
   HostTemplate host_;
-  std::map<int, int> numa_of_;        // OS index -> device
-  std::vector<int> above_, device_;   // of PCI entries; -1: the CPU, none
-  std::vector<std::string> nowhere_;  // bus ids
+  std::map<int, int> numa_of_;                 // OS index -> device
+  std::vector<int> above_, device_;            // of PCI entries; -1: the CPU, none
+  std::vector<std::string> nowhere_, shared_;  // bus ids
+  std::vector<std::string> plain_ports_;       // names
+  int rdma_ports_ = 0;
   int switches_ = 0, nics_ = 0, nameless_ = 0, plane_ = -1;
   bool any_nvlink_ = false;
 };
@@ -290,10 +326,19 @@ class HostReader {
 }  // namespace
 
 HostTemplate read_hwloc_host(std::string_view xml, const std::string& where, const std::string& host_name,
-                             const std::function<double(const std::string&)>& port_Gbps,
-                             std::vector<std::string>& warnings) {
+                             const PortsOf& ports_of, std::vector<std::string>& warnings) {
   const HwlocXml parsed = parse_hwloc_xml(xml, where);
-  return HostReader(parsed, port_Gbps, warnings).run(host_name);
+  return HostReader(parsed, ports_of, warnings).run(host_name);
+}
+
+void warn_of_idle_nvswitch(const HostTemplate& host, std::vector<std::string>& warnings) {
+  const auto is_plane = [&](int index) {
+    return host.devices[static_cast<std::size_t>(index)].kind == DeviceKind::nvswitch;
+  };
+  bool any = false, joined = false;
+  for (int i = 0; i < static_cast<int>(host.devices.size()); ++i) any = any || is_plane(i);
+  for (const Link& link : host.links) joined = joined || is_plane(link.src) || is_plane(link.dst);
+  if (any && !joined) warnings.push_back(host.name + ": NVSwitches are on the PCI bus, but no links to them are known");
 }
 
 Topology read_hwloc_xml(std::string_view text, const std::string& where) {
@@ -301,8 +346,8 @@ Topology read_hwloc_xml(std::string_view text, const std::string& where) {
   topology.name = stem_of_file(where);
   topology.source = where;
   std::vector<std::string> warnings;
-  topology.templates.push_back(read_hwloc_host(
-      text, where, topology.name, [](const std::string&) { return 0.0; }, warnings));
+  topology.templates.push_back(read_hwloc_host(text, where, topology.name, {}, warnings));
+  warn_of_idle_nvswitch(topology.templates[0], warnings);
   topology.groups.push_back({0, 1});
   for (const std::string& line : warnings) add_warning(topology, line);
   require_valid(topology, where);

@@ -74,6 +74,18 @@ TEST(HwlocXml, NvswitchesOnTheBus_AreOnePlane) {
   EXPECT_EQ(facts["links_to_switch"]["0000:86:00.0"], 3);
 }
 
+TEST(HwlocXml, NicWithoutRdmaBesideOneThatHas_IsARailAndSaid) {
+  EXPECT_FALSE(warns(read(two_packages()), "have no RDMA device"));
+  const std::string gpu = "<object type=\"PCIDev\" gp_index=\"23\"";
+  const Topology topology = read(replaced(
+      two_packages(), gpu,
+      "<object type=\"PCIDev\" gp_index=\"60\" pci_busid=\"0000:87:00.0\" pci_type=\"0200 [8086:1572] [0000:0000] 01\" "
+      "pci_link_speed=\"7.876923\"><object type=\"OSDev\" gp_index=\"61\" name=\"eno1\" osdev_type=\"2\"/></object>" +
+          gpu));
+  EXPECT_EQ(topology.templates[0].nics.size(), 2U);
+  EXPECT_TRUE(warns(topology, "1 ports (first: eno1) have no RDMA device, 1 have"));
+}
+
 TEST(HwlocXml, WithoutTheMatrix_NvlinkIsUnknown) {
   const Topology topology = read(replaced(two_packages(), "NVLinkBandwidth", "Bandwidth"));
   EXPECT_EQ(topology.templates[0].nvlink, Presence::unknown);
