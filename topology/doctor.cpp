@@ -83,7 +83,7 @@ std::string findings_text(std::span<const Finding> findings) {
   for (const Finding& own : findings) {
     out += fmt::format("{}: {}: {}\n  expected: {}\n", name(own.severity), own.element, own.seen, own.expected);
     if (!own.cost.empty()) out += fmt::format("  cost: {}\n", own.cost);
-    out += fmt::format("  check: {}\n", own.check);
+    if (!own.check.empty()) out += fmt::format("  check: {}\n", own.check);
   }
   if (findings.empty()) out = "nothing found\n";
   return out;
@@ -98,7 +98,7 @@ std::string findings_json(std::span<const Finding> findings) {
     value["seen"] = own.seen;
     value["expected"] = own.expected;
     if (!own.cost.empty()) value["cost"] = own.cost;
-    value["check"] = own.check;
+    if (!own.check.empty()) value["check"] = own.check;
     out.push_back(std::move(value));
   }
   return out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

@@ -1,7 +1,7 @@
 // What looks wrong with a cluster: what is seen against what its own siblings, or its design, make one expect.
 //
-// Nothing here is measured. A finding is severe where the machine does less than it could (or than its siblings do),
-// a warning where it may be meant so, a note where something is merely not known.
+// A finding is severe where the machine does less than it could (or than its siblings do), a warning where it may be
+// meant so, a note where something is merely not known. Measurements: topology/doctor_measured.hpp.
 #pragma once
 
 #include <span>
@@ -21,7 +21,7 @@ struct Finding {
   std::string seen;      // "4 NVLinks"
   std::string expected;  // "18, as 7 of 8 GPUs of this host"; with the reason
   std::string cost;      // "all-to-all inside this host: at most 33 of 450 GB/s a GPU"; empty: not known
-  std::string check;     // what to look at
+  std::string check;     // what to look at; empty: nothing
   bool operator==(const Finding&) const = default;
 };
 

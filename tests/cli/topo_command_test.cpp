@@ -36,6 +36,49 @@ TEST_F(TopoCommand, Doctor_SaysWhatIsSevereByItsExitStatus) {
   EXPECT_NE(said.err.find("severe finding"), std::string::npos) << said.err;
 }
 
+// Four GPUs on 4 x 450 GB/s of NVLink; the sample of nccl-tests is too small to judge, a row more is not.
+TEST_F(TopoCommand, Doctor_HoldsMeasurementsAgainstTheDescription) {
+  const std::string sample = read(TOPOMOE_SOURCE_DIR "/tests/data/measured/nccl_tests_alltoall.txt");
+  const auto with_row = [&](const std::string& busbw) {
+    write("out.txt",
+          sample + "1073741824 16777216 float none -1 9999 99.9 " + busbw + " 0 9999 99.9 " + busbw + " N/A\n");
+    return topomoe("topo doctor " + kClean +
+                   " --measured out.txt --measured '" TOPOMOE_SOURCE_DIR
+                   "/tests/data/measured/nvbandwidth.json' --format json");
+  };
+  const Said healthy = with_row("320.0"), sick = with_row("90.0");
+  EXPECT_EQ(healthy.code, 1);  // of nvbandwidth's testcase that failed
+  EXPECT_EQ(sick.code, 1);
+  const auto severe = [](const Said& said) {
+    int count = 0;
+    for (const auto& finding : nlohmann::json::parse(said.out)) count += finding.at("severity") == "severe";
+    return count;
+  };
+  EXPECT_EQ(severe(healthy), 1) << healthy.out;
+  EXPECT_EQ(severe(sick), 2) << sick.out;
+  expect_one_line(sick.err, {"2 severe findings"});
+  const Said alone = topomoe("topo doctor " + kClean +
+                             " --measured '" TOPOMOE_SOURCE_DIR "/tests/data/measured/nccl_tests_alltoall.txt'");
+  EXPECT_EQ(alone.code, 0) << alone.err;
+  EXPECT_NE(alone.out.find("not judged"), std::string::npos) << alone.out;
+}
+
+TEST_F(TopoCommand, Doctor_SaysWhatItCannotHold) {
+  write("bare.txt", "# algbw\n 1024 16 float none -1 1.0 0.1 0.1 0 1.0 0.1 0.1 0\n");
+  const auto refused = [&](const std::string& arguments, const std::vector<std::string>& words) {
+    const Said said = topomoe("topo doctor " + arguments);
+    EXPECT_EQ(said.code, 2) << arguments;
+    expect_one_line(said.err, words);
+  };
+  refused(kClean + " --measured bare.txt", {"bare.txt: operation", "--op"});
+  refused(kClean + " --measured bare.txt --op alltoall", {"bare.txt: ranks", "Rank"});
+  refused(kClean + " --measured bare.txt --op alltoone", {"--op: alltoone", "reduce_scatter"});
+  refused(kClean + " --op alltoall", {"--op", "--measured"});
+  refused(kClean + " " + kBroken + " --measured bare.txt", {"--measured: 2 descriptions"});
+  refused(kClean + " --measured " + kBroken, {"neither nccl-tests nor nvbandwidth"});
+  refused(kClean + " --measured none.txt", {"none.txt"});
+}
+
 TEST_F(TopoCommand, BadInput_LeavesNoOutput) {
   write("cut.xml", "<system version=\"1\"><cpu numaid=\"0\">");
   for (const char* command : {"topo export cut.xml --as svg -o out.svg", "topo facts cut.xml", "topo doctor cut.xml",
