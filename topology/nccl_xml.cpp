@@ -8,7 +8,9 @@
 #include <cstring>
 #include <map>
 #include <pugixml.hpp>
+#include <set>
 
+#include "topology/names.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -117,15 +119,20 @@ class Parser {
   }
 
   // Of a device's kind: not its name or place, which are fields of their own, nor what two equal hosts differ in.
-  std::vector<Attribute> attributes_of(const pugi::xml_node& node) const {
+  std::vector<Attribute> attributes_of(const pugi::xml_node& node) {
     constexpr std::string_view kElsewhere[] = {"busid", "name", "host_hash", "guid", "rank"};
-    constexpr std::size_t kMost = 64;
+    constexpr std::size_t kMost = 64, kLongestName = 60;  // "gpu." goes before those of a GPU
     std::vector<Attribute> out;
     for (const pugi::xml_attribute& own : node.attributes()) {
       if (std::find(std::begin(kElsewhere), std::end(kElsewhere), own.name()) != std::end(kElsewhere)) continue;
       if (out.size() >= kMost)
         throw InvalidInput(fmt::format("{}: <{}>, byte {}", where_, node.name(), node.offset_debug()),
                            fmt::format("more than {} attributes", kMost), "not a topology of NCCL's");
+      if (std::strlen(own.name()) > kLongestName || !is_attribute_name(own.name())) {
+        say_once(
+            fmt::format("attribute {:.40} of <{}> is no word of NCCL's and was left out", own.name(), node.name()));
+        continue;
+      }
       if (std::none_of(out.begin(), out.end(), [&](const Attribute& a) { return a.name == own.name(); }))
         out.push_back({own.name(), own.value()});
     }
@@ -270,13 +277,16 @@ class Parser {
 
   void unknown(const pugi::xml_node& node, const char* parent) {
     count_element(node, 1);
-    const std::string line = fmt::format("<{:.40}> in <{}> is not known here and was left out", node.name(), parent);
-    if (std::find(system_.warnings.begin(), system_.warnings.end(), line) == system_.warnings.end())
-      system_.warnings.push_back(line);
+    say_once(fmt::format("<{:.40}> in <{}> is not known here and was left out", node.name(), parent));
+  }
+
+  void say_once(std::string line) {
+    if (said_.insert(line).second) system_.warnings.push_back(std::move(line));
   }
 
   const std::string& where_;
   XmlSystem system_;
+  std::set<std::string> said_;
   int elements_ = 0;
 };
 

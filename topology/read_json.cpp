@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <map>
 
@@ -78,7 +77,7 @@ HostShape read_shape(JsonFields fields) {
   return shape;
 }
 
-constexpr std::size_t kMostAttributes = 64;
+constexpr std::size_t kMostAttributes = 160;  // an NCCL file's <pci> and <gpu> have at most 64 each
 
 std::vector<Attribute> read_attributes(JsonFields& fields) {
   std::vector<Attribute> out;
@@ -86,14 +85,12 @@ std::vector<Attribute> read_attributes(JsonFields& fields) {
   const Json& all = fields.get("attributes");
   if (!all.is_object()) throw InvalidInput(fields.path("attributes"), brief(all), "an object of texts");
   for (const auto& [name, value] : all.items()) {
-    const bool is_name =
-        !name.empty() && name.size() <= 64 && (std::isalpha(static_cast<unsigned char>(name[0])) != 0) &&
-        std::all_of(name.begin(), name.end(),
-                    [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-'; });
     const bool elsewhere = name == "busid" || name == "host_hash" || name == "name";
-    if (!is_name || elsewhere || out.size() >= kMostAttributes)
+    if (!is_attribute_name(name) || elsewhere || out.size() >= kMostAttributes)
       throw InvalidInput(fields.path("attributes"), '"' + name.substr(0, 64) + '"',
-                         elsewhere ? "has a field of its own" : "at most 64 names of letters, digits, _ . and -");
+                         elsewhere
+                             ? "has a field of its own"
+                             : fmt::format("at most {} names of 1 to 64 letters, digits, _ . and -", kMostAttributes));
     if (!value.is_string()) throw InvalidInput(fields.path("attributes") + "." + name, brief(value), "a text");
     out.push_back({name, value.get<std::string>()});
   }
@@ -387,9 +384,9 @@ class ClusterReader {
     }
     JsonFields uplink = fields.object(key);
     if (!uplink.has("GBps_per_direction")) {
-      rate.GBps_per_direction = down / oversubscription;
       rate.latency_us = uplink.number("latency_us", 0);
       read_source(uplink, rate.source, rate.source_note);
+      if (has_ratio || rate.source != Source::unknown) rate.GBps_per_direction = down / oversubscription;
       uplink.refuse_unknown();
       return;
     }

@@ -127,7 +127,7 @@ Json fabric_json(const Fabric& fabric) {
     if (!fabric.leaf_names.empty()) json["leaf_names"] = fabric.leaf_names;
     json["spine_count"] = fabric.spine_count;
     if (fabric.spine_count > 0) {
-      json["oversubscription"] = json_number(fabric.oversubscription);
+      if (fabric.uplink.GBps_per_direction > 0) json["oversubscription"] = json_number(fabric.oversubscription);
       json["uplink"] = rate_json(fabric.uplink);
     }
     if (fabric.hosts_per_pod > 0) {
@@ -136,7 +136,8 @@ Json fabric_json(const Fabric& fabric) {
       if (fabric.kind == FabricKind::fat_tree) json["core_count"] = fabric.core_count;
       if (!fabric.pod_leaves.empty()) json[pod + "_leaves"] = fabric.pod_leaves;
       if (fabric.kind != FabricKind::fat_tree || fabric.core_count > 0) {
-        json[pod + "_oversubscription"] = json_number(fabric.pod_oversubscription);
+        if (fabric.pod_uplink.GBps_per_direction > 0)
+          json[pod + "_oversubscription"] = json_number(fabric.pod_oversubscription);
         json[pod + "_uplink"] = rate_json(fabric.pod_uplink);
       }
     }

@@ -26,6 +26,21 @@ TEST(Ibnetdiscover, FullForm_CountsCablesAndMissesOne) {
   EXPECT_DOUBLE_EQ(nic.port.GBps_per_direction, 25);
 }
 
+// Only hosts' cables have a speed: what leaves carry up is not known, and does not follow from the adapters in JSON.
+TEST(Ibnetdiscover, CablesOfUnknownSpeed_StayUnknownInJson) {
+  std::string text = text_of(fixture("ib-two-tiers.out"));
+  for (std::size_t at = 0; (at = text.find("4xHDR", at)) != std::string::npos; ++at) {
+    const std::size_t line = text.rfind('\n', at) + 1;
+    if (contains(text.substr(line, at - line), "spine")) text.replace(at, 5, "?xHDR");
+  }
+  const Topology topology = read_ibnetdiscover(text, "t.out");
+  EXPECT_EQ(topology.fabric->uplink.GBps_per_direction, 0);
+  EXPECT_EQ(topology.fabric->uplink.source, Source::unknown);
+  const std::string json = write_cluster_json(topology);
+  EXPECT_EQ(read_cluster_json(json, "t.json").fabric, topology.fabric);
+  EXPECT_EQ(write_cluster_json(read_cluster_json(json, "t.json")), json);
+}
+
 TEST(Ibnetdiscover, PortForm_FindsRails) {
   const Topology topology = read_topology_file(fixture("ib-rails-p.out"));
   const Fabric& fabric = *topology.fabric;
