@@ -20,6 +20,8 @@ constexpr std::size_t kMaxBytes = 64U << 20;
 constexpr int kMaxDepth = 64;
 constexpr int kMaxElements = 200'000;
 constexpr std::size_t kMaxPciPerHost = 4096;  // NCCL itself stops far below
+constexpr std::size_t kMaxCpusPerHost = 256;  // each two of them are joined
+constexpr std::size_t kMaxPciLinks = 256;
 
 bool is_named(const pugi::xml_node& node, const char* name) { return std::strcmp(node.name(), name) == 0; }
 
@@ -149,10 +151,9 @@ class Parser {
   }
 
   XmlHost& host_of(const std::string& hash) {
-    for (XmlHost& host : system_.hosts)
-      if (host.hash == hash) return host;
-    system_.hosts.push_back({hash, {}, {}});
-    return system_.hosts.back();
+    const auto [at, is_new] = host_of_.emplace(hash, system_.hosts.size());
+    if (is_new) system_.hosts.push_back({hash, {}, {}});
+    return system_.hosts[at->second];
   }
 
   void read_cpu(const pugi::xml_node& node) {
@@ -162,6 +163,9 @@ class Parser {
     std::size_t index = 0;
     while (index < host.cpus.size() && host.cpus[index].numa_id != numa_id) ++index;
     if (index == host.cpus.size()) {
+      if (index == kMaxCpusPerHost)
+        throw InvalidInput(where_ + ": <cpu>", fmt::format("more than {} in a host", kMaxCpusPerHost),
+                           "give each host its own host_hash");
       XmlCpu cpu;
       cpu.numa_id = numa_id;
       cpu.attributes = attributes_of(node);
@@ -214,6 +218,9 @@ class Parser {
         host.pci[own].has_nic = true;
         read_nets(child, host.pci[own].nets);
       } else if (is_named(child, "pcilink")) {
+        count_element(child, depth);
+        if (host.pci[own].pci_links.size() == kMaxPciLinks)
+          fail(child, "busid", fmt::format("at most {} switches are joined to one", kMaxPciLinks));
         host.pci[own].pci_links.push_back(bus_id(child, "busid"));
       } else {
         unknown(child, "pci");
@@ -286,6 +293,7 @@ class Parser {
 
   const std::string& where_;
   XmlSystem system_;
+  std::map<std::string, std::size_t> host_of_;  // by hash
   std::set<std::string> said_;
   int elements_ = 0;
 };

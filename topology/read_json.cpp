@@ -8,6 +8,7 @@
 
 #include "topology/fabric.hpp"
 #include "topology/json_fields.hpp"
+#include "topology/json_text.hpp"
 #include "topology/names.hpp"
 #include "topology/read_file.hpp"
 #include "topology/warnings.hpp"
@@ -17,8 +18,6 @@ namespace topomoe {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr std::size_t kMaxTextBytes = 64U << 20;
 
 template <class Enum>
 Enum one_of(const std::string& path, const std::string& text, std::optional<Enum> (*parse)(std::string_view),
@@ -187,14 +186,10 @@ class ClusterReader {
     if (topology_.templates.empty()) throw InvalidInput(fields.path("templates"), "none", "describe at least one host");
     topology_.host_names = texts(fields, "host_names");
     if (fields.has("fabric")) read_fabric(fields.object("fabric"));
-    if (fields.has("warnings"))
-      for (const Json& line : fields.array("warnings")) {
-        if (!line.is_string()) throw InvalidInput(fields.path("warnings"), brief(line), "texts only");
-        add_warning(topology_, line.get<std::string>());
-      }
+    add_warnings(topology_, texts(fields, "warnings"));
     fields.refuse_unknown();
     require_valid(topology_, where_);
-    for (const std::string& line : warnings_from_sources(topology_)) add_warning(topology_, line);
+    add_warnings(topology_, warnings_from_sources(topology_));
     return std::move(topology_);
   }
 
@@ -223,11 +218,11 @@ class ClusterReader {
       }
     }
     fields.refuse_unknown();
-    for (const HostTemplate& other : topology_.templates)
-      if (other.name == host.name)
-        throw InvalidInput(fields.path("name"), '"' + host.name + '"', "already taken by another template");
+    const auto index = static_cast<int>(topology_.templates.size());
+    if (!index_.emplace(host.name, index).second)
+      throw InvalidInput(fields.path("name"), '"' + host.name + '"', "already taken by another template");
     topology_.templates.push_back(std::move(host));
-    return static_cast<int>(topology_.templates.size()) - 1;
+    return index;
   }
 
   // A host as NCCL saw it, from a file beside this one; what the file cannot know is given here.
@@ -278,14 +273,13 @@ class ClusterReader {
       group.template_index = add_template(fields.object("template"));
     } else {
       const std::string name = fields.text("template");
-      std::vector<std::string> known;
-      group.template_index = -1;
-      for (std::size_t i = 0; i < topology_.templates.size(); ++i) {
-        known.push_back(topology_.templates[i].name);
-        if (known.back() == name) group.template_index = static_cast<int>(i);
-      }
-      if (group.template_index < 0)
+      const auto found = index_.find(name);
+      if (found == index_.end()) {
+        std::vector<std::string> known;
+        for (const HostTemplate& own : topology_.templates) known.push_back(own.name);
         throw InvalidInput(fields.path("template"), '"' + name + '"', fmt::format("known: {}", fmt::join(known, ", ")));
+      }
+      group.template_index = found->second;
     }
     fields.refuse_unknown();
     topology_.groups.push_back(group);
@@ -402,21 +396,13 @@ class ClusterReader {
   const std::string& where_;
   const std::string& directory_;
   Topology topology_;
+  std::map<std::string, int> index_;  // of templates
 };
 
 }  // namespace
 
 Topology read_cluster_json(std::string_view text, const std::string& where, const std::string& directory) {
-  if (text.size() > kMaxTextBytes)
-    throw InvalidInput(where, fmt::format("{} bytes", text.size()),
-                       "at most 64 MiB; write hosts as templates times counts");
-  Json root;
-  try {
-    root = Json::parse(text, nullptr, true, true);
-  } catch (const nlohmann::json::exception& error) {
-    throw InvalidInput(where, "not JSON", error.what());
-  }
-  return ClusterReader(where, directory).read(root);
+  return ClusterReader(where, directory).read(parse_json(text, where));
 }
 
 }  // namespace topomoe

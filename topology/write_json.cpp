@@ -1,6 +1,6 @@
 #include "topology/write_json.hpp"
 
-#include <algorithm>
+#include <unordered_set>
 
 #include "topology/json_fields.hpp"
 #include "topology/names.hpp"
@@ -172,10 +172,11 @@ Json cluster_json(const Topology& topology) {
   if (!topology.host_names.empty()) json["host_names"] = topology.host_names;
   if (topology.fabric) json["fabric"] = fabric_json(*topology.fabric);
   json["templates"] = std::move(templates);
-  const std::vector<std::string> derived = warnings_from_sources(topology);
+  const std::vector<std::string> lines = warnings_from_sources(topology);
+  const std::unordered_set<std::string> derived(lines.begin(), lines.end());
   Json warnings = Json::array();
   for (const std::string& line : topology.warnings)
-    if (std::find(derived.begin(), derived.end(), line) == derived.end()) warnings.push_back(line);
+    if (derived.count(line) == 0) warnings.push_back(line);
   if (!warnings.empty()) json["warnings"] = std::move(warnings);
   return json;
 }

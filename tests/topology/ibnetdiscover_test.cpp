@@ -63,6 +63,17 @@ std::string cable(const char* a, int pa, const char* name_a, const char* b, int 
 
 Topology read(const std::string& text) { return read_ibnetdiscover(text, "t.out"); }
 
+// The second pod's only host has no adapter of the first rail: the pod is called after its other leaf.
+TEST(Ibnetdiscover, PodWhoseFirstLeafIsMissing_IsNamedByItsNext) {
+  const Topology topology =
+      read(cable("h1", 1, "n1 mlx5_0", "a0", 1, "leaf-a0") + cable("h2", 1, "n1 mlx5_1", "a1", 1, "leaf-a1") +
+           cable("h3", 1, "n2 mlx5_1", "b1", 1, "leaf-b1") + cable("a0", 9, "leaf-a0", "s1", 1, "s1") +
+           cable("a1", 9, "leaf-a1", "s1", 2, "s1") + cable("b1", 9, "leaf-b1", "s2", 1, "s2") +
+           cable("s1", 8, "s1", "c1", 1, "core") + cable("s1", 9, "s1", "c1", 2, "core") +
+           cable("s2", 9, "s2", "c1", 3, "core"));
+  EXPECT_TRUE(warns(topology, "pod of \"leaf-b1\""));
+}
+
 // Two pods of a leaf and a spine under one core; the second has two cables up, the first one.
 TEST(Ibnetdiscover, ThreeTiers_HavePodsAndCores) {
   std::string text = cable("h1", 1, "n1 mlx5_0", "a1", 1, "l1") + cable("h2", 1, "n2 mlx5_0", "a2", 1, "l2") +

@@ -159,6 +159,19 @@ TEST(NcclXml, AsManyAttributesAsAreRead_ComeBackFromJson) {
   EXPECT_EQ(read_cluster_json(write_cluster_json(topology), "x").templates, topology.templates);
 }
 
+// Each two CPUs of a host are joined: thousands of them are millions of links.
+TEST(NcclXml, CpusWithoutNumber_AreRefused) {
+  std::string text = "<system>";
+  for (int i = 0; i < 3000; ++i) text += "<cpu numaid=\"" + std::to_string(i) + "\"/>";
+  EXPECT_TRUE(contains(refusal([&] { read_nccl_xml(text + "</system>", "x"); }), "more than 256 in a host"));
+}
+
+TEST(NcclXml, SwitchesJoinedWithoutNumber_AreRefused) {
+  std::string text = "<system><cpu><pci busid=\"0:0\" class=\"0x0604\">";
+  for (int i = 0; i < 3000; ++i) text += "<pcilink busid=\"0:1\"/>";
+  EXPECT_TRUE(contains(refusal([&] { read_nccl_xml(text + "</pci></cpu></system>", "x"); }), "at most 256"));
+}
+
 TEST(NcclXml, CutOffAnywhere_IsRefusedAndNeverCrashes) {
   for (const std::string& text : nccl_texts()) {
     const std::size_t end = text.find("</system>");
