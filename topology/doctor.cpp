@@ -21,20 +21,22 @@ struct Sibling {
 
 std::vector<Sibling> kinds_of(std::span<const Topology> topologies) {
   std::vector<Sibling> out;
+  HostsByKind kinds;
   int all = 0;
   for (const Topology& topology : topologies) all += topology.host_count();
   for (const Topology& topology : topologies) {
     int host = 0;
     for (const HostGroup& group : topology.groups) {
       const HostTemplate& own = topology.templates[static_cast<std::size_t>(group.template_index)];
-      const auto known =
-          std::find_if(out.begin(), out.end(), [&](const Sibling& other) { return same_but_name(*other.host, own); });
+      const auto next = static_cast<int>(out.size());
+      const int known = kinds.first_like(
+          own, next, [&](int kind) -> const HostTemplate& { return *out[static_cast<std::size_t>(kind)].host; });
       std::string where = topologies.size() > 1 ? topology.name : "";
       if (topology.host_count() > 1) where += (where.empty() ? "host" : ".host") + std::to_string(host);
-      if (known == out.end())
+      if (known == next)
         out.push_back({&own, all > 1 ? where + "." : "", group.count});
       else
-        known->count += group.count;
+        out[static_cast<std::size_t>(known)].count += group.count;
       host += group.count;
     }
   }

@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <unordered_map>
 
 #include "topology/host_tree.hpp"
 #include "topology/json_fields.hpp"
@@ -25,6 +26,22 @@ int number(std::string_view text) {
   return value;
 }
 
+// An object of JSON in the order in which its keys come. Json's own looks at all keys before it adds one.
+class Entries {
+ public:
+  Json& operator[](const std::string& key) {
+    const auto [at, is_new] = index_.emplace(key, entries_.size());
+    if (is_new) entries_.push_back({key, Json()});
+    return (entries_.begin() + static_cast<std::ptrdiff_t>(at->second))->second;
+  }
+  Json take() { return std::move(entries_); }
+
+ private:
+  Json::object_t entries_;
+  std::unordered_map<std::string, std::size_t> index_;
+};
+using Facts = std::map<std::string, Entries>;  // by key of the result, each by bus id
+
 class HostFacts {
  public:
   HostFacts(const HostTemplate& host, std::string prefix) : host_(host), tree_(host), prefix_(std::move(prefix)) {
@@ -32,7 +49,7 @@ class HostFacts {
       if (host.devices[i].kind == DeviceKind::nic && host.devices[i].bus_id.empty()) ++unplaced_[host.devices[i].numa];
   }
 
-  void add(Json& facts) const {
+  void add(Facts& facts) const {
     count_links(facts);
     for (const int gpu : host_.gpus) facts["closest_nic"][id(gpu)] = closest(gpu);
   }
@@ -61,7 +78,7 @@ class HostFacts {
     return prefix_ + (device(index).bus_id.empty() ? device(index).name : device(index).bus_id);
   }
 
-  void count_links(Json& facts) const {
+  void count_links(Facts& facts) const {
     std::map<int, std::int64_t> all, to_switch;
     const auto add_way = [&](const Link& link, int src, int dst) {
       if (device(src).kind != DeviceKind::gpu) return;
@@ -139,34 +156,35 @@ int devices_of(const HostTemplate& host, DeviceKind kind) {
 }  // namespace
 
 std::string facts_json(const Topology& topology) {
-  Json by_id;
-  for (const char* key : {"links_per_gpu", "gpu_pair_links", "links_to_switch", "nccl_nvlink_GBps", "closest_nic"})
-    by_id[key] = Json::object();
+  Facts by_id;
   int numa = 0, nets = 0;
   bool nvswitch = false, counted = true, other_makers = false;
-  for (int host = 0; host < topology.host_count(); ++host) {
-    const HostTemplate& own = topology.host_template(host);
-    const HostFacts of(own, topology.host_count() == 1 ? "" : "host" + std::to_string(host) + "/");
-    numa += devices_of(own, DeviceKind::numa);
-    nets += of.nets();
-    nvswitch = nvswitch || devices_of(own, DeviceKind::nvswitch) > 0;
-    counted = counted && of.counted();
-    other_makers = other_makers || of.other_makers();
-    of.add(by_id);
-  }
+  const int hosts = topology.host_count();
+  int host = 0;
+  for (const HostGroup& group : topology.groups)
+    for (int i = 0; i < group.count; ++i, ++host) {
+      const HostTemplate& own = topology.templates[static_cast<std::size_t>(group.template_index)];
+      const HostFacts of(own, hosts == 1 ? "" : "host" + std::to_string(host) + "/");
+      numa += devices_of(own, DeviceKind::numa);
+      nets += of.nets();
+      nvswitch = nvswitch || devices_of(own, DeviceKind::nvswitch) > 0;
+      counted = counted && of.counted();
+      other_makers = other_makers || of.other_makers();
+      of.add(by_id);
+    }
   std::vector<std::string> warnings = topology.warnings;
   if (!counted) warnings.push_back("the source gives rates of NVLink and not how many links they are: counts are null");
 
   Json facts;
-  facts["n_hosts"] = topology.host_count();
+  facts["n_hosts"] = hosts;
   facts["n_numa"] = numa;
   facts["n_gpu"] = topology.gpu_count();
   facts["n_net"] = nets;
   for (const char* key : {"links_per_gpu", "gpu_pair_links", "links_to_switch"})
-    facts[key] = counted ? by_id[key] : Json();
+    facts[key] = counted ? by_id[key].take() : Json();
   facts["nvswitch"] = nvswitch;
-  facts["nccl_nvlink_GBps"] = counted && !other_makers ? by_id["nccl_nvlink_GBps"] : Json();
-  facts["closest_nic"] = by_id["closest_nic"];
+  facts["nccl_nvlink_GBps"] = counted && !other_makers ? by_id["nccl_nvlink_GBps"].take() : Json();
+  facts["closest_nic"] = by_id["closest_nic"].take();
   facts["warnings"] = warnings;
   return facts.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }

@@ -1,5 +1,8 @@
 #include "topology/host_tree.hpp"
 
+#include <functional>
+#include <string_view>
+
 namespace topomoe {
 namespace {
 
@@ -49,6 +52,23 @@ std::vector<int> HostTree::way_up(int device) const {
 bool same_but_name(const HostTemplate& a, const HostTemplate& b) {
   return a.gpu == b.gpu && a.devices == b.devices && a.links == b.links && a.gpus == b.gpus && a.nics == b.nics &&
          a.nvlink == b.nvlink && a.shape == b.shape;
+}
+
+std::size_t HostsByKind::hash(const HostTemplate& host) {
+  std::size_t out = host.links.size() * 1'000'003 + host.gpus.size();
+  const auto add = [&](std::string_view text) { out = out * 1'000'003 + std::hash<std::string_view>()(text); };
+  const auto add_all = [&](const std::vector<Attribute>& attributes) {
+    for (const Attribute& own : attributes) add(own.value);
+  };
+  for (const HostDevice& own : host.devices) {
+    add(own.bus_id);
+    add_all(own.attributes);
+  }
+  for (const Nic& own : host.nics) {
+    add(own.name);
+    add_all(own.attributes);
+  }
+  return out;
 }
 
 std::string shown(const HostDevice& device) {

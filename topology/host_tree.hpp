@@ -6,6 +6,7 @@
 #pragma once
 
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "topomoe/topology.hpp"
@@ -25,6 +26,25 @@ struct HostTree {
 
 // Hosts of one kind: all but the template's name.
 bool same_but_name(const HostTemplate& a, const HostTemplate& b);
+
+// Which of the hosts given so far are of one kind, without a look at each pair.
+class HostsByKind {
+ public:
+  // The number that was given with the first host of this kind; this one, where it is the first. Keeps no copy: `host`
+  // is asked of `known` again.
+  template <class Known>
+  int first_like(const HostTemplate& host, int number, Known known) {
+    std::vector<int>& alike = by_hash_[hash(host)];
+    for (const int other : alike)
+      if (same_but_name(known(other), host)) return other;
+    alike.push_back(number);
+    return number;
+  }
+
+ private:
+  static std::size_t hash(const HostTemplate& host);
+  std::unordered_map<std::size_t, std::vector<int>> by_hash_;
+};
 
 // "gpu3 (0000:1b:00.0)"
 std::string shown(const HostDevice& device);

@@ -226,9 +226,14 @@ class IbBuilder {
     for (std::size_t i = 0; i < up.size(); ++i)
       if (!leaf_guids_[i].empty()) except(map.leaf_up(static_cast<int>(i)), up[i], most, called(leaf_guids_[i]));
     for (std::size_t i = 0; i < out.size() && fabric.core_count > 0; ++i)
-      except(
-          map.pod_up(static_cast<int>(i), 0), out[i], most_out,
-          "pod of " + called(leaf_guids_[static_cast<std::size_t>(map.first_unit(static_cast<int>(i)) * map.ranks)]));
+      except(map.pod_up(static_cast<int>(i), 0), out[i], most_out,
+             "pod of " + first_leaf(static_cast<std::size_t>(map.first_unit(static_cast<int>(i)) * map.ranks)));
+  }
+
+  // Of a unit, some rails may have none.
+  std::string first_leaf(std::size_t from) const {
+    return called(*std::find_if(leaf_guids_.begin() + static_cast<std::ptrdiff_t>(from), leaf_guids_.end(),
+                                [](const std::string& guid) { return !guid.empty(); }));
   }
 
   struct Unit {

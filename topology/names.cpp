@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 namespace topomoe {
@@ -54,6 +55,13 @@ SourceText parse_source(std::string_view text) {
 
 std::string source_text(Source source, const std::string& note) {
   return note.empty() ? name(source) : fmt::format("{}: {}", name(source), note);
+}
+
+bool is_attribute_name(std::string_view text) {
+  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  return !text.empty() && text.size() <= 64 && is_letter(text[0]) && std::all_of(text.begin(), text.end(), [&](char c) {
+    return is_letter(c) || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-';
+  });
 }
 
 std::string short_number(double value, int digits) {

@@ -23,6 +23,9 @@ struct SourceText {
 SourceText parse_source(std::string_view text);
 std::string source_text(Source, const std::string& note);
 
+// 1 to 64 letters, digits, "_", "." and "-", a letter first: what an attribute may be called.
+bool is_attribute_name(std::string_view);
+
 // An attribute of a GPU: how many of its links end at what the description does not have.
 inline constexpr const char* kLinksLeftOut = "links_left_out";
 

@@ -8,7 +8,9 @@
 #include <cstring>
 #include <map>
 #include <pugixml.hpp>
+#include <set>
 
+#include "topology/names.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -18,6 +20,8 @@ constexpr std::size_t kMaxBytes = 64U << 20;
 constexpr int kMaxDepth = 64;
 constexpr int kMaxElements = 200'000;
 constexpr std::size_t kMaxPciPerHost = 4096;  // NCCL itself stops far below
+constexpr std::size_t kMaxCpusPerHost = 256;  // each two of them are joined
+constexpr std::size_t kMaxPciLinks = 256;
 
 bool is_named(const pugi::xml_node& node, const char* name) { return std::strcmp(node.name(), name) == 0; }
 
@@ -117,15 +121,20 @@ class Parser {
   }
 
   // Of a device's kind: not its name or place, which are fields of their own, nor what two equal hosts differ in.
-  std::vector<Attribute> attributes_of(const pugi::xml_node& node) const {
+  std::vector<Attribute> attributes_of(const pugi::xml_node& node) {
     constexpr std::string_view kElsewhere[] = {"busid", "name", "host_hash", "guid", "rank"};
-    constexpr std::size_t kMost = 64;
+    constexpr std::size_t kMost = 64, kLongestName = 60;  // "gpu." goes before those of a GPU
     std::vector<Attribute> out;
     for (const pugi::xml_attribute& own : node.attributes()) {
       if (std::find(std::begin(kElsewhere), std::end(kElsewhere), own.name()) != std::end(kElsewhere)) continue;
       if (out.size() >= kMost)
         throw InvalidInput(fmt::format("{}: <{}>, byte {}", where_, node.name(), node.offset_debug()),
                            fmt::format("more than {} attributes", kMost), "not a topology of NCCL's");
+      if (std::strlen(own.name()) > kLongestName || !is_attribute_name(own.name())) {
+        say_once(
+            fmt::format("attribute {:.40} of <{}> is no word of NCCL's and was left out", own.name(), node.name()));
+        continue;
+      }
       if (std::none_of(out.begin(), out.end(), [&](const Attribute& a) { return a.name == own.name(); }))
         out.push_back({own.name(), own.value()});
     }
@@ -142,10 +151,9 @@ class Parser {
   }
 
   XmlHost& host_of(const std::string& hash) {
-    for (XmlHost& host : system_.hosts)
-      if (host.hash == hash) return host;
-    system_.hosts.push_back({hash, {}, {}});
-    return system_.hosts.back();
+    const auto [at, is_new] = host_of_.emplace(hash, system_.hosts.size());
+    if (is_new) system_.hosts.push_back({hash, {}, {}});
+    return system_.hosts[at->second];
   }
 
   void read_cpu(const pugi::xml_node& node) {
@@ -155,6 +163,9 @@ class Parser {
     std::size_t index = 0;
     while (index < host.cpus.size() && host.cpus[index].numa_id != numa_id) ++index;
     if (index == host.cpus.size()) {
+      if (index == kMaxCpusPerHost)
+        throw InvalidInput(where_ + ": <cpu>", fmt::format("more than {} in a host", kMaxCpusPerHost),
+                           "give each host its own host_hash");
       XmlCpu cpu;
       cpu.numa_id = numa_id;
       cpu.attributes = attributes_of(node);
@@ -207,6 +218,9 @@ class Parser {
         host.pci[own].has_nic = true;
         read_nets(child, host.pci[own].nets);
       } else if (is_named(child, "pcilink")) {
+        count_element(child, depth);
+        if (host.pci[own].pci_links.size() == kMaxPciLinks)
+          fail(child, "busid", fmt::format("at most {} switches are joined to one", kMaxPciLinks));
         host.pci[own].pci_links.push_back(bus_id(child, "busid"));
       } else {
         unknown(child, "pci");
@@ -270,13 +284,17 @@ class Parser {
 
   void unknown(const pugi::xml_node& node, const char* parent) {
     count_element(node, 1);
-    const std::string line = fmt::format("<{:.40}> in <{}> is not known here and was left out", node.name(), parent);
-    if (std::find(system_.warnings.begin(), system_.warnings.end(), line) == system_.warnings.end())
-      system_.warnings.push_back(line);
+    say_once(fmt::format("<{:.40}> in <{}> is not known here and was left out", node.name(), parent));
+  }
+
+  void say_once(std::string line) {
+    if (said_.insert(line).second) system_.warnings.push_back(std::move(line));
   }
 
   const std::string& where_;
   XmlSystem system_;
+  std::map<std::string, std::size_t> host_of_;  // by hash
+  std::set<std::string> said_;
   int elements_ = 0;
 };
 

@@ -1,5 +1,8 @@
 #include "topology/plain_text.hpp"
 
+#include <cstdint>
+#include <cstring>
+
 namespace topomoe {
 namespace {
 
@@ -29,6 +32,14 @@ std::size_t character(std::string_view text, std::size_t at) {
 
 std::size_t first_not_utf8(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
+    std::uint64_t eight = 0;  // of ASCII, most often
+    if (text.size() - at >= sizeof eight) {
+      std::memcpy(&eight, text.data() + at, sizeof eight);
+      if ((eight & 0x8080808080808080U) == 0) {
+        at += sizeof eight;
+        continue;
+      }
+    }
     const std::size_t bytes = character(text, at);
     if (bytes == 0) return at;
     at += bytes;

@@ -3,12 +3,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <map>
 
 #include "topology/fabric.hpp"
 #include "topology/json_fields.hpp"
+#include "topology/json_text.hpp"
 #include "topology/names.hpp"
 #include "topology/read_file.hpp"
 #include "topology/warnings.hpp"
@@ -18,8 +18,6 @@ namespace topomoe {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr std::size_t kMaxTextBytes = 64U << 20;
 
 template <class Enum>
 Enum one_of(const std::string& path, const std::string& text, std::optional<Enum> (*parse)(std::string_view),
@@ -78,7 +76,7 @@ HostShape read_shape(JsonFields fields) {
   return shape;
 }
 
-constexpr std::size_t kMostAttributes = 64;
+constexpr std::size_t kMostAttributes = 160;  // an NCCL file's <pci> and <gpu> have at most 64 each
 
 std::vector<Attribute> read_attributes(JsonFields& fields) {
   std::vector<Attribute> out;
@@ -86,14 +84,12 @@ std::vector<Attribute> read_attributes(JsonFields& fields) {
   const Json& all = fields.get("attributes");
   if (!all.is_object()) throw InvalidInput(fields.path("attributes"), brief(all), "an object of texts");
   for (const auto& [name, value] : all.items()) {
-    const bool is_name =
-        !name.empty() && name.size() <= 64 && (std::isalpha(static_cast<unsigned char>(name[0])) != 0) &&
-        std::all_of(name.begin(), name.end(),
-                    [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-'; });
     const bool elsewhere = name == "busid" || name == "host_hash" || name == "name";
-    if (!is_name || elsewhere || out.size() >= kMostAttributes)
+    if (!is_attribute_name(name) || elsewhere || out.size() >= kMostAttributes)
       throw InvalidInput(fields.path("attributes"), '"' + name.substr(0, 64) + '"',
-                         elsewhere ? "has a field of its own" : "at most 64 names of letters, digits, _ . and -");
+                         elsewhere
+                             ? "has a field of its own"
+                             : fmt::format("at most {} names of 1 to 64 letters, digits, _ . and -", kMostAttributes));
     if (!value.is_string()) throw InvalidInput(fields.path("attributes") + "." + name, brief(value), "a text");
     out.push_back({name, value.get<std::string>()});
   }
@@ -190,14 +186,10 @@ class ClusterReader {
     if (topology_.templates.empty()) throw InvalidInput(fields.path("templates"), "none", "describe at least one host");
     topology_.host_names = texts(fields, "host_names");
     if (fields.has("fabric")) read_fabric(fields.object("fabric"));
-    if (fields.has("warnings"))
-      for (const Json& line : fields.array("warnings")) {
-        if (!line.is_string()) throw InvalidInput(fields.path("warnings"), brief(line), "texts only");
-        add_warning(topology_, line.get<std::string>());
-      }
+    add_warnings(topology_, texts(fields, "warnings"));
     fields.refuse_unknown();
     require_valid(topology_, where_);
-    for (const std::string& line : warnings_from_sources(topology_)) add_warning(topology_, line);
+    add_warnings(topology_, warnings_from_sources(topology_));
     return std::move(topology_);
   }
 
@@ -226,11 +218,11 @@ class ClusterReader {
       }
     }
     fields.refuse_unknown();
-    for (const HostTemplate& other : topology_.templates)
-      if (other.name == host.name)
-        throw InvalidInput(fields.path("name"), '"' + host.name + '"', "already taken by another template");
+    const auto index = static_cast<int>(topology_.templates.size());
+    if (!index_.emplace(host.name, index).second)
+      throw InvalidInput(fields.path("name"), '"' + host.name + '"', "already taken by another template");
     topology_.templates.push_back(std::move(host));
-    return static_cast<int>(topology_.templates.size()) - 1;
+    return index;
   }
 
   // A host as NCCL saw it, from a file beside this one; what the file cannot know is given here.
@@ -281,14 +273,13 @@ class ClusterReader {
       group.template_index = add_template(fields.object("template"));
     } else {
       const std::string name = fields.text("template");
-      std::vector<std::string> known;
-      group.template_index = -1;
-      for (std::size_t i = 0; i < topology_.templates.size(); ++i) {
-        known.push_back(topology_.templates[i].name);
-        if (known.back() == name) group.template_index = static_cast<int>(i);
-      }
-      if (group.template_index < 0)
+      const auto found = index_.find(name);
+      if (found == index_.end()) {
+        std::vector<std::string> known;
+        for (const HostTemplate& own : topology_.templates) known.push_back(own.name);
         throw InvalidInput(fields.path("template"), '"' + name + '"', fmt::format("known: {}", fmt::join(known, ", ")));
+      }
+      group.template_index = found->second;
     }
     fields.refuse_unknown();
     topology_.groups.push_back(group);
@@ -387,9 +378,9 @@ class ClusterReader {
     }
     JsonFields uplink = fields.object(key);
     if (!uplink.has("GBps_per_direction")) {
-      rate.GBps_per_direction = down / oversubscription;
       rate.latency_us = uplink.number("latency_us", 0);
       read_source(uplink, rate.source, rate.source_note);
+      if (has_ratio || rate.source != Source::unknown) rate.GBps_per_direction = down / oversubscription;
       uplink.refuse_unknown();
       return;
     }
@@ -405,21 +396,13 @@ class ClusterReader {
   const std::string& where_;
   const std::string& directory_;
   Topology topology_;
+  std::map<std::string, int> index_;  // of templates
 };
 
 }  // namespace
 
 Topology read_cluster_json(std::string_view text, const std::string& where, const std::string& directory) {
-  if (text.size() > kMaxTextBytes)
-    throw InvalidInput(where, fmt::format("{} bytes", text.size()),
-                       "at most 64 MiB; write hosts as templates times counts");
-  Json root;
-  try {
-    root = Json::parse(text, nullptr, true, true);
-  } catch (const nlohmann::json::exception& error) {
-    throw InvalidInput(where, "not JSON", error.what());
-  }
-  return ClusterReader(where, directory).read(root);
+  return ClusterReader(where, directory).read(parse_json(text, where));
 }
 
 }  // namespace topomoe

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <string_view>
+#include <unordered_map>
 
 #include "topology/host_tree.hpp"
 #include "topology/known_rates.hpp"
@@ -36,6 +38,7 @@ class HostReader {
   HostReader(const XmlHost& xml, std::string name, std::vector<std::string>& warnings)
       : xml_(xml), warnings_(warnings) {
     host_.name = std::move(name);
+    for (std::size_t i = 0; i < xml_.pci.size(); ++i) by_bus_id_.emplace(xml_.pci[i].bus_id, static_cast<int>(i));
   }
 
   HostTemplate run() {
@@ -54,8 +57,7 @@ class HostReader {
 
  private:
   void warn(const std::string& line) {
-    const std::string full = host_.name + ": " + line;
-    if (std::find(warnings_.begin(), warnings_.end(), full) == warnings_.end()) warnings_.push_back(full);
+    if (said_.insert(line).second) warnings_.push_back(host_.name + ": " + line);
   }
   int add(DeviceKind kind, std::string name, const std::string& bus_id, int numa) {
     host_.devices.push_back({kind, std::move(name), bus_id, numa});
@@ -189,9 +191,8 @@ class HostReader {
     return std::find(bridge.pci_links.begin(), bridge.pci_links.end(), bus_id) != bridge.pci_links.end();
   }
   int find(const std::string& bus_id) const {
-    for (std::size_t i = 0; i < xml_.pci.size(); ++i)
-      if (xml_.pci[i].bus_id == bus_id) return static_cast<int>(i);
-    return -1;
+    const auto found = by_bus_id_.find(bus_id);
+    return found == by_bus_id_.end() ? -1 : found->second;
   }
 
   void add_gpu_links() {
@@ -281,8 +282,10 @@ class HostReader {
   const XmlHost& xml_;
   std::vector<std::string>& warnings_;
   HostTemplate host_;
-  std::vector<int> place_;  // PCI entry -> device; -1: none made of it
-  std::vector<int> gpus_;   // PCI entries
+  std::vector<int> place_;                               // PCI entry -> device; -1: none made of it
+  std::vector<int> gpus_;                                // PCI entries
+  std::unordered_map<std::string_view, int> by_bus_id_;  // the first of each
+  std::set<std::string> said_;
 };
 
 }  // namespace
@@ -294,18 +297,16 @@ Topology read_nccl_xml(std::string_view text, const std::string& where) {
   topology.source = where;
   topology.warnings = system.warnings;
   bool one_plane = system.hosts.size() > 1;
+  HostsByKind kinds;
   for (std::size_t i = 0; i < system.hosts.size(); ++i) {
     const std::string name = system.hosts.size() == 1 ? topology.name : fmt::format("{}-{}", topology.name, i);
     HostTemplate host = HostReader(system.hosts[i], name, topology.warnings).run();
     one_plane = one_plane && std::any_of(host.devices.begin(), host.devices.end(),
                                          [](const HostDevice& device) { return device.kind == DeviceKind::nvswitch; });
-    int index = -1;
-    for (std::size_t t = 0; t < topology.templates.size(); ++t)
-      if (same_but_name(topology.templates[t], host)) index = static_cast<int>(t);
-    if (index < 0) {
-      index = static_cast<int>(topology.templates.size());
-      topology.templates.push_back(std::move(host));
-    }
+    const auto next = static_cast<int>(topology.templates.size());
+    const int index = kinds.first_like(
+        host, next, [&](int t) -> const HostTemplate& { return topology.templates[static_cast<std::size_t>(t)]; });
+    if (index == next) topology.templates.push_back(std::move(host));
     if (!topology.groups.empty() && topology.groups.back().template_index == index)
       ++topology.groups.back().count;
     else
@@ -320,7 +321,7 @@ Topology read_nccl_xml(std::string_view text, const std::string& where) {
     add_warning(topology, "several hosts, and an NCCL file says nothing of the network between them: no fabric");
   }
   require_valid(topology, where);
-  for (const std::string& line : warnings_from_sources(topology)) add_warning(topology, line);
+  add_warnings(topology, warnings_from_sources(topology));
   return topology;
 }
 

@@ -11,5 +11,6 @@ namespace topomoe {
 
 std::vector<std::string> warnings_from_sources(const Topology&);
 void add_warning(Topology&, const std::string& line);  // once
+void add_warnings(Topology&, const std::vector<std::string>& lines);
 
 }  // namespace topomoe

@@ -1,6 +1,6 @@
 #include "topology/write_json.hpp"
 
-#include <algorithm>
+#include <unordered_set>
 
 #include "topology/json_fields.hpp"
 #include "topology/names.hpp"
@@ -127,7 +127,7 @@ Json fabric_json(const Fabric& fabric) {
     if (!fabric.leaf_names.empty()) json["leaf_names"] = fabric.leaf_names;
     json["spine_count"] = fabric.spine_count;
     if (fabric.spine_count > 0) {
-      json["oversubscription"] = json_number(fabric.oversubscription);
+      if (fabric.uplink.GBps_per_direction > 0) json["oversubscription"] = json_number(fabric.oversubscription);
       json["uplink"] = rate_json(fabric.uplink);
     }
     if (fabric.hosts_per_pod > 0) {
@@ -136,7 +136,8 @@ Json fabric_json(const Fabric& fabric) {
       if (fabric.kind == FabricKind::fat_tree) json["core_count"] = fabric.core_count;
       if (!fabric.pod_leaves.empty()) json[pod + "_leaves"] = fabric.pod_leaves;
       if (fabric.kind != FabricKind::fat_tree || fabric.core_count > 0) {
-        json[pod + "_oversubscription"] = json_number(fabric.pod_oversubscription);
+        if (fabric.pod_uplink.GBps_per_direction > 0)
+          json[pod + "_oversubscription"] = json_number(fabric.pod_oversubscription);
         json[pod + "_uplink"] = rate_json(fabric.pod_uplink);
       }
     }
@@ -171,10 +172,11 @@ Json cluster_json(const Topology& topology) {
   if (!topology.host_names.empty()) json["host_names"] = topology.host_names;
   if (topology.fabric) json["fabric"] = fabric_json(*topology.fabric);
   json["templates"] = std::move(templates);
-  const std::vector<std::string> derived = warnings_from_sources(topology);
+  const std::vector<std::string> lines = warnings_from_sources(topology);
+  const std::unordered_set<std::string> derived(lines.begin(), lines.end());
   Json warnings = Json::array();
   for (const std::string& line : topology.warnings)
-    if (std::find(derived.begin(), derived.end(), line) == derived.end()) warnings.push_back(line);
+    if (derived.count(line) == 0) warnings.push_back(line);
   if (!warnings.empty()) json["warnings"] = std::move(warnings);
   return json;
 }

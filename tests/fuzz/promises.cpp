@@ -19,6 +19,16 @@ void require(bool holds, const char* promise) {
   if (!holds) throw std::logic_error(promise);
 }
 
+void require_same(const std::string& before, const std::string& after) {
+  if (before == after) return;
+  const auto differs = std::mismatch(before.begin(), before.end(), after.begin(), after.end()).first - before.begin();
+  const auto line = [&](const std::string& text) {
+    const std::size_t begin = text.rfind('\n', static_cast<std::size_t>(differs));
+    return text.substr(begin == text.npos ? 0 : begin, 200);
+  };
+  throw std::logic_error("JSON that is read is written as it was:" + line(before) + "\nbecame" + line(after));
+}
+
 // Where a writer may refuse; what it refuses it must say.
 template <class Write>
 void or_refuses(Write write) {
@@ -43,7 +53,7 @@ void require_promises(const Topology& topology) {
   const std::string json = write_cluster_json(topology);
   if (json.size() > kMostBytes) return;
   const Topology again = read_cluster_json(json, "again");
-  require(write_cluster_json(again) == json, "JSON that is read is written as it was");
+  require_same(json, write_cluster_json(again));
   require(fingerprint(again) == fingerprint(topology), "a cluster that is written stays the same");
   const bool small = std::all_of(topology.templates.begin(), topology.templates.end(), [](const HostTemplate& host) {
     return host.devices.size() <= kMostDevices && host.gpus.size() <= kMostGpus;

@@ -26,6 +26,21 @@ TEST(Ibnetdiscover, FullForm_CountsCablesAndMissesOne) {
   EXPECT_DOUBLE_EQ(nic.port.GBps_per_direction, 25);
 }
 
+// Only hosts' cables have a speed: what leaves carry up is not known, and does not follow from the adapters in JSON.
+TEST(Ibnetdiscover, CablesOfUnknownSpeed_StayUnknownInJson) {
+  std::string text = text_of(fixture("ib-two-tiers.out"));
+  for (std::size_t at = 0; (at = text.find("4xHDR", at)) != std::string::npos; ++at) {
+    const std::size_t line = text.rfind('\n', at) + 1;
+    if (contains(text.substr(line, at - line), "spine")) text.replace(at, 5, "?xHDR");
+  }
+  const Topology topology = read_ibnetdiscover(text, "t.out");
+  EXPECT_EQ(topology.fabric->uplink.GBps_per_direction, 0);
+  EXPECT_EQ(topology.fabric->uplink.source, Source::unknown);
+  const std::string json = write_cluster_json(topology);
+  EXPECT_EQ(read_cluster_json(json, "t.json").fabric, topology.fabric);
+  EXPECT_EQ(write_cluster_json(read_cluster_json(json, "t.json")), json);
+}
+
 TEST(Ibnetdiscover, PortForm_FindsRails) {
   const Topology topology = read_topology_file(fixture("ib-rails-p.out"));
   const Fabric& fabric = *topology.fabric;
@@ -47,6 +62,17 @@ std::string cable(const char* a, int pa, const char* name_a, const char* b, int 
 }
 
 Topology read(const std::string& text) { return read_ibnetdiscover(text, "t.out"); }
+
+// The second pod's only host has no adapter of the first rail: the pod is called after its other leaf.
+TEST(Ibnetdiscover, PodWhoseFirstLeafIsMissing_IsNamedByItsNext) {
+  const Topology topology =
+      read(cable("h1", 1, "n1 mlx5_0", "a0", 1, "leaf-a0") + cable("h2", 1, "n1 mlx5_1", "a1", 1, "leaf-a1") +
+           cable("h3", 1, "n2 mlx5_1", "b1", 1, "leaf-b1") + cable("a0", 9, "leaf-a0", "s1", 1, "s1") +
+           cable("a1", 9, "leaf-a1", "s1", 2, "s1") + cable("b1", 9, "leaf-b1", "s2", 1, "s2") +
+           cable("s1", 8, "s1", "c1", 1, "core") + cable("s1", 9, "s1", "c1", 2, "core") +
+           cable("s2", 9, "s2", "c1", 3, "core"));
+  EXPECT_TRUE(warns(topology, "pod of \"leaf-b1\""));
+}
 
 // Two pods of a leaf and a spine under one core; the second has two cables up, the first one.
 TEST(Ibnetdiscover, ThreeTiers_HavePodsAndCores) {

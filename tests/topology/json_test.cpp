@@ -259,5 +259,19 @@ TEST(ClusterJson, BadFabrics_AreRefusedNamingTheField) {
   }
 }
 
+TEST(ClusterJson, DeeperThanAnyFile_IsRefusedAndNeverCrashes) {
+  for (const char* open : {"[", "{\"a\":"}) {
+    std::string text = "{\"schema\": // [[ \" { /*\n ";
+    for (int i = 0; i < 200'000; ++i) text += open;
+    EXPECT_TRUE(contains(refusal([&] { read_cluster_json(text, "x"); }), "nested deeper than 64"));
+  }
+}
+
+TEST(ClusterJson, MoreKeysThanAnyFile_AreRefusedAtOnce) {
+  std::string text = "{\"schema\": \"topomoe.cluster/1\", \"templates\": {";
+  for (int i = 0; i < 300'000; ++i) text += "\"k:" + std::to_string(i) + "\": [1, 2],";
+  EXPECT_TRUE(contains(refusal([&] { read_cluster_json(text, "x"); }), "more than 256 keys"));
+}
+
 }  // namespace
 }  // namespace topomoe::test

@@ -140,6 +140,38 @@ std::vector<std::string> nccl_texts() {
   return out;
 }
 
+TEST(NcclXml, AttributesThatAreNoWords_AreLeftOutAloud) {
+  const Topology topology = read_nccl_xml(
+      R"(<system><cpu numaid="0"><pci busid="0:0" class="0x0200" xml:lang="en" x1="y"/></cpu></system>)", "x");
+  EXPECT_TRUE(warns(topology, "attribute xml:lang of <pci>"));
+  EXPECT_EQ(attribute(topology.templates[0].devices[1].attributes, "x1"), "y");
+  EXPECT_EQ(read_cluster_json(write_cluster_json(topology), "x").templates, topology.templates);
+}
+
+TEST(NcclXml, AsManyAttributesAsAreRead_ComeBackFromJson) {
+  std::string many;  // of each of the two elements
+  for (int i = 0; i < 64; ++i) many += " a" + std::to_string(i) + "=\"1\"";
+  const Topology topology =
+      read_nccl_xml("<system><cpu numaid=\"0\"><pci busid=\"0:0\"" + many.substr(0, many.rfind(" a")) +
+                        " class=\"0x0300\"><gpu" + many + "/></pci></cpu></system>",
+                    "x");
+  EXPECT_EQ(topology.templates[0].devices[1].attributes.size(), 128U);
+  EXPECT_EQ(read_cluster_json(write_cluster_json(topology), "x").templates, topology.templates);
+}
+
+// Each two CPUs of a host are joined: thousands of them are millions of links.
+TEST(NcclXml, CpusWithoutNumber_AreRefused) {
+  std::string text = "<system>";
+  for (int i = 0; i < 3000; ++i) text += "<cpu numaid=\"" + std::to_string(i) + "\"/>";
+  EXPECT_TRUE(contains(refusal([&] { read_nccl_xml(text + "</system>", "x"); }), "more than 256 in a host"));
+}
+
+TEST(NcclXml, SwitchesJoinedWithoutNumber_AreRefused) {
+  std::string text = "<system><cpu><pci busid=\"0:0\" class=\"0x0604\">";
+  for (int i = 0; i < 3000; ++i) text += "<pcilink busid=\"0:1\"/>";
+  EXPECT_TRUE(contains(refusal([&] { read_nccl_xml(text + "</pci></cpu></system>", "x"); }), "at most 256"));
+}
+
 TEST(NcclXml, CutOffAnywhere_IsRefusedAndNeverCrashes) {
   for (const std::string& text : nccl_texts()) {
     const std::size_t end = text.find("</system>");
