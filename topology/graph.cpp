@@ -1,11 +1,14 @@
 #include "topology/graph.hpp"
 
 #include <algorithm>
+#include <array>
 #include <boost/graph/adjacency_list.hpp>
 #include <boost/graph/dijkstra_shortest_paths.hpp>
 #include <boost/graph/filtered_graph.hpp>
 #include <limits>
 #include <tuple>
+
+#include "topology/detours.hpp"
 
 namespace topomoe {
 namespace {
@@ -89,6 +92,7 @@ class Finder {
       search(nic.device);
       for (const int gpu : host_.gpus) result_.nic_gpu.push_back(keep(trace(gpu)));
     }
+    share_out_detours();
     share_out_nics();
     find_nvswitch_links();
     return std::move(result_);
@@ -166,16 +170,18 @@ class Finder {
       return own;
     }
     const int to = host_.gpus[dst];
-    std::vector<int> path = trace(to);
+    const std::vector<int> path = trace(to);
     const Cost direct = path.empty() ? kUnreached : cost_[static_cast<std::size_t>(to)];
-    const auto over_gpu = two_gpu_links(host_.gpus[src], to);
-    if (over_gpu.first < direct) path = over_gpu.second;
-    return keep(path);
+    const auto [cost, ways] = two_gpu_links(host_.gpus[src], to);
+    if (!(cost < direct)) return keep(path);
+    detours_.push_back({ways, 0});
+    detoured_.push_back(result_.gpu_gpu.size());
+    return {};
   }
 
-  // The widest way over one other GPU, by NVLink or XGMI on both sides.
-  std::pair<Cost, std::vector<int>> two_gpu_links(int from, int to) const {
-    std::pair<Cost, std::vector<int>> best{kUnreached, {}};
+  // The widest ways over one other GPU, by NVLink or XGMI on both sides: those that are equally wide.
+  std::pair<Cost, std::vector<std::array<int, 2>>> two_gpu_links(int from, int to) const {
+    std::pair<Cost, std::vector<std::array<int, 2>>> best{kUnreached, {}};
     for (const auto first : boost::make_iterator_range(boost::out_edges(static_cast<std::size_t>(from), graph_))) {
       const std::size_t middle = boost::target(first, graph_);
       const int a = graph_[first].directed;
@@ -184,10 +190,22 @@ class Finder {
         const int b = graph_[second].directed;
         if (!is_gpu_link(kind_of(b)) || boost::target(second, graph_) != static_cast<std::size_t>(to)) continue;
         const Cost cost{2, std::min(graph_[first].cost.width, graph_[second].cost.width), 0};
-        if (cost < best.first) best = {cost, {a, b}};
+        if (best.first < cost) continue;
+        if (cost < best.first) best = {cost, {}};
+        best.second.push_back({a, b});
       }
     }
     return best;
+  }
+
+  void share_out_detours() {
+    std::vector<double> rates;
+    for (const DirectedLink& link : result_.directed) rates.push_back(link.GBps_per_direction);
+    choose_detours(detours_, rates);
+    for (std::size_t i = 0; i < detours_.size(); ++i) {
+      const std::array<int, 2>& way = detours_[i].ways[detours_[i].chosen];
+      result_.gpu_gpu[detoured_[i]] = keep({way.begin(), way.end()});
+    }
   }
 
   LinkKind kind_of(int directed) const { return result_.directed[static_cast<std::size_t>(directed)].kind; }
@@ -247,6 +265,8 @@ class Finder {
   HostPaths result_;
   std::vector<Edge> came_by_;
   std::vector<Cost> cost_;
+  std::vector<Detour> detours_;
+  std::vector<std::size_t> detoured_;  // their places in gpu_gpu
   int origin_ = 0;
   bool any_bus_id_ = false;
 };
