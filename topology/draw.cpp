@@ -16,6 +16,7 @@ namespace {
 
 constexpr double kLeft = 20;
 constexpr std::size_t kMostInFull = 4;  // templates; the others are boxes with their names
+constexpr std::size_t kMostSmall = 200;
 constexpr std::size_t kMostExceptions = 4;
 
 class Picture {
@@ -111,12 +112,14 @@ class Picture {
     std::vector<DrawnHost> out;
     std::vector<std::size_t> full, small;
     std::vector<std::size_t> order(topology_.templates.size());
+    std::vector<int> hosts(order.size(), 0);
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return hosts_of(topology_, a) > hosts_of(topology_, b); });
+    for (const HostGroup& group : topology_.groups)
+      hosts[static_cast<std::size_t>(group.template_index)] += group.count;
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return hosts[a] > hosts[b]; });
     for (const std::size_t own : order) {
-      const bool in_full = full.size() < kMostInFull && hosts_of(topology_, own) > 0 &&
-                           HostDrawing(canvas_, topology_, own, load_).is_drawn();
+      const bool in_full =
+          full.size() < kMostInFull && hosts[own] > 0 && HostDrawing(canvas_, topology_, own, load_).is_drawn();
       (in_full ? full : small).push_back(own);
     }
     double x = kLeft, bottom = top;
@@ -130,6 +133,8 @@ class Picture {
     // Where nothing is drawn in full, the boxes stand below the fabric themselves.
     double y = full.empty() ? top : bottom + 20;
     x = kLeft;
+    const std::size_t left_out = small.size() - std::min(small.size(), kMostSmall);
+    small.resize(small.size() - left_out);
     for (const std::size_t own : small) {
       const HostTemplate& host = topology_.templates[own];
       const std::string what = host.gpus.empty() && host.nics.empty()
@@ -144,6 +149,8 @@ class Picture {
       if (full.empty() && hosts_of(topology_, own) > 0) out.push_back({static_cast<int>(own), x, x + width, top, {}});
       x += width + 20;
     }
+    if (left_out > 0)
+      canvas_.text(kLeft, y + 68, fmt::format("and {} kinds of hosts more", left_out), 11, "start", "soft");
     return out;
   }
 

@@ -125,14 +125,12 @@ class FabricDrawing {
       next = kinds[i].x + kBox + kGap;
     }
     // Several over one place: around it, not all to its right.
-    if (hosts_.empty() || kinds.empty() || map_.ranks > 1 || !has_one_place(kinds)) return;
+    if (hosts_.size() != 1 || kinds.size() < 2 || map_.ranks > 1) return;
     const double middle = (kinds.front().x + kinds.back().x) / 2;
     const double wanted = (hosts_.front().left + hosts_.back().right) / 2;
     const double shift = std::max(wanted - middle, 20 + kBox / 2 - kinds.front().x);
     for (LeafKind& kind : kinds) kind.x += shift;
   }
-
-  bool has_one_place(const std::vector<LeafKind>& kinds) const { return hosts_.size() == 1 && kinds.size() > 1; }
 
   // Of this leaf's cables at a host; on_rank < 0: of all.
   std::vector<HostDrawing::Port> ports_of(const DrawnHost& host, int on_rank) const {
@@ -189,7 +187,7 @@ class FabricDrawing {
     if (first_time) canvas_.box(Canvas::Layer::box, lo - 8, meet - 3, hi - lo + 16, 6, "net", 3);
     const double x = (lo + hi) / 2;
     std::string tip = fmt::format("{} NIC ports of one host, {} GB/s together", nics, rate_text(sum));
-    if (share >= 0) tip += fmt::format("; {}% of the slowest link's time", short_number(100 * share, 1));
+    tip += share_words(share);
     canvas_.line(x, meet, kind.x, leaf, {sum, share, tip, false});
     if (first_time) canvas_.text(hi + 8, meet - 8, fmt::format("{} NICs, {}", nics, rate_text(sum)), 10, "end", "rate");
   }
@@ -197,7 +195,7 @@ class FabricDrawing {
   static std::string tip_of(const HostDrawing::Port& port) {
     std::string tip = fmt::format("NIC port, {} GB/s: {}", rate_text(port.rate.GBps_per_direction),
                                   source_text(port.rate.source, port.rate.source_note));
-    if (port.share >= 0) tip += fmt::format("; {}% of the slowest link's time", short_number(100 * port.share, 1));
+    tip += share_words(port.share);
     return tip;
   }
 
@@ -206,7 +204,7 @@ class FabricDrawing {
     const bool known = rate.GBps_per_direction > 0;
     std::string tip = fmt::format("{}: {} GB/s, {}", what, known ? rate_text(rate.GBps_per_direction) : "unknown",
                                   source_text(rate.source, rate.source_note));
-    if (share >= 0) tip += fmt::format("; {}% of the slowest link's time", short_number(100 * share, 1));
+    tip += share_words(share);
     canvas_.line(x, y, x, to, {rate.GBps_per_direction, share, tip, !known});
     canvas_.text(x + 7, (y + to) / 2 + 4,
                  known                            ? count + rate_text(rate.GBps_per_direction)

@@ -17,6 +17,8 @@ constexpr double kSide = 20;          // beside the boxes of a column, for the l
 constexpr double kCpuGap = 60;        // for the link between two CPUs
 constexpr std::size_t kMostNics = 2;  // boxes of NICs on one device; more that are alike are one
 
+constexpr std::ptrdiff_t kMostBoxes = 96;  // ten thousand points wide
+
 }  // namespace
 
 HostDrawing::HostDrawing(Canvas& canvas, const Topology& topology, std::size_t template_index, const DrawnLoad& load)
@@ -122,12 +124,10 @@ void HostDrawing::place(int index, int depth) {
 void HostDrawing::arrange() {
   x_ = 2 * kFrame;
   std::vector<int> orphans;
-  bool any = false;
-  for (int own = 0; own < static_cast<int>(host_.devices.size()); ++own) {
-    const DeviceKind kind = device(own).kind;
-    if (kind == DeviceKind::gpu || kind == DeviceKind::nic) any = true;
-  }
-  if (!any) return;
+  const auto boxes = std::count_if(host_.devices.begin(), host_.devices.end(), [](const HostDevice& own) {
+    return own.kind == DeviceKind::gpu || own.kind == DeviceKind::nic;
+  });
+  if (boxes == 0 || boxes > kMostBoxes) return;
   for (int own = 0; own < static_cast<int>(host_.devices.size()); ++own) {
     if (tree_.parent[at(own)] >= 0) continue;
     const DeviceKind kind = device(own).kind;
@@ -177,7 +177,7 @@ Canvas::Stroke HostDrawing::stroke(int link) const {
   const double share = link_share_[at(link)];
   std::string tip = fmt::format("{} {}-{}: {} GB/s, {}", name(own.kind), device(own.src).name, device(own.dst).name,
                                 rate_text(own.GBps_per_direction), source_text(own.source, own.source_note));
-  if (share >= 0) tip += fmt::format("; {}% of the slowest link's time", short_number(100 * share, 1));
+  tip += share_words(share);
   return {own.GBps_per_direction, share, tip, false};
 }
 
@@ -322,7 +322,7 @@ void HostDrawing::draw_cpu_links() {
       own.share = share;
       const double x1 = left_ + previous->x1 + 6, x2 = left_ + bar.x0 - 6, y = cpu_y_ + kBarHeight / 2;
       canvas_.line(x1, y, x2, y, own);
-      canvas_.text((x1 + x2) / 2, y + 18, rate_text(own.GBps), 10, "middle", "rate");
+      canvas_.text((x1 + x2) / 2, y - 8, rate_text(own.GBps), 10, "middle", "rate");
     }
     previous = &bar;
   }

@@ -22,7 +22,7 @@ class HostDrawing {
 
   // Its upper left corner there; returns its right edge.
   double draw(double left, double top, const std::string& title, bool folded);
-  bool is_drawn() const { return !columns_.empty(); }  // false: there is nothing in it
+  bool is_drawn() const { return !columns_.empty(); }  // false: there is nothing in it, or too much
   double bottom() const { return bottom_; }
   double nic_y() const { return nic_y_; }  // where cables end
 

@@ -21,7 +21,6 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:2px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid #ecebe7}
 th{font-weight:600}
 td.words,th.words{text-align:left}
-td.long{white-space:normal;min-width:16em;text-align:left}
 tr.slowest td{font-weight:600}
 td.own{font-weight:600}
 .note{color:#5f5e58;font-size:12.5px}
@@ -136,8 +135,12 @@ std::string draw_page(const Router& router, const DrawnTraffic& traffic) {
   out += draw_svg(router, traffic) + "</div>\n</section>\n";
   if (traffic.load) out += load_table(*traffic.load);
   out += between_hosts(router);
-  for (std::size_t i = 0; i < topology.templates.size(); ++i)
+  constexpr std::size_t kMostTemplates = 64;
+  for (std::size_t i = 0; i < std::min(topology.templates.size(), kMostTemplates); ++i)
     if (hosts_of(topology, i) > 0) out += matrices(router, i);
+  if (topology.templates.size() > kMostTemplates)
+    out += fmt::format("<p class=\"note\">{} kinds of hosts more: topomoe topo show --format json</p>\n",
+                       topology.templates.size() - kMostTemplates);
   if (!topology.warnings.empty()) {
     out += "<section>\n<h2>Assumed or unknown</h2>\n<ul class=\"note\">\n";
     for (const std::string& line : topology.warnings) out += "<li>" + xml_escaped(line) + "</li>\n";

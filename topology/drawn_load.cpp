@@ -1,7 +1,10 @@
 #include "topology/drawn_load.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "topology/names.hpp"
 #include "topology/router_state.hpp"
 
 namespace topomoe {
@@ -39,6 +42,10 @@ double DrawnLoad::share(int id) const {
   if (load_ == nullptr) return -1;
   const double bytes = load_->loads.bytes_on(id);
   return bytes <= 0 ? 0 : bytes / (router_.link_GBps_per_direction(id) * 1e9) / load_->bottleneck.seconds;
+}
+
+std::string share_words(double share) {
+  return share < 0 ? "" : fmt::format("; {}% of the slowest link's time", short_number(100 * share, 1));
 }
 
 }  // namespace topomoe

@@ -2,6 +2,7 @@
 // of both directions the longer.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "topomoe/pattern_load.hpp"
@@ -21,5 +22,8 @@ struct DrawnLoad {
   const Router& router_;
   const PatternLoad* load_;
 };
+
+// "; 45% of the slowest link's time" for a tip; nothing where no load is drawn.
+std::string share_words(double share);
 
 }  // namespace topomoe

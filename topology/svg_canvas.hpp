@@ -35,8 +35,6 @@ class Canvas {
   // From x1 to x2, hanging down from y by so much.
   void arc(double x1, double x2, double y, double depth, const Stroke& stroke);
 
-  double width() const { return width_; }
-  double height() const { return height_; }
   std::string finish(const std::string& title) const;
 
  private:

@@ -137,6 +137,24 @@ TEST(Draw, WithoutTraffic_SaysWhy) {
   EXPECT_FALSE(contains(draw_page(drawn.router, drawn.traffic), "Loads by class"));
 }
 
+TEST(Draw, HugeHostsAndManyKinds_StayAPicture) {
+  HostShape shape = small_shape();
+  shape.gpus = 128;
+  Topology topology = small_cluster(2, shape);
+  EXPECT_TRUE(contains(Drawn(topology).texts(), "128 GPUs, 4 NICs\n"));
+  topology = small_cluster(4);
+  for (int i = 0; i < 300; ++i) {
+    topology.templates.push_back(topology.templates[0]);
+    topology.templates.back().name = "kind" + std::to_string(i);
+    topology.groups.push_back({i + 1, 1});
+  }
+  const Drawn drawn(topology);
+  // Four in full, 200 as boxes, of 301.
+  EXPECT_TRUE(contains(drawn.texts(), "and 97 kinds of hosts more\n"));
+  EXPECT_LT(drawn.svg.size(), 500'000U);
+  EXPECT_TRUE(contains(draw_page(drawn.router, drawn.traffic), "237 kinds of hosts more"));
+}
+
 TEST(Draw, Page_HasTheFiguresAndLoadsNothing) {
   const Router router(cluster("gb200-nvl72"));
   const std::string page = draw_page(router, usual_traffic(router));
