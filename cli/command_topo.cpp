@@ -13,6 +13,7 @@ void add_topo_command(CLI::App& app, Context& context) {
   add_topo_doctor(*topo, context);
   add_topo_load(*topo, context);
   add_topo_discover(*topo);
+  add_topo_draw(*topo);
 }
 
 }  // namespace topomoe::cli

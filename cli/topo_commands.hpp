@@ -27,5 +27,6 @@ void add_topo_diff(CLI::App& topo, Context& context);
 void add_topo_doctor(CLI::App& topo, Context& context);
 void add_topo_load(CLI::App& topo, Context& context);
 void add_topo_discover(CLI::App& topo);
+void add_topo_draw(CLI::App& topo);
 
 }  // namespace topomoe::cli

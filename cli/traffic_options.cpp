@@ -18,7 +18,7 @@ std::optional<TrafficPattern> named_pattern(const std::string& text) {
 
 }  // namespace
 
-std::string TrafficOptions::file() const { return named_pattern(pattern) ? "" : pattern; }
+std::string TrafficOptions::traffic_file() const { return named_pattern(pattern) ? "" : pattern; }
 
 void add_traffic_options(CLI::App& command, TrafficOptions& options) {
   command

@@ -11,7 +11,7 @@ namespace topomoe::cli {
 struct TrafficOptions {
   std::string pattern, bytes;  // empty: not given
   // The pattern where it is a file.
-  std::string file() const;
+  std::string traffic_file() const;
 };
 
 void add_traffic_options(CLI::App& command, TrafficOptions& options);
