@@ -20,7 +20,7 @@ constexpr Form kForms[] = {
     {"astra", "ASTRA-sim's analytical network", write_astra},
     {"simai", "SimAI's topology", write_simai},
     {"dot", "Graphviz", write_dot},
-    {"svg", "a drawing", [](const Topology& topology) { return write_svg(topology); }},
+    {"svg", "a drawing", write_svg},
 };
 
 }  // namespace
