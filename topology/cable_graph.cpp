@@ -28,8 +28,7 @@ class Placement {
   CableGraph run() {
     // Each turn finds media that the turn before took for cables.
     for (int turn = 0; !place_all(); ++turn)
-      if (turn == kMostTurns)
-        throw InvalidInput(where_, "routes that contradict each other", "ways over cables of two ends, or one medium");
+      if (turn == kMostMedia) contradiction();
     for (const CableNet::Medium& own : net_.media) graph_.media.push_back({find(own.node), own.cable, -1});
     for (const auto& [cable, node] : hub_) graph_.media.push_back({find(node), net_.cables[sized(cable)], cable});
     for (const CableNet::Port& port : net_.ports)
@@ -40,7 +39,10 @@ class Placement {
   }
 
  private:
-  static constexpr int kMostTurns = 16;
+  static constexpr int kMostMedia = 8, kMostTurns = 32;  // turns over all walks, so that no input takes for ever
+  [[noreturn]] void contradiction() const {
+    throw InvalidInput(where_, "routes that contradict each other", "ways over links of two ends, or of one medium");
+  }
   struct Ends {
     int node[2] = {-1, -1};
     bool used[2] = {false, false};  // from end 0, from end 1
@@ -76,67 +78,119 @@ class Placement {
     hub_.clear();
     attached_.clear();
     bool settled = true;
-    for (const std::size_t i : order_) settled = place(net_.walks[i]) && settled;
+    std::vector<std::size_t> left = order_;
+    for (int turn = 0; !left.empty(); ++turn) {
+      if (turn == kMostTurns) contradiction();
+      std::vector<std::size_t> later;
+      for (const std::size_t i : left) {
+        int medium = -1;
+        const Placed placed = place(net_.walks[i], false, medium);
+        if (placed == Placed::later) later.push_back(i);
+        if (medium >= 0) graph_.is_medium[sized(medium)] = true, settled = false;
+      }
+      if (later.size() == left.size()) {  // none of them tells more than it did: the first one decides
+        int medium = -1;
+        place(net_.walks[later.front()], true, medium);
+        if (medium >= 0) graph_.is_medium[sized(medium)] = true, settled = false;
+        later.erase(later.begin());
+      }
+      left = std::move(later);
+    }
     return settled;
   }
 
-  bool place(const CableNet::Walk& walk) {
+  enum class Placed { yes, later };
+
+  bool is_end(int cable, int end, int node) {
+    const int own = ends_[sized(cable)].node[end];
+    return own >= 0 && find(own) == find(node);
+  }
+  // The cable is crossed from this end.
+  void cross(int cable, int end, bool both_ways) {
+    Ends& ends = ends_[sized(cable)];
+    ends.used[end] = true;
+    ends.used[1 - end] = ends.used[1 - end] || both_ways;
+  }
+
+  // From both ends of the way inwards, over what is known. What is not known yet begins where the way has come to.
+  // `medium` becomes the cable that would have more than two ends.
+  Placed place(const CableNet::Walk& walk, bool decide, int& medium) {
     if (walk.cables.empty()) {
       const int a = find(walk.from), b = find(walk.to);
       if (!is_switch(a) || !is_switch(b)) throw InvalidInput(walk.line, "no link", "a route between hosts has links");
       if (a != b) parent_[sized(b)] = a;  // two routers in one place
-      return true;
+      return Placed::yes;
     }
-    int at = walk.from;
-    for (std::size_t i = 0; i < walk.cables.size(); ++i) {
-      const int cable = walk.cables[i];
-      const int to = i + 1 == walk.cables.size() ? walk.to : -1;
-      const int next =
-          graph_.is_medium[sized(cable)] ? over_medium(cable, at, to) : over(cable, at, to, walk.both_ways);
-      if (next < 0) {
-        graph_.is_medium[sized(cable)] = true;
-        return false;
+    int at = walk.from, to = walk.to;
+    std::size_t i = 0, j = walk.cables.size();  // i..j: what is left
+    const auto forward = [&](int end) {
+      cross(walk.cables[i], end, walk.both_ways);
+      at = ends_[sized(walk.cables[i++])].node[1 - end];
+    };
+    const auto backward = [&](int end) {
+      cross(walk.cables[j - 1], 1 - end, walk.both_ways);
+      to = ends_[sized(walk.cables[--j])].node[1 - end];
+    };
+    while (i < j) {
+      const int first = walk.cables[i], last = walk.cables[j - 1];
+      if (graph_.is_medium[sized(first)]) {
+        at = attach(at, first);
+        ++i;
+      } else if (graph_.is_medium[sized(last)]) {
+        to = attach(to, last);
+        --j;
+      } else if (is_end(first, 0, at) || is_end(first, 1, at)) {
+        forward(is_end(first, 0, at) ? 0 : 1);
+      } else if (is_end(last, 0, to) || is_end(last, 1, to)) {
+        backward(is_end(last, 0, to) ? 0 : 1);
+      } else if (ends_[sized(first)].node[0] < 0) {
+        ends_[sized(first)].node[0] = at;
+        ends_[sized(first)].node[1] = i + 1 == j ? to : new_node();
+        forward(0);
+      } else if (ends_[sized(last)].node[0] < 0) {
+        ends_[sized(last)].node[0] = to;
+        ends_[sized(last)].node[1] = new_node();
+        backward(0);
+      } else {
+        const int end = entry(walk, i, j);
+        if (end < 0 && !decide) return Placed::later;
+        if (end < 0 || !unite(ends_[sized(first)].node[end], at)) {
+          medium = first;
+          return Placed::yes;
+        }
       }
-      at = next;
     }
-    return true;
+    if (find(at) == find(to)) return Placed::yes;
+    const bool at_medium = i > 0 && graph_.is_medium[sized(walk.cables[i - 1])];
+    const bool to_medium = j < walk.cables.size() && graph_.is_medium[sized(walk.cables[j])];
+    if (at_medium && named(find(to)))
+      attach(to, walk.cables[i - 1]);
+    else if (to_medium && named(find(at)))
+      attach(at, walk.cables[j]);
+    else if (!unite(at, to))
+      medium = walk.cables[i > 0 ? i - 1 : j];
+    return Placed::yes;
   }
 
-  // Where the cable leads from `at`, to `to` where that is known; -1: its ends are elsewhere.
-  int over(int cable, int at, int to, bool both_ways) {
-    Ends& ends = ends_[sized(cable)];
-    const auto is = [&](int end, int node) { return ends.node[end] >= 0 && find(ends.node[end]) == find(node); };
-    int end = is(0, at) ? 0 : is(1, at) ? 1 : -1;
-    if (end < 0 && to >= 0 && (is(0, to) || is(1, to))) {
-      end = is(0, to) ? 1 : 0;
-      if (ends.node[end] < 0)
-        ends.node[end] = at;
-      else if (!unite(ends.node[end], at))
-        return -1;
-    }
-    if (end < 0) {
-      end = ends.node[0] < 0 ? 0 : ends.node[1] < 0 ? 1 : -1;
-      if (end < 0) return -1;
-      ends.node[end] = at;
-    }
-    int& far = ends.node[1 - end];
-    if (far < 0)
-      far = to >= 0 ? to : new_node();
-    else if (to >= 0 && !unite(far, to))
-      return -1;
-    ends.used[end] = true;
-    ends.used[1 - end] = ends.used[1 - end] || both_ways;
-    return find(ends_[sized(cable)].node[1 - end]);
+  // The end at which the way enters its cable i, by the end that this shares with the next; -1: that does not tell.
+  int entry(const CableNet::Walk& walk, std::size_t i, std::size_t j) {
+    if (i + 1 == j) return -1;
+    const Ends &own = ends_[sized(walk.cables[i])], &next = ends_[sized(walk.cables[i + 1])];
+    int exit = -1;
+    for (const int end : {0, 1})
+      for (const int node : next.node)
+        if (node >= 0 && find(node) == find(own.node[end])) exit = exit < 0 || exit == end ? end : 2;
+    return exit == 0 || exit == 1 ? 1 - exit : -1;
   }
 
-  int over_medium(int cable, int at, int to) {
+  // Leads onto the medium from a node; the node that the medium is.
+  int attach(int node, int cable) {
     const auto found = hub_.find(cable);
     const int hub = found != hub_.end() ? found->second : hub_.emplace(cable, new_node()).first->second;
-    for (const int node : {at, to})
-      if (node >= 0 && named(find(node)))
-        attached_.insert({find(node), cable});
-      else if (node >= 0)
-        unite(node, hub);
+    if (named(find(node)))
+      attached_.insert({find(node), cable});
+    else
+      unite(node, hub);
     return find(hub);
   }
 

@@ -8,6 +8,7 @@
 #include "topology/nvidia_smi.hpp"
 #include "topology/plain_text.hpp"
 #include "topology/readers.hpp"
+#include "topology/topograph.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
@@ -87,6 +88,13 @@ constexpr std::array kFormats{
            },
            nullptr,
            "it says how ranks are numbered, and neither links nor rates; give the topology that its run names"},
+    Format{"topograph-model", "topograph's simulation model (YAML)",
+           [](const Content& c) { return is_text(c) && is_topograph_model(c.text); }, alone<read_topograph_model>,
+           nullptr},
+    Format{"topograph-graph", "the JSON of topograph's graph engine",
+           [](const Content& c) { return is_topograph_graph(c.text); }, alone<read_topograph_graph>, nullptr},
+    Format{"topograph-netq", "NetQ's topology graph (JSON), as topograph reads it",
+           [](const Content& c) { return is_topograph_netq(c.text); }, alone<read_topograph_netq>, nullptr},
     Format{"cluster-json", "topomoe.cluster/1 JSON", [](const Content& c) { return c.first == '{' || c.first == '/'; },
            read_cluster_json, nullptr},
 };

@@ -22,6 +22,9 @@ Topology read_ibnetdiscover(std::string_view text, const std::string& where);
 Topology read_simai(std::string_view text, const std::string& where);
 Topology read_astra(std::string_view text, const std::string& where);
 Topology read_simgrid(std::string_view text, const std::string& where);
+Topology read_topograph_model(std::string_view text, const std::string& where);
+Topology read_topograph_graph(std::string_view text, const std::string& where);
+Topology read_topograph_netq(std::string_view text, const std::string& where);
 
 // "rack/dgx.xml" -> "dgx": what a topology is called after its file.
 std::string stem_of_file(const std::string& where);

@@ -30,7 +30,13 @@ class TreeBuilder {
       warn("blocks alone: the network above them is not described, hosts of different blocks are not joined");
     }
     if (topology_.host_names.empty()) fail(where_, "no host", "leaves have \"Nodes=\"");
-    add_blocks();
+    try {
+      add_blocks();
+    } catch (const InvalidInput& error) {
+      if (!tree_.blocks_may_differ) throw;
+      topology_.hosts_per_domain = 1;
+      warn(fmt::format("scale-up domains are not kept: {}: {}", error.value, error.hint));
+    }
     HostTemplate host;
     host.name = "unknown";
     // What joins the hosts of a block; a scale-up domain asks each of its hosts for it.

@@ -27,6 +27,8 @@ struct SwitchTree {
   std::vector<Switch> switches;
   std::vector<Block> blocks;
   std::string no_rates;  // the note of the uplinks, of unknown source
+  // Blocks that are no scale-up domains of one size are left out with a warning; otherwise they are refused.
+  bool blocks_may_differ = false;
 };
 
 // InvalidInput names what is no tree, or is one that a Topology cannot hold.

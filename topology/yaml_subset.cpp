@@ -128,6 +128,15 @@ class YamlReader {
     return out;
   }
 
+  // Of items with commas between; quotes hide them.
+  static std::size_t comma_after_item(std::string_view text) {
+    const std::size_t first = text.find_first_not_of(' ');
+    const char quote = text[first];
+    if (quote != '"' && quote != '\'') return text.find(',');
+    const std::size_t end = text.find(quote, first + 1);
+    return end == text.npos ? text.npos : text.find(',', end);
+  }
+
   Yaml value(std::string_view text, int number) const {
     Yaml out{Yaml::Kind::text, number, "", {}, {}};
     if (text.empty()) return out;
@@ -140,16 +149,20 @@ class YamlReader {
       if (text.back() != ']') fail(number, text, "a list in one line: [a, b]");
       out.kind = Yaml::Kind::list;
       std::string_view inner = text.substr(1, text.size() - 2);
-      if (inner.find_first_of("[]{}") != inner.npos) fail(number, text, "lists in lists are not read");
       while (inner.find_first_not_of(' ') != inner.npos) {
-        const std::size_t comma = inner.find(',');
+        const std::size_t comma = comma_after_item(inner);
         std::string_view item = inner.substr(0, comma);
         inner.remove_prefix(comma == inner.npos ? inner.size() : comma + 1);
         while (!item.empty() && item.front() == ' ') item.remove_prefix(1);
         while (!item.empty() && item.back() == ' ') item.remove_suffix(1);
         if (item.empty()) fail(number, text, "an empty item");
+        const bool quoted = item.front() == '"' || item.front() == '\'';
+        if (!quoted && item.find_first_of("[]{}") != item.npos)
+          fail(number, text, "lists in lists are not read, and names with brackets stand in quotes");
         out.list.push_back(value(item, number));
       }
+    } else if (c == '{' && text.back() == '}' && text.find_first_not_of(' ', 1) == text.size() - 1) {
+      out.kind = Yaml::Kind::map;
     } else if (std::string_view("{&*!|>@`%").find(c) != std::string_view::npos) {
       fail(number, text, "anchors, tags, block texts and {maps in one line} are not read");
     } else {

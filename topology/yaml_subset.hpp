@@ -1,6 +1,7 @@
-// The part of YAML that topology files use: maps and lists by indentation, plain and quoted texts, [a, b], comments.
+// The part of YAML that topology files use: maps and lists by indentation, plain and quoted texts, [a, "b"], {},
+// comments.
 //
-// Refused by name: anchors, tags, block texts, {maps in one line}, several documents, tabs that indent, more than 32
+// Refused by name: anchors, tags, block texts, {maps: in one line}, several documents, tabs that indent, more than 32
 // levels. Nothing is interpreted: "on", 12 and 0x0c stay texts.
 #pragma once
 

@@ -7,23 +7,6 @@
 namespace topomoe::test {
 namespace {
 
-// The same network with a GPU in each host, that nothing in the host holds up: routes have GPUs at their ends.
-Topology with_gpus(Topology topology) {
-  const double none_GBps = 100'000;
-  for (HostTemplate& host : topology.templates) {
-    if (host.nics.empty()) {  // of a torus
-      host.devices.push_back({DeviceKind::nic, "nic0", "", -1, {}});
-      host.nics.push_back({1, 0, "nic0", {none_GBps, 0, Source::assumed, "test"}, {}});
-    }
-    host.devices.push_back({DeviceKind::gpu, "gpu0", "", -1, {}});
-    const int gpu = static_cast<int>(host.devices.size()) - 1;
-    host.gpus = {gpu};
-    for (const Nic& nic : host.nics)
-      host.links.push_back({gpu, nic.device, LinkKind::pcie, none_GBps, 0, Source::assumed, "test", true, 0});
-  }
-  return topology;
-}
-
 // The least rate on the way between each two hosts. Parallel links are one of their sum here: `exact` is off, and ours
 // may be more.
 void expect_same_bottlenecks(const std::string& path, bool exact = true) {

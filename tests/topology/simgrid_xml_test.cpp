@@ -1,5 +1,6 @@
 // SimGrid's platform XML: clusters of every shape, zones and graphs of links as fabrics; what does not fit is refused.
 #include <map>
+#include <random>
 
 #include "support.hpp"
 #include "topology/readers.hpp"
@@ -361,6 +362,59 @@ TEST(Simgrid, CutOffOrSpoiltAtEachByte_IsReadOrRefused) {
   for (const char* file : {"simgrid-sites.xml", "simgrid-fat-tree.xml"})
     cut_off_or_spoilt(text_of(fixture(file)), "<>\"/=9 -",
                       [](const std::string& text) { return read_simgrid(text, "t.xml"); });
+}
+
+// A tree of up to three tiers, drawn; its hosts' routes as lists of links and nothing else. What is read has the same
+// least rate between each two hosts, or is refused.
+TEST(Simgrid, DrawnTrees_KeepTheLeastRateOfEachWay) {
+  int three_tiers = 0;
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 dice(seed);
+    const auto below = [&](unsigned end) { return static_cast<unsigned>(dice() % end); };
+    std::vector<std::vector<std::string>> ways;  // from each host to the root
+    std::string text = "<zone id=\"z\" routing=\"Full\">";
+    std::map<std::string, double> GBps;
+    const auto new_link = [&] {
+      const std::string name = "l" + std::to_string(GBps.size());
+      GBps[name] = 1 + below(9);
+      text += "<link id=\"" + name + "\" bandwidth=\"" + std::to_string(GBps[name]) + "GBps\"/>";
+      return name;
+    };
+    for (unsigned pod = 0, pods = 1 + below(3); pod < pods; ++pod) {
+      const std::string out = new_link();
+      for (unsigned leaf = 0, leaves = 1 + below(3); leaf < leaves; ++leaf) {
+        const std::string up = new_link();
+        for (unsigned host = 0, hosts = 1 + below(4); host < hosts; ++host) ways.push_back({new_link(), up, out});
+      }
+    }
+    std::string routes;
+    std::vector<std::vector<double>> wanted(ways.size(), std::vector<double>(ways.size()));
+    for (std::size_t a = 0; a < ways.size(); ++a) {
+      text += "<host id=\"h" + std::to_string(a) + "\" speed=\"1Gf\"/>";
+      for (std::size_t b = a + 1; b < ways.size(); ++b) {
+        std::size_t shared = 0;  // tiers above both
+        while (shared < 2 && ways[a][2 - shared] == ways[b][2 - shared]) ++shared;
+        std::vector<std::string> links(ways[a].begin(), ways[a].end() - static_cast<std::ptrdiff_t>(shared));
+        links.insert(links.end(), ways[b].rbegin() + static_cast<std::ptrdiff_t>(shared), ways[b].rend());
+        wanted[a][b] = 10;
+        for (const std::string& link : links) wanted[a][b] = std::min(wanted[a][b], GBps[link]);
+        routes += route("h" + std::to_string(a), "h" + std::to_string(b), links);
+      }
+    }
+    const Topology topology = with_gpus(read(text + routes + "</zone>"));
+    three_tiers += topology.fabric && topology.fabric->core_count > 0 ? 1 : 0;
+    const Router router(topology);
+    for (int i = 0; i < topology.host_count(); ++i)
+      for (int j = 0; j < topology.host_count(); ++j) {
+        const std::size_t a = std::stoul(topology.host_name(i).substr(1)),
+                          b = std::stoul(topology.host_name(j).substr(1));
+        if (a < b) {
+          EXPECT_DOUBLE_EQ(router.route(i, j).bottleneck_GBps, wanted[a][b]) << a << " to " << b;
+        }
+      }
+  }
+  EXPECT_GT(three_tiers, 10);
 }
 
 // 60,000 hosts, each over two links with a router between.

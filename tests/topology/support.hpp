@@ -100,6 +100,23 @@ inline void reads_draws_and_round_trips(const std::string& path) {
   EXPECT_TRUE(contains(write_dot(topology), "digraph"));
 }
 
+// The same network with a GPU in each host, that nothing in the host holds up: routes have GPUs at their ends.
+inline Topology with_gpus(Topology topology) {
+  const double none_GBps = 100'000;
+  for (HostTemplate& host : topology.templates) {
+    if (host.nics.empty()) {  // of a torus
+      host.devices.push_back({DeviceKind::nic, "nic0", "", -1, {}});
+      host.nics.push_back({1, 0, "nic0", {none_GBps, 0, Source::assumed, "test"}, {}});
+    }
+    host.devices.push_back({DeviceKind::gpu, "gpu0", "", -1, {}});
+    const int gpu = static_cast<int>(host.devices.size()) - 1;
+    host.gpus = {gpu};
+    for (const Nic& nic : host.nics)
+      host.links.push_back({gpu, nic.device, LinkKind::pcie, none_GBps, 0, Source::assumed, "test", true, 0});
+  }
+  return topology;
+}
+
 // Four GPUs on one NVLink plane of 100 GB/s, two switches of two GPUs and two NICs each, PCIe 32, NICs 25 GB/s.
 inline HostShape small_shape() {
   HostShape shape;
