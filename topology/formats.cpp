@@ -55,7 +55,7 @@ constexpr std::array kFormats{
     Format{"nccl-graph", "NCCL graph XML (NCCL_GRAPH_DUMP_FILE)",
            [](const Content& c) { return c.xml_root == "graphs"; }, nullptr,
            "it says which rings and trees NCCL chose on a machine and is no topology; give the file of "
-           "NCCL_TOPO_DUMP_FILE"},
+           "NCCL_TOPO_DUMP_FILE, and this one to topo show --nccl-graph"},
     Format{"simgrid", "SimGrid platform XML", [](const Content& c) { return c.xml_root == "platform"; }, nullptr,
            "not read yet; describe the cluster as topomoe.cluster/1 JSON"},
     Format{
