@@ -57,7 +57,7 @@ constexpr std::array kFormats{
     Format{"nccl-graph", "NCCL graph XML (NCCL_GRAPH_DUMP_FILE)",
            [](const Content& c) { return c.xml_root == "graphs"; }, nullptr,
            "it says which rings and trees NCCL chose on a machine and is no topology; give the file of "
-           "NCCL_TOPO_DUMP_FILE"},
+           "NCCL_TOPO_DUMP_FILE, and this one to topo show --nccl-graph"},
     Format{"simgrid", "SimGrid platform XML", [](const Content& c) { return c.xml_root == "platform"; },
            alone<read_simgrid>, nullptr},
     Format{

@@ -79,6 +79,31 @@ TEST_F(TopoCommand, Doctor_SaysWhatItCannotHold) {
   refused(kClean + " --measured none.txt", {"none.txt"});
 }
 
+TEST_F(TopoCommand, Show_LaysNcclsGraphOverTheMachine) {
+  const std::string graph = "'" TOPOMOE_SOURCE_DIR "/tests/data/topology/nccl-graph-four-gpus.xml'";
+  const Said said = topomoe("topo show " + kClean + " --nccl-graph " + graph);
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_NE(said.out.find("ring: 2 channels"), std::string::npos) << said.out;
+  const Said json = topomoe("topo show " + kClean + " --format json --nccl-graph " + graph);
+  EXPECT_EQ(nlohmann::json::parse(json.out).at("nccl_graph").size(), 4U);
+  write("two.xml",
+        "<graphs version=\"1\"><graph id=\"0\" pattern=\"4\" nchannels=\"1\" speedintra=\"1\" speedinter=\"1\" "
+        "typeintra=\"NVL\" typeinter=\"PIX\"><channel><gpu dev=\"12\"/></channel></graph></graphs>");
+  const Said other = topomoe("topo show " + kClean + " --svg out.svg --nccl-graph two.xml");
+  EXPECT_EQ(other.code, 2);
+  EXPECT_NE(other.err.find("two.xml: ring: gpu dev: 12"), std::string::npos) << other.err;
+  EXPECT_EQ(files(), std::vector<std::string>{"two.xml"});
+}
+
+TEST_F(TopoCommand, SimulatorForms_AreReadAgain) {
+  for (const std::string form : {"astra", "simai"}) {
+    ASSERT_EQ(topomoe("topo export $clusters/h100-2x8.json --as " + form + " -o " + form).code, 0);
+    const Said said = topomoe("topo facts " + form);
+    ASSERT_EQ(said.code, 0) << said.err;
+    EXPECT_EQ(nlohmann::json::parse(said.out).at("n_gpu"), 16) << form;
+  }
+}
+
 TEST_F(TopoCommand, BadInput_LeavesNoOutput) {
   write("cut.xml", "<system version=\"1\"><cpu numaid=\"0\">");
   for (const char* command : {"topo export cut.xml --as svg -o out.svg", "topo facts cut.xml", "topo doctor cut.xml",
