@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -10,7 +11,18 @@
 namespace topomoe::testing {
 namespace {
 
-using TopoDiscover = Command;
+// libpciaccess, which hwloc loads and unloads, leaks; LeakSanitizer cannot name what is unloaded.
+class TopoDiscover : public Command {
+ protected:
+  void SetUp() override {
+    setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+    Command::SetUp();
+  }
+  void TearDown() override {
+    Command::TearDown();
+    unsetenv("ASAN_OPTIONS");
+  }
+};
 using Json = nlohmann::json;
 
 std::string host() {
