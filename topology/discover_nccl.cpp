@@ -82,6 +82,7 @@ void write_dump(int gpus, const std::string& path, Dump& out) {
     return;
   }
   out.xml = read_text_file(path);
+  if (out.xml.empty()) out.why = "NCCL wrote no dump (NCCL_TOPO_DUMP_FILE)";
   for (void* communicator : communicators)
     if (communicator != nullptr) destroy(communicator);
 }

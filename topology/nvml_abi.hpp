@@ -48,7 +48,7 @@ constexpr unsigned kFabricInfoV2 = sizeof(FabricInfoV2) | 2U << 24;
 
 // The two lowest bits of the health mask: 1, bandwidth is degraded; 2, it is not.
 constexpr unsigned kDegradedBits = 3, kDegraded = 1;
-constexpr unsigned char kFabricDone = 3;
+constexpr unsigned char kFabricComplete = 3;
 
 // nvmlIntNvLinkDeviceType_t
 constexpr int kRemoteGpu = 0, kRemoteCpu = 1, kRemoteSwitch = 2;

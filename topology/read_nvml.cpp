@@ -169,7 +169,7 @@ class Reader {
   template <class Info>
   static void take(const Info& info, NvmlFabric& fabric) {
     fabric.state = info.state;
-    if (info.state != kFabricDone) return;
+    if (info.state != kFabricComplete) return;
     fabric.status = info.status;
     fabric.cluster = uuid_text(info.cluster_uuid);
     fabric.clique = info.clique_id;

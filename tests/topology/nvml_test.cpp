@@ -161,6 +161,16 @@ TEST(AddNvml, OneLinkDown_CountsOneLessAndNamesTheGpu) {
       << got.warnings;
 }
 
+TEST(AddNvml, OneGpuAlone_IsNamedForItsOwnLinks) {
+  EXPECT_EQ(added(1, "down=0:4").warnings, "node: GPU 0000:10:00.0 has 17 of 18 NVLinks up (down: 4)\n");
+}
+
+TEST(AddNvml, AnotherBoardsMemory_IsSaid) {
+  HostTemplate host = host_of(1);
+  host.gpu.memory_GiB = 141;
+  EXPECT_TRUE(contains(add(host, report("gpus=1")).warnings, "GPUs have 80 GiB by NVML; 141 are taken"));
+}
+
 TEST(AddNvml, NarrowSlot_IsNamedAndCountsAsItRuns) {
   const Added got = added(4, "narrow=2");
   EXPECT_TRUE(contains(got.warnings, "GPU 0000:12:00.0 runs PCIe x8, but it and its slot can do x16")) << got.warnings;
