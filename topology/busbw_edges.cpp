@@ -29,7 +29,10 @@ class Edges {
  public:
   explicit Edges(const RunPlace& run) : run_(run), router_(run.topology) {
     for (const std::vector<int>& group : run.groups) members_.insert(group.begin(), group.end());
-    for (const int gpu : members_) gpus_of_host_[run.topology.host_of(gpu)].push_back(gpu);
+    for (const int gpu : members_) {
+      gpus_of_host_[run.topology.host_of(gpu)].push_back(gpu);
+      gpus_of_node_[run.topology.node_of(gpu)].push_back(gpu);
+    }
   }
 
   std::vector<Edge> run() {
@@ -44,25 +47,17 @@ class Edges {
  private:
   std::string host_prefix(int host) const { return run_.topology.host_count() > 1 ? fmt::format("host{}.", host) : ""; }
 
-  // NVLink alone carries the node where it reaches all ranks of it.
+  // NVLink alone carries the node, one host or several, where it reaches all ranks of it.
   bool nvlink_reaches_all(const std::vector<int>& gpus) const {
     for (const int other : gpus)
       if (router_.route(gpus.front(), other).path_class > PathClass::NVB) return false;
     return gpus.size() > 1;
   }
 
-  // NVLink does not end at the host where a node spans several.
-  std::vector<int> node_peers(int gpu) const {
-    std::vector<int> out;
-    for (const int other : members_)
-      if (run_.topology.node_of(other) == run_.topology.node_of(gpu)) out.push_back(other);
-    return out;
-  }
-
   void inside(int host, const std::vector<int>& gpus) {
     const HostTemplate& own = run_.topology.host_template(host);
     const int first = run_.topology.first_gpu_of_host(host);
-    const bool by_nvlink = nvlink_reaches_all(node_peers(gpus.front()));
+    const bool by_nvlink = nvlink_reaches_all(gpus_of_node_.at(run_.topology.node_of(gpus.front())));
     const bool leaves = run_.nodes > 1;
     const HostTree tree(own);
     // From the parts of `inner` to the rest of the host, and through NICs within.
@@ -158,7 +153,7 @@ class Edges {
   const RunPlace& run_;
   Router router_;
   std::set<int> members_;
-  std::map<int, std::vector<int>> gpus_of_host_;
+  std::map<int, std::vector<int>> gpus_of_host_, gpus_of_node_;
   std::vector<Edge> edges_;
 };
 
