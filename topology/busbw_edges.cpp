@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -17,6 +18,7 @@ namespace {
 struct Edge {
   std::string name, klass;
   double GBps = 0;
+  double near_GBps = 0;  // of it, what its GPUs use first; 0: all
   bool assumed = false, unknown = false;
   std::vector<int> gpus;
   void add(double more_GBps, Source source) {
@@ -29,7 +31,10 @@ class Edges {
  public:
   explicit Edges(const RunPlace& run) : run_(run), router_(run.topology) {
     for (const std::vector<int>& group : run.groups) members_.insert(group.begin(), group.end());
-    for (const int gpu : members_) gpus_of_host_[run.topology.host_of(gpu)].push_back(gpu);
+    for (const int gpu : members_) {
+      gpus_of_host_[run.topology.host_of(gpu)].push_back(gpu);
+      gpus_of_node_[run.topology.node_of(gpu)].push_back(gpu);
+    }
   }
 
   std::vector<Edge> run() {
@@ -44,30 +49,22 @@ class Edges {
  private:
   std::string host_prefix(int host) const { return run_.topology.host_count() > 1 ? fmt::format("host{}.", host) : ""; }
 
-  // NVLink alone carries the node where it reaches all ranks of it.
+  // NVLink alone carries the node, one host or several, where it reaches all ranks of it.
   bool nvlink_reaches_all(const std::vector<int>& gpus) const {
     for (const int other : gpus)
       if (router_.route(gpus.front(), other).path_class > PathClass::NVB) return false;
     return gpus.size() > 1;
   }
 
-  // NVLink does not end at the host where a node spans several.
-  std::vector<int> node_peers(int gpu) const {
-    std::vector<int> out;
-    for (const int other : members_)
-      if (run_.topology.node_of(other) == run_.topology.node_of(gpu)) out.push_back(other);
-    return out;
-  }
-
   void inside(int host, const std::vector<int>& gpus) {
     const HostTemplate& own = run_.topology.host_template(host);
     const int first = run_.topology.first_gpu_of_host(host);
-    const bool by_nvlink = nvlink_reaches_all(node_peers(gpus.front()));
+    const bool by_nvlink = nvlink_reaches_all(gpus_of_node_.at(run_.topology.node_of(gpus.front())));
     const bool leaves = run_.nodes > 1;
     const HostTree tree(own);
     // From the parts of `inner` to the rest of the host, and through NICs within.
     const auto edge = [&](const std::string& name, const std::set<int>& inner, std::vector<int> ranks) {
-      Edge out{name, "pcie", 0, false, false, std::move(ranks)};
+      Edge out{name, "pcie", 0, 0, false, false, std::move(ranks)};
       for (const Link& link : own.links) {
         const bool src = inner.count(link.src) > 0, dst = inner.count(link.dst) > 0;
         if (src == dst || (!src && !link.both_ways)) continue;
@@ -98,26 +95,35 @@ class Edges {
     }
   }
 
-  // All NICs of a node, or the slots of those GPUs that take part, where these are less.
+  // The NICs of a node, of which its GPUs use the nearest, or the slots of those GPUs, where these are less.
   void nodes() {
     std::map<int, Edge> by_nics, by_slots;
-    std::map<int, int> nics;
+    std::map<int, std::pair<std::size_t, std::size_t>> nics;  // near, all
     for (const auto& [host, gpus] : gpus_of_host_) {
       const int node = run_.topology.node_of(gpus.front());
       const HostTemplate& own = run_.topology.host_template(host);
       Edge &ports = by_nics[node], &slots = by_slots[node];
-      for (const Nic& nic : own.nics) ports.add(nic.port.GBps_per_direction, nic.port.source), ++nics[node];
+      std::set<int> near;
       for (const int gpu : gpus) {
-        const int device = own.gpus[static_cast<std::size_t>(gpu - run_.topology.first_gpu_of_host(host))];
+        const Router::State::Place place = router_.state().place(gpu);
+        const std::vector<int>& first = place.paths->own_nics[static_cast<std::size_t>(place.local)];
+        near.insert(first.begin(), first.end());
+        const int device = own.gpus[static_cast<std::size_t>(place.local)];
         for (const Link& link : own.links)
           if (!joins_gpus(link) && (link.src == device || (link.both_ways && link.dst == device)))
             slots.add(link.GBps_per_direction, link.source);
         ports.gpus.push_back(gpu), slots.gpus.push_back(gpu);
       }
+      for (const Nic& nic : own.nics) ports.add(nic.port.GBps_per_direction, nic.port.source);
+      for (const int nic : near) ports.near_GBps += own.nics[static_cast<std::size_t>(nic)].port.GBps_per_direction;
+      nics[node].first += near.size(), nics[node].second += own.nics.size();
       if (ports.name.empty()) ports.name = slots.name = fmt::format("host{}", host);
     }
     for (auto& [node, edge] : by_nics) {
-      edge.name = nics[node] == 1 ? "the NIC of " + edge.name : fmt::format("all {} NICs of {}", nics[node], edge.name);
+      const auto& [near, all] = nics[node];
+      edge.name = all == 1      ? "the NIC of " + edge.name
+                  : near == all ? fmt::format("all {} NICs of {}", all, edge.name)
+                                : fmt::format("{} of {} NICs of {}, the nearest", near, all, edge.name);
       edge.klass = "nic_out";
       edges_.push_back(edge);
       Edge& slots = by_slots[node];
@@ -158,7 +164,7 @@ class Edges {
   const RunPlace& run_;
   Router router_;
   std::set<int> members_;
-  std::map<int, std::vector<int>> gpus_of_host_;
+  std::map<int, std::vector<int>> gpus_of_host_, gpus_of_node_;
   std::vector<Edge> edges_;
 };
 
@@ -166,6 +172,7 @@ class Edges {
 
 BusbwCeiling ceiling_of_edges(const RunPlace& run, const std::string& operation) {
   BusbwCeiling out;
+  double least_GBps = std::numeric_limits<double>::infinity();  // of all edges
   const double n = run.ranks;
   const bool from_one = operation == "broadcast" || operation == "reduce";
   std::map<int, std::size_t> group_of;
@@ -179,14 +186,15 @@ BusbwCeiling ceiling_of_edges(const RunPlace& run, const std::string& operation)
     for (const auto& [group, count] : inside)
       if (count < run.ranks) ++crossing, most_inside = std::max(most_inside, count);
     if (crossing == 0) continue;
-    const double GBps = edge.GBps / crossing;
-    const double any = from_one ? GBps : GBps * (n - 1) / (n - most_inside);
+    const double GBps = (edge.near_GBps > 0 ? edge.near_GBps : edge.GBps) / crossing;
+    const double any = edge.GBps / crossing * (from_one ? 1 : (n - 1) / (n - most_inside));
     if (out.usual_GBps == 0 || GBps < out.usual_GBps) {
       out.usual_GBps = GBps, out.bottleneck = edge.name, out.klass = edge.klass;
       out.assumed = edge.assumed, out.unknown = edge.unknown;
       out.formula = crossing == 1 ? "" : fmt::format("shared by {} groups", crossing);
     }
     if (out.any_GBps == 0 || any < out.any_GBps) out.any_GBps = any;
+    least_GBps = std::min(least_GBps, edge.GBps / crossing);
   }
   // Between nodes a network may reduce, inside one an NVSwitch.
   const HostTemplate& host = run.topology.host_template(run.topology.host_of(run.groups[0][0]));
@@ -194,7 +202,7 @@ BusbwCeiling ceiling_of_edges(const RunPlace& run, const std::string& operation)
       run.nodes > 1 || std::any_of(host.devices.begin(), host.devices.end(),
                                    [](const HostDevice& own) { return own.kind == DeviceKind::nvswitch; });
   out.in_switch_GBps =
-      operation == "all_reduce" && may_reduce ? std::max(out.any_GBps, out.usual_GBps * 2 * (n - 1) / n) : out.any_GBps;
+      operation == "all_reduce" && may_reduce ? std::max(out.any_GBps, least_GBps * 2 * (n - 1) / n) : out.any_GBps;
   return out;
 }
 

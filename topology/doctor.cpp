@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "topology/diff.hpp"
+#include "topology/doctor_fabric.hpp"
 #include "topology/doctor_host.hpp"
 #include "topology/host_tree.hpp"
+#include "topology/names.hpp"
 
 namespace topomoe {
 namespace {
@@ -43,25 +46,61 @@ std::vector<Sibling> kinds_of(std::span<const Topology> topologies) {
   return out;
 }
 
-// Against the kind that most hosts are of; without one, against the first of those with most devices.
-void compare(const std::vector<Sibling>& kinds, std::vector<Finding>& findings) {
+double port_GBps(const HostTemplate& host) {
+  double out = 0;
+  for (const Nic& nic : host.nics) out += nic.port.GBps_per_direction;
+  return out;
+}
+
+// With hosts of the usual kind in place of these.
+std::string cost_of_kind(std::span<const Topology> topologies, const Sibling& own, const Sibling& usual) {
+  std::string cost;
+  if (topologies.size() == 1 && topologies[0].fabric) {
+    Topology repaired = topologies[0];
+    for (HostTemplate& host : repaired.templates)
+      if (same_but_name(host, *own.host) && host.gpus.size() == usual.host->gpus.size()) host = *usual.host;
+    cost = fabric_cost(topologies[0], repaired);
+  }
+  return cost.empty() ? "the slowest host sets the pace of all" : cost;
+}
+
+// Against the kind that most hosts are of; without one, against the first of those with most devices. Ports together,
+// the rest device by device.
+void compare(const std::vector<Sibling>& kinds, std::span<const Topology> topologies, std::vector<Finding>& findings) {
   if (kinds.size() < 2) return;
   const auto usual = std::max_element(kinds.begin(), kinds.end(), [](const Sibling& a, const Sibling& b) {
     return std::pair(a.count, a.host->devices.size()) < std::pair(b.count, b.host->devices.size());
   });
+  const std::string as = usual->where.empty() ? usual->host->name : usual->where.substr(0, usual->where.size() - 1);
   for (const Sibling& own : kinds) {
     if (&own == &*usual) continue;
+    const std::string cost = cost_of_kind(topologies, own, *usual);
+    bool nic_lost = false;
     for (const Difference& difference : differences(*usual->host, *own.host)) {
-      const bool lost = difference.after == "missing" &&
-                        std::any_of(difference.kinds.begin(), difference.kinds.end(),
-                                    [](DeviceKind kind) { return kind == DeviceKind::gpu || kind == DeviceKind::nic; });
-      findings.push_back(
-          {lost ? Severity::severe : Severity::warning, own.where + difference.element, difference.after,
-           fmt::format("{}, as {}", difference.before,
-                       usual->where.empty() ? usual->host->name : usual->where.substr(0, usual->where.size() - 1)),
-           lost ? "the slowest host sets the pace of all" : "",
-           "the hosts side by side: topo diff, and what was changed on one of them"});
+      const auto holds = [&](DeviceKind kind) {
+        return std::find(difference.kinds.begin(), difference.kinds.end(), kind) != difference.kinds.end();
+      };
+      const bool missing = difference.after == "missing";
+      const bool lost = missing && (holds(DeviceKind::gpu) || holds(DeviceKind::nic));
+      nic_lost = nic_lost || (missing && holds(DeviceKind::nic));
+      const bool port = difference.element.starts_with("net ") && (missing || difference.after.ends_with("GB/s"));
+      if (port && port_GBps(*own.host) < port_GBps(*usual->host)) continue;  // told below
+      findings.push_back({lost ? Severity::severe : Severity::warning, own.where + difference.element, difference.after,
+                          fmt::format("{}, as {}", difference.before, as), lost ? cost : "",
+                          "the hosts side by side: topo diff, and what was changed on one of them"});
     }
+    if (!(port_GBps(*own.host) < 0.999 * port_GBps(*usual->host))) continue;
+    // What the host by itself made of it: too few NICs for its GPUs.
+    std::erase_if(findings, [&](const Finding& finding) {
+      return finding.element == own.where + "NICs" && finding.severity != Severity::note;
+    });
+    if (!nic_lost)
+      findings.push_back(
+          {Severity::severe, own.where + "NICs",
+           fmt::format("{} ports, {} GB/s together", own.host->nics.size(), short_number(port_GBps(*own.host), 1)),
+           fmt::format("{} ports, {} GB/s, as {}", usual->host->nics.size(), short_number(port_GBps(*usual->host), 1),
+                       as),
+           cost, "cables, transceivers and switch ports of this host (ibstat, mlxlink, ethtool)"});
   }
 }
 
@@ -74,8 +113,18 @@ const char* name(Severity severity) {
 std::vector<Finding> diagnose(std::span<const Topology> topologies) {
   std::vector<Finding> out;
   const std::vector<Sibling> kinds = kinds_of(topologies);
-  for (const Sibling& own : kinds) diagnose_host(*own.host, own.where, out);
-  compare(kinds, out);
+  // A note that holds of several kinds is one.
+  std::set<std::pair<std::string, std::string>> told;
+  for (const Sibling& own : kinds) {
+    std::vector<Finding> found;
+    diagnose_host(*own.host, own.where, found);
+    for (Finding& finding : found)
+      if (finding.severity != Severity::note ||
+          told.insert({finding.element.substr(own.where.size()), finding.seen}).second)
+        out.push_back(std::move(finding));
+  }
+  compare(kinds, topologies, out);
+  for (const Topology& own : topologies) diagnose_fabric(own, topologies.size() > 1 ? own.name + "." : "", out);
   std::stable_sort(out.begin(), out.end(), [](const Finding& a, const Finding& b) { return a.severity < b.severity; });
   return out;
 }

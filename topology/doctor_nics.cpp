@@ -1,6 +1,7 @@
 // The NICs of one host.
 #include <fmt/format.h>
 
+#include <array>
 #include <map>
 
 #include "topology/doctor_host.hpp"
@@ -70,11 +71,36 @@ void slow_ports(const HostCase& own) {
   }
 }
 
-void merged(const HostCase& own) {
-  for (const Nic& nic : own.host.nics)
+// Virtual functions by PCI vendor and device (PCI ID database): NVIDIA ConnectX-3 to the newest, Intel 82599, 700 and
+// 800.
+bool is_virtual(const HostDevice& own) {
+  constexpr std::array<std::string_view, 10> kVirtual{
+      "0x15b3:0x1004", "0x15b3:0x1014", "0x15b3:0x1016", "0x15b3:0x1018", "0x15b3:0x101a",
+      "0x15b3:0x101c", "0x15b3:0x101e", "0x8086:0x10ed", "0x8086:0x154c", "0x8086:0x1889"};
+  const std::string id = fmt::format("{}:{}", attribute(own.attributes, "vendor"), attribute(own.attributes, "device"));
+  return std::find(kVirtual.begin(), kVirtual.end(), id) != kVirtual.end();
+}
+
+void merged_or_virtual(const HostCase& own) {
+  std::map<std::string, int> nets;
+  int functions = 0;
+  for (const Nic& nic : own.host.nics) {
     if (nic.name.find('+') != std::string::npos)
       own.add(Severity::note, own.where + nic.name, "one net made of several ports (NCCL merged them)",
               "a net for each port, unless meant", "NCCL_NET_MERGE_LEVEL");
+    if (!nic.name.empty()) ++nets[nic.name];
+    functions += is_virtual(own.device(nic.device));
+  }
+  for (const auto& [net, count] : nets)
+    if (count > 1)
+      own.add(Severity::note, own.where + net, fmt::format("{} nets of this name", count),
+              "one: their rates are added up, though the port may be one",
+              "a virtual net; one of them in a cluster.json");
+  if (functions > 0)
+    own.add(Severity::note, own.where + "NICs",
+            fmt::format("{} of {} are virtual functions", functions, own.host.nics.size()),
+            "whole ports: what other virtual machines send through them is not described",
+            "meant so in a VM; lspci of the host behind it");
 }
 
 }  // namespace
@@ -84,7 +110,7 @@ void diagnose_nics(const HostCase& own) {
   far_from_their_gpus(own);
   fewer_than_gpus(own);
   slow_ports(own);
-  merged(own);
+  merged_or_virtual(own);
 }
 
 }  // namespace topomoe

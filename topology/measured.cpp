@@ -121,6 +121,21 @@ std::string measured_operation(std::string_view name) {
   return {};
 }
 
+std::string gpu_model(const std::string& gpu) {
+  std::size_t begin = 0;
+  while (begin < gpu.size()) {
+    std::size_t end = begin;
+    while (end < gpu.size() && gpu[end] >= 'A' && gpu[end] <= 'Z') ++end;
+    const std::size_t digits = end;
+    while (end < gpu.size() && gpu[end] >= '0' && gpu[end] <= '9') ++end;
+    if (digits > begin && end > digits + 1) return gpu.substr(begin, end - begin);
+    begin = gpu.find_first_of(" -_", begin);
+    if (begin == std::string::npos) break;
+    ++begin;
+  }
+  return {};
+}
+
 std::string plain_bus_id(std::string_view text) {
   std::string id = lower(trimmed(text));
   if (id.starts_with("0x")) id.erase(0, 2);

@@ -72,6 +72,8 @@ MeasuredCopies read_nvbandwidth_json(std::string_view text, const std::string& w
 
 // The operation that the name of a binary or a test means: ".../all_reduce_perf", "AllReduce". Empty: none.
 std::string measured_operation(std::string_view name);
+// "H100" of "NVIDIA H100 80GB HBM3" and of "H100 SXM 80GB": the first word of letters and then digits. Empty: none.
+std::string gpu_model(const std::string& gpu);
 // "00000000:1B:00.0" and "0000:1b:00" are "0000:1b:00"; "0x1b" is "1b".
 std::string plain_bus_id(std::string_view text);
 

@@ -11,22 +11,6 @@
 namespace topomoe {
 namespace {
 
-// "H100" of "NVIDIA H100 80GB HBM3" and of "H100 SXM 80GB": the first word of letters and then digits.
-std::string model_of(const std::string& gpu) {
-  std::size_t begin = 0;
-  while (begin < gpu.size()) {
-    std::size_t end = begin;
-    while (end < gpu.size() && gpu[end] >= 'A' && gpu[end] <= 'Z') ++end;
-    const std::size_t digits = end;
-    while (end < gpu.size() && gpu[end] >= '0' && gpu[end] <= '9') ++end;
-    if (digits > begin && end > digits + 1) return gpu.substr(begin, end - begin);
-    begin = gpu.find_first_of(" -_", begin);
-    if (begin == std::string::npos) break;
-    ++begin;
-  }
-  return {};
-}
-
 std::string short_name(const std::string& host) { return host.substr(0, host.find('.')); }
 
 std::string listed(const std::set<std::string>& names) {
@@ -82,7 +66,7 @@ class Placer {
           i < with_gpus_.size() ? with_gpus_[i] : topology_.host_count() + static_cast<int>(i - with_gpus_.size());
     return true;
   }
-  const std::vector<std::string>& hosts() const { return order_; }
+  std::size_t hosts() const { return order_.size(); }
   const std::vector<int>& chosen() const { return chosen_; }
 
   // The GPU of each device, on `grown`: the description, or more of its hosts.
@@ -99,18 +83,18 @@ class Placer {
         const std::string id = plain_bus_id(grown.bus_id(first + gpu));
         described = described || !id.empty();
         const bool only_bus = own.bus_id.find(':') == std::string::npos;
-        if (id == own.bus_id || (only_bus && id.size() >= 7 && id.substr(id.size() - 5, 2) == own.bus_id)) {
-          if (local < 0) local = gpu;
-        }
+        const bool same = id == own.bus_id || (only_bus && id.size() >= 7 && id.substr(id.size() - 5, 2) == own.bus_id);
+        if (same && local < 0) local = gpu;
       }
       if (local >= 0)
         ++known;
       else if (described)
         unknown.insert(own.bus_id);
       if (local < 0) local = own.device;
-      if (local >= count) beyond.insert(fmt::format("device {} of {}", own.device, host_name(own)));
-      const std::string seen = model_of(own.gpu),
-                        said = local < count ? model_of(grown.gpu_spec(first + local).name) : "";
+      if (local >= count)
+        beyond.insert(fmt::format("device {} of {}", own.device, own.host.empty() ? "the host" : own.host));
+      const std::string seen = gpu_model(own.gpu),
+                        said = local < count ? gpu_model(grown.gpu_spec(first + local).name) : "";
       if (!seen.empty() && !said.empty() && seen != said) others.insert(seen + " for " + said);
       out.push_back(first + local);
     }
@@ -141,8 +125,6 @@ class Placer {
   }
 
  private:
-  static std::string host_name(const MeasuredDevice& own) { return own.host.empty() ? "the host" : own.host; }
-
   const std::vector<MeasuredDevice>& devices_;
   const std::string run_;
   const Topology& topology_;
@@ -202,14 +184,14 @@ std::optional<RunPlace> place_run(const MeasuredCollective& run, const Topology&
       out.topology = resize_hosts(
           topology, topology.gpu_count() + more * topology.gpus_per_host(topology.host_count() - 1), &note);
     } catch (const InvalidInput& error) {
-      placer.add(Severity::warning, fmt::format("ran on {} hosts", placer.hosts().size()),
+      placer.add(Severity::warning, fmt::format("ran on {} hosts", placer.hosts()),
                  fmt::format("as many as are described ({}), or NICs to join more; the run is not compared",
                              topology.host_count()),
                  error.what());
       return std::nullopt;
     }
     placer.add(topology.host_count() > 1 ? Severity::warning : Severity::note,
-               fmt::format("ran on {} hosts", placer.hosts().size()),
+               fmt::format("ran on {} hosts", placer.hosts()),
                fmt::format("the {} described; taken: {}", topology.host_count(), note),
                "a description of all hosts, with their fabric");
   }
@@ -247,7 +229,7 @@ std::vector<int> place_devices(const MeasuredCopies& run, const Topology& topolo
   Placer placer(devices, run.where, topology, findings);
   if (devices.empty() || !placer.find_hosts()) return {};
   if (*std::max_element(placer.chosen().begin(), placer.chosen().end()) >= topology.host_count()) {
-    placer.add(Severity::warning, fmt::format("ran on {} hosts", placer.hosts().size()),
+    placer.add(Severity::warning, fmt::format("ran on {} hosts", placer.hosts()),
                fmt::format("the {} described; pairs are only held against each other", topology.host_count()),
                "a description of all hosts");
     return {};

@@ -31,9 +31,9 @@ Columns columns_of(const std::vector<std::string_view>& header) {
   const auto second = first == header.end() ? first : std::find_if(first + 1, header.end(), is_time);
   Columns out;
   if (second == header.end()) return out;
-  out.timed = static_cast<std::size_t>(header.end() - first);
   out.second = static_cast<std::size_t>(second - first);
-  if (header.back() == "timestamp") ++out.timed;  // printed as a date and a time
+  out.timed = 2 * out.second;
+  if (header.back() == "timestamp") out.timed += 2;  // printed as a date and a time
   return out;
 }
 

@@ -1,54 +1,20 @@
-// nccl-tests: its table of text, and the JSON of -J.
+// What nccl-tests and nvbandwidth measured (topology/measured.hpp reads it) as curves and figures.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdint>
 #include <cstdlib>
 #include <set>
-#include <sstream>
 
 #include "planner/plan/json.hpp"
 #include "planner/rates/fit_knots.hpp"
 #include "planner/rates/gpu_facts.hpp"
 #include "planner/rates/import.hpp"
+#include "topology/measured.hpp"
 
 namespace topomoe {
 namespace {
-
-struct TestName {
-  std::string_view test, operation;
-};
-constexpr std::array<TestName, 5> kTests{{{"alltoall", "alltoall"},
-                                          {"all_gather", "all_gather"},
-                                          {"reduce_scatter", "reduce_scatter"},
-                                          {"all_reduce", "all_reduce"},
-                                          {"sendrecv", "send_recv"}}};
-
-// The operation of a binary's or a test's name: ".../all_reduce_perf", "AllReduce". Empty: none that is known.
-std::string operation_in(std::string text) {
-  std::string plain;
-  for (const char c : text)
-    if (c != '_') plain += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  for (const TestName& known : kTests) {
-    std::string word;
-    for (const char c : known.test)
-      if (c != '_') word += c;
-    if (plain.find(word) != std::string::npos) return std::string(known.operation);
-  }
-  return "";
-}
-
-// Numbers as numbers or as strings; NaN for "nan", "N/A" and everything else.
-double tolerant_number(const ordered_json& value) {
-  if (value.is_number()) return value.get<double>();
-  if (!value.is_string()) return std::nan("");
-  const std::string text = value.get<std::string>();
-  char* end = nullptr;
-  const double number = std::strtod(text.c_str(), &end);
-  return end == text.c_str() ? std::nan("") : number;
-}
 
 struct Found {
   std::string operation, gpu, nccl;
@@ -92,119 +58,58 @@ Calibration calibration_of(Found found, const std::string& where, const ImportRe
   return c;
 }
 
-// "#  Rank  0 Group  0 Pid  1234 on  node01 device  0 [0x1b] NVIDIA H100 80GB HBM3"
-void read_rank_line(const std::string& line, Found& found) {
-  std::istringstream words(line);
-  std::string word, host;
-  words >> word >> word;  // "#", "Rank"
-  if (word != "Rank") return;
-  ++found.ranks;
-  while (words >> word && word != "on") {
+// Of these there are curves; a broadcast is not one.
+bool has_curve(const std::string& operation) {
+  constexpr std::array<std::string_view, 5> kCurves{"alltoall", "all_gather", "reduce_scatter", "all_reduce",
+                                                    "send_recv"};
+  return std::find(kCurves.begin(), kCurves.end(), operation) != kCurves.end();
+}
+
+// Runs of one test on as many ranks are one curve.
+Calibration calibration_of(const std::vector<MeasuredCollective>& runs, const std::string& where,
+                           const ImportRequest& request) {
+  std::vector<Found> all;
+  for (const MeasuredCollective& run : runs) {
+    const std::string operation = has_curve(run.operation) ? run.operation : "";
+    auto at = std::find_if(all.begin(), all.end(),
+                           [&](const Found& own) { return own.operation == operation && own.ranks == run.ranks; });
+    if (at == all.end()) at = all.insert(at, {operation, "", "", run.ranks, {}, {}});
+    if (at->nccl.empty()) at->nccl = run.nccl;
+    for (const MeasuredDevice& device : run.devices) {
+      at->hosts.insert(device.host);
+      if (at->gpu.empty()) at->gpu = device.gpu;
+    }
+    for (const MeasuredRow& row : run.rows) at->points.push_back({row.bytes, row.out_of_place.time_us});
   }
-  if (words >> host) found.hosts.insert(host);
-  const auto bracket = line.find(']');
-  if (bracket == std::string::npos) return;
-  const auto begin = line.find_first_not_of(' ', bracket + 1);
-  if (begin != std::string::npos) found.gpu = line.substr(begin, line.find_last_not_of(" \r") + 1 - begin);
+  Calibration out = calibration_of(all.at(0), where, request);
+  for (std::size_t i = 1; i < all.size(); ++i) merge_into(out, calibration_of(all[i], where, request));
+  return out;
 }
 
 }  // namespace
 
-// Columns: size count type redop root, then time algbw busbw #wrong out of place and again in place. Versions differ in
-// what stands between count and time, so the time is found from the right: the four columns before the last four.
 Calibration import_nccl_tests_text(std::string_view text, const std::string& where, const ImportRequest& request) {
-  Found found;
-  std::istringstream lines{std::string(text)};
-  for (std::string line; std::getline(lines, line);) {
-    const auto begin = line.find_first_not_of(" \t\r");
-    if (begin == std::string::npos) continue;
-    if (const auto at = line.find("NCCL version "); at != std::string::npos)
-      std::istringstream(line.substr(at + 13)) >> found.nccl;
-    if (line[begin] == '#') {
-      read_rank_line(line, found);
-      if (found.operation.empty() && line.find("perf") != std::string::npos) found.operation = operation_in(line);
-      continue;
-    }
-    std::istringstream words(line);
-    std::vector<std::string> cells;
-    for (std::string word; words >> word;) cells.push_back(word);
-    if (cells.size() < 9) continue;  // what the test prints besides its table
-    const double size = tolerant_number(cells[0]), time_us = tolerant_number(cells[cells.size() - 8]);
-    if (cells[0].find_first_not_of("0123456789") == std::string::npos) found.points.push_back({size, time_us});
-  }
-  return calibration_of(std::move(found), where, request);
+  return calibration_of(read_nccl_tests_text(text, where), where, request);
 }
 
 Calibration import_nccl_tests_json(std::string_view text, const std::string& where, const ImportRequest& request) {
-  const ordered_json json = parse_json(text, where);
-  Found found;
-  const auto string_at = [&](const ordered_json& object, const char* key) {
-    const auto at = object.find(key);
-    return at != object.end() && at->is_string() ? at->get<std::string>() : std::string();
-  };
-  if (const auto args = json.find("args"); args != json.end()) {
-    if (args->is_array() && !args->empty() && args->front().is_string())
-      found.operation = operation_in(args->front().get<std::string>());
-    if (args->is_string()) found.operation = operation_in(args->get<std::string>());
-  }
-  for (const char* key : {"test", "collective", "name"})
-    if (found.operation.empty()) found.operation = operation_in(string_at(json, key));
-  found.nccl = string_at(json, "nccl_version");
-  if (const auto code = json.find("nccl_version"); code != json.end() && code->is_number_integer())
-    found.nccl = fmt::format("{}", code->get<std::int64_t>());
-  if (const auto devices = json.find("devices"); devices != json.end() && devices->is_array())
-    for (const ordered_json& device : *devices) {
-      ++found.ranks;
-      if (!device.is_object()) continue;
-      for (const char* key : {"hostname", "host"})
-        if (const std::string host = string_at(device, key); !host.empty()) found.hosts.insert(host);
-      for (const char* key : {"device_name", "name"})
-        if (found.gpu.empty()) found.gpu = string_at(device, key);
-    }
-  const auto results = json.find("results");
-  if (results == json.end() || !results->is_array())
-    throw InvalidInput(where + ": results", "missing", "nccl-tests writes them with -J");
-  for (const ordered_json& row : *results) {
-    if (!row.is_object() || !row.contains("size") || !row.contains("out_of_place")) continue;
-    const ordered_json& timed = row["out_of_place"];
-    if (!timed.is_object()) continue;
-    for (const char* key : {"time", "time_us"})
-      if (timed.contains(key)) {
-        found.points.push_back({tolerant_number(row["size"]), tolerant_number(timed[key])});
-        break;
-      }
-  }
-  return calibration_of(std::move(found), where, request);
+  return calibration_of({read_nccl_tests_json(text, where)}, where, request);
 }
 
 Calibration import_nvbandwidth_json(std::string_view text, const std::string& where, const ImportRequest& request) {
-  const ordered_json json = parse_json(text, where);
-  const auto root = json.find("nvbandwidth");
-  if (root == json.end() || !root->is_object() || !root->contains("testcases") || !(*root)["testcases"].is_array())
-    throw InvalidInput(where + ": nvbandwidth.testcases", "missing", "nvbandwidth writes them with -j");
+  const MeasuredCopies run = read_nvbandwidth_json(text, where);
   Calibration c;
   c.machine = request.machine;
-  if (const auto gpus = root->find("GPU Device list"); c.machine.gpu.name.empty() && gpus != root->end() &&
-                                                       gpus->is_array() && !gpus->empty() &&
-                                                       gpus->front().is_string()) {
-    // "0: NVIDIA H100 80GB HBM3: (0000:1b:00)"
-    std::string name = gpus->front().get<std::string>();
-    if (const auto colon = name.find(": "); colon != std::string::npos) name = name.substr(colon + 2);
-    c.machine.gpu.name = name.substr(0, name.find(": ("));
-  }
+  if (c.machine.gpu.name.empty() && !run.devices.empty()) c.machine.gpu.name = run.devices.front().gpu;
   if (c.machine.gpu.name.empty())
     throw InvalidInput(where + ": GPU Device list", "missing", "--cluster says which machine it was");
-  for (const ordered_json& test : (*root)["testcases"]) {
-    if (!test.is_object() || !test.contains("name") || !test["name"].is_string()) continue;
-    if (test.contains("status") && test["status"] != "Passed") continue;
-    if (!test.contains("bandwidth_matrix") || !test["bandwidth_matrix"].is_array()) continue;
+  for (const MeasuredMatrix& own : run.matrices) {
     double sum = 0;
     int cells = 0;
-    for (const ordered_json& row : test["bandwidth_matrix"])
-      if (row.is_array())
-        for (const ordered_json& cell : row)
-          if (const double GBps = tolerant_number(cell); std::isfinite(GBps) && GBps > 0) sum += GBps, ++cells;
-    if (cells > 0) c.figures["nvbandwidth." + test["name"].get<std::string>() + "_GBps"] = sum / cells;
+    for (const std::vector<double>& row : own.GBps)
+      for (const double GBps : row)
+        if (GBps > 0) sum += GBps, ++cells;
+    if (cells > 0) c.figures["nvbandwidth." + own.testcase + "_GBps"] = sum / cells;
   }
   if (c.figures.empty()) throw InvalidInput(where, "no testcase that passed", "output of a finished nvbandwidth run");
   c.name = request.name.empty() ? c.machine.gpu.name : request.name;

@@ -85,8 +85,11 @@ TEST(BusbwCeiling, Rings_AreBoundByTheEdgeOfANode) {
   EXPECT_NEAR(bound(sixteen, run("all_gather", 4, 8, 1)).in_switch_GBps, 514, 1e-9);
   EXPECT_NEAR(bound(sixteen, run("reduce_scatter", 1, 8, 1)).usual_GBps, 450, 1e-9);
   EXPECT_NEAR(bound(sixteen, run("broadcast", 4, 8, 1)).any_GBps, 400, 1e-9);
-  // One GPU of each host: its slot and NVLink do not make eight NICs faster than its own PCIe of 64.
-  EXPECT_NEAR(bound(sixteen, run("all_gather", 4, 1, 1)).usual_GBps, 64, 1e-9);
+  // One GPU of each host uses the NIC beside it, 50; of all eight its slot of PCIe could take 64.
+  const BusbwCeiling one = bound(sixteen, run("all_gather", 4, 1, 1));
+  EXPECT_NEAR(one.usual_GBps, 50, 1e-9);
+  EXPECT_EQ(one.bottleneck, "1 of 8 NICs of host0, the nearest");
+  EXPECT_NEAR(one.any_GBps, 64, 1e-9);
   EXPECT_NEAR(bound(sixteen, run("send_recv", 2, 8, 1)).usual_GBps, 50, 1e-9);
 }
 
@@ -144,6 +147,18 @@ TEST(DoctorMeasured, Verdict_FollowsTheShareOfTheBound) {
   EXPECT_TRUE(contains(high.check, "the description is wrong"));
 }
 
+// 22, 4.5 and 2.1 GB/s at 2, 4 and 8 L40S, as measured by others: without peer-to-peer CPUs pass on a fifth of their
+// rate.
+TEST(DoctorMeasured, PcieBox_IsHeldAgainstWhatCpusPassOn) {
+  for (const auto& [ranks, GBps] : {std::pair(2, 22.0), {4, 4.5}, {8, 2.1}}) {
+    MeasuredCollective own = run("alltoall", 1, ranks, GBps);
+    for (MeasuredDevice& device : own.devices) device.gpu = "NVIDIA L40S";
+    EXPECT_EQ(verdict(cluster("l40s-8x-pcie"), own).severity, Severity::note) << ranks;
+    own.rows[0].out_of_place.busbw_GBps /= 3;
+    EXPECT_EQ(verdict(cluster("l40s-8x-pcie"), own).severity, Severity::severe) << ranks;
+  }
+}
+
 // 476 GB/s of 8 GPUs with NVLS, 470 of two hosts by a tree, 366 of four by a ring: as users measured (nccl-tests#290,
 // #309).
 TEST(DoctorMeasured, AllReduce_AboveARingIsNormalOfTreesAndSwitches) {
@@ -180,8 +195,12 @@ TEST(DoctorMeasured, WrongValues_AreSevere) {
   own.out_of_bounds = 3;
   EXPECT_EQ(judged(cluster("dgx-h100"), {own}).at(0).seen, "3 wrong values");
   own.out_of_bounds = 0;
-  own.rows[0].out_of_place.wrong = 2e-6;  // as old versions print the error of a sum
+  own.rows[0].out_of_place.wrong = 2e-6;   // as old versions print the error of a sum
+  own.rows[0].in_place = {1, 1, 1000, 1};  // nor does an in-place all-to-all count, which old versions call wrong
   EXPECT_EQ(judged(cluster("dgx-h100"), {own}).size(), 1U);
+  EXPECT_TRUE(contains(judged(cluster("dgx-h100"), {own}).at(0).seen, "320 GB/s"));
+  own.operation = "all_gather";
+  EXPECT_EQ(judged(cluster("dgx-h100"), {own}).at(0).seen, "wrong values");
 }
 
 // 70 and 52 GB/s: x 0.74, where the bound falls by 64.58 / 93.75 = 0.69. 70 and 30 is more than arithmetic.
@@ -296,6 +315,30 @@ TEST(DoctorMeasured, RunsThatAreNotOfIt_AreFindingsAndNotCompared) {
   Topology bare = cluster("dgx-h100");
   bare.templates[0].nics.clear(), bare.templates[0].shape.reset();
   EXPECT_TRUE(contains(findings_text(judged(bare, {run("alltoall", 2, 8, 3)})), "NICs to join more"));
+}
+
+// Any byte of the output changed, any end cut off: findings or a refusal.
+TEST(DoctorMeasured, DamagedFiles_AreFindingsOrRefused) {
+  const std::string whole = text_of(source_path("tests/data/measured/nccl_tests_alltoall.txt")) +
+                            "1073741824 16777216 float none -1 9999 99.9 320.0 0 9999 99.9 320.0 N/A\n";
+  const Topology own = cluster("h100-2x8");
+  int refused = 0, found = 0;
+  const auto attempt = [&](const std::string& text) {
+    try {
+      EXPECT_FALSE(judged(own, read_measured(text, "out")).empty());
+      ++found;
+    } catch (const InvalidInput&) {
+      ++refused;
+    }
+  };
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    std::string text = whole;
+    text[i] = "9 x\n"[i % 4];
+    attempt(text);
+    if (i % 8 == 0) attempt(whole.substr(0, i));
+  }
+  EXPECT_GT(refused, 10);
+  EXPECT_GT(found, 1000);
 }
 
 // ---------------------------------------------------------------- copies

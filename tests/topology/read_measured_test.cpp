@@ -187,7 +187,7 @@ TEST(ReadMeasured, WhatIsNoneOfThem_IsRefusedByItsPlace) {
                        "x: row 1"));
 }
 
-TEST(ReadMeasured, OperationsByName) {
+TEST(ReadMeasured, NamesAndBusIds_AreBroughtToOneForm) {
   EXPECT_EQ(measured_operation("./build/all_reduce_perf"), "all_reduce");
   EXPECT_EQ(measured_operation("/all_gather/reduce_scatter_perf"), "reduce_scatter");
   EXPECT_EQ(measured_operation("SendRecv"), "send_recv");
@@ -196,6 +196,10 @@ TEST(ReadMeasured, OperationsByName) {
   EXPECT_EQ(plain_bus_id("00000000:1B:00.0"), "0000:1b:00");
   EXPECT_EQ(plain_bus_id("00000019:01:00"), "0019:01:00");
   EXPECT_EQ(plain_bus_id("0x3d"), "3d");
+  EXPECT_EQ(gpu_model("NVIDIA H100 80GB HBM3"), "H100");
+  EXPECT_EQ(gpu_model("Tesla V100-SXM2-32GB"), "V100");
+  EXPECT_EQ(gpu_model("GB200"), "GB200");
+  EXPECT_EQ(gpu_model("NVIDIA Graphics Device"), "");
 }
 
 // Any byte changed to any of a few, any end cut off: values or a refusal, nothing else.

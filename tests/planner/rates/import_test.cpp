@@ -65,7 +65,7 @@ TEST(ImportNcclTests, WhatIsMissingOrContradicts_IsNamed) {
   std::string unnamed = text;
   unnamed.replace(unnamed.find("alltoall_perf"), 13, "unknown_tests");
   EXPECT_TRUE(contains(refusal([&] { import_measurements(unnamed, "a.txt", on("dgx-h100")); }), "operation"));
-  EXPECT_TRUE(contains(refusal([&] { import_measurements("# nothing\n", "a.txt", on("dgx-h100")); }), "operation"));
+  EXPECT_TRUE(contains(refusal([&] { import_measurements("# nothing\n", "a.txt", on("dgx-h100")); }), "no row"));
   EXPECT_TRUE(
       contains(refusal([&] { import_measurements(R"({"args": ["all_reduce_perf"]})", "a.json", {}); }), "results"));
 }
@@ -79,6 +79,18 @@ TEST(ImportNcclTests, Hosts_AreNodesOnlyWhereTheMachineEnds) {
   text += " 1024 64 float none -1 20.0 0.1 0.1 0 20.0 0.1 0.1 0\n";
   EXPECT_EQ(import_measurements(text, "a", on("gb200-nvl72")).curves[0].nodes, 1);
   EXPECT_EQ(import_measurements(text, "a", on("dgx-h100")).curves[0].nodes, 2);
+}
+
+// Two tests in one log are two curves; a test run twice is one.
+TEST(ImportNcclTests, SeveralRuns_AreCurvesByTest) {
+  const std::string text = sample("nccl_tests_alltoall.txt");
+  std::string gather = text;
+  gather.replace(gather.find("alltoall_perf"), 13, "all_gather_perf");
+  const Calibration c = import_measurements(text + text + gather, "a.txt", on("dgx-h100"));
+  ASSERT_EQ(c.curves.size(), 2U);
+  EXPECT_EQ(c.curves[0].operation, "alltoall");
+  EXPECT_EQ(c.curves[0].knots.size(), 5U);
+  EXPECT_EQ(c.curves[1].operation, "all_gather");
 }
 
 TEST(ImportNvbandwidth, MatricesOfStrings_BecomeMeans) {
