@@ -24,7 +24,7 @@ for word in "$@"; do
 done
 if [ ${#readers[@]} -eq 0 ]; then mapfile -t readers < <("$program" --list); fi
 rm -rf "$work/seeds" "$work/logs"
-"$program" --seeds "$work/seeds" tests/data/topology/* configs/clusters/*
+"$program" --seeds "$work/seeds" tests/data/topology/* tests/data/measured/* configs/clusters/*
 mkdir -p "$work/logs"
 each=$((2 * seconds / ${#readers[@]}))
 [ "$each" -ge 2 ] || each=2
