@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <set>
 #include <string_view>
+#include <unordered_set>
 
 #include "topology/fabric.hpp"
 #include "topology/fabric_map.hpp"
@@ -60,7 +61,7 @@ class Checker {
     if (names.empty()) return;
     if (names.size() != static_cast<std::size_t>(count))
       fail(field, fmt::format("{} names", names.size()), fmt::format("one for each of {}, or leave it out", count));
-    std::set<std::string_view> seen;
+    std::unordered_set<std::string_view> seen;
     for (std::size_t i = 0; i < names.size(); ++i) {
       if (names[i].size() > 256 || std::any_of(names[i].begin(), names[i].end(), [](char c) {
             return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;

@@ -84,7 +84,7 @@ class Parser {
       if (pci.has_gpu || pci.pci_class.starts_with("0x03"))
         throw InvalidInput(where_ + ": <pci> busid", '"' + pci.bus_id + '"',
                            "this GPU appears twice in one host; give each host its own host_hash");
-      system_.warnings.push_back(fmt::format("<pci> {} appears twice in one host; taken as two", pci.bus_id));
+      say_once(fmt::format("<pci> {} appears twice in one host; taken as two", pci.bus_id));
     }
   }
 

@@ -126,10 +126,10 @@ Json fabric_json(const Fabric& fabric) {
     if (!fabric.leaf_hosts.empty()) json["leaf_hosts"] = fabric.leaf_hosts;
     if (!fabric.leaf_names.empty()) json["leaf_names"] = fabric.leaf_names;
     json["spine_count"] = fabric.spine_count;
-    if (fabric.spine_count > 0) {
-      if (fabric.uplink.GBps_per_direction > 0) json["oversubscription"] = json_number(fabric.oversubscription);
-      json["uplink"] = rate_json(fabric.uplink);
-    }
+    // Leaves that nothing joins may have figures too; uplinks that nobody knows have no share either.
+    if (fabric.oversubscription != 1 || fabric.uplink.GBps_per_direction > 0)
+      json["oversubscription"] = json_number(fabric.oversubscription);
+    if (fabric.spine_count > 0 || fabric.uplink != Rate{}) json["uplink"] = rate_json(fabric.uplink);
     if (fabric.hosts_per_pod > 0) {
       const std::string pod = fabric.kind == FabricKind::dragonfly_plus ? "group" : "pod";
       json["hosts_per_" + pod] = fabric.hosts_per_pod;

@@ -24,13 +24,17 @@ for word in "$@"; do
 done
 if [ ${#readers[@]} -eq 0 ]; then mapfile -t readers < <("$program" --list); fi
 rm -rf "$work/seeds" "$work/logs"
-"$program" --seeds "$work/seeds" tests/data/topology/* configs/clusters/*
+"$program" --seeds "$work/seeds" tests/data/topology/* tests/data/measured/* configs/clusters/*
 mkdir -p "$work/logs"
 each=$((2 * seconds / ${#readers[@]}))
 [ "$each" -ge 2 ] || each=2
 
-# Without LLVM's symbolizer, that of binutils names the lines of a crash.
-command -v llvm-symbolizer > /dev/null || export ASAN_OPTIONS="allow_addr2line=1:${ASAN_OPTIONS:-}"
+# Lines of a crash are named by LLVM's symbolizer, of any version, or else by that of binutils.
+if symbolizer=$(command -v llvm-symbolizer); then
+  export ASAN_SYMBOLIZER_PATH=$symbolizer
+else
+  export ASAN_OPTIONS="allow_addr2line=1:${ASAN_OPTIONS:-}"
+fi
 
 fuzz_one() {
   local reader=$1 log=$work/logs/$1.log

@@ -259,6 +259,21 @@ TEST(ClusterJson, BadFabrics_AreRefusedNamingTheField) {
   }
 }
 
+// No spines: nothing is computed from an uplink, but what was said of it stays.
+TEST(ClusterJson, UplinkOfLeavesThatNothingJoins_ComesBack) {
+  Topology topology = cluster("h100-2x8");
+  topology.fabric->spine_count = 0;
+  for (const Rate& uplink :
+       {Rate{0, 2, Source::unknown, "nobody knows"}, Rate{50, 0, Source::assumed, "a guess"}, Rate{}}) {
+    topology.fabric->uplink = uplink;
+    // A leaf has one NIC of 50 GB/s of each host.
+    topology.fabric->oversubscription = uplink.GBps_per_direction > 0 ? topology.fabric->hosts_per_leaf : 1;
+    const Topology again = read_cluster_json(write_cluster_json(topology), "x");
+    EXPECT_EQ(again.fabric->uplink, uplink);
+    EXPECT_EQ(write_cluster_json(again), write_cluster_json(topology));
+  }
+}
+
 TEST(ClusterJson, DeeperThanAnyFile_IsRefusedAndNeverCrashes) {
   for (const char* open : {"[", "{\"a\":"}) {
     std::string text = "{\"schema\": // [[ \" { /*\n ";

@@ -159,6 +159,15 @@ TEST(NcclXml, AsManyAttributesAsAreRead_ComeBackFromJson) {
   EXPECT_EQ(read_cluster_json(write_cluster_json(topology), "x").templates, topology.templates);
 }
 
+TEST(NcclXml, BridgeThatIsThereThreeTimes_IsSaidOnce) {
+  std::string text = "<system><cpu>";
+  for (int i = 0; i < 3; ++i) text += "<pci busid=\"0:1\" class=\"0x0604\"/>";
+  const Topology topology = read_nccl_xml(text + "</cpu></system>", "x");
+  EXPECT_EQ(std::count(topology.warnings.begin(), topology.warnings.end(),
+                       "<pci> 0:1 appears twice in one host; taken as two"),
+            1);
+}
+
 // Each two CPUs of a host are joined: thousands of them are millions of links.
 TEST(NcclXml, CpusWithoutNumber_AreRefused) {
   std::string text = "<system>";
