@@ -30,10 +30,13 @@ std::size_t sized(int index) { return static_cast<std::size_t>(index); }
 
 class SimaiReader {
  public:
-  SimaiReader(const SimaiNetwork& network, const std::string& where)
-      : network_(network), where_(where), note_(network.has_gpus ? "SimAI topology file" : "ns-3 topology file") {}
+  SimaiReader(SimaiNetwork network, const std::string& where)
+      : network_(std::move(network)),
+        where_(where),
+        note_(network_.has_gpus ? "SimAI topology file" : "ns-3 topology file") {}
 
   Topology run() {
+    if (!network_.has_gpus) find_islands();
     sort_links();
     find_hosts();
     const bool any_port = std::any_of(hosts_.begin(), hosts_.end(), [](const Host& own) { return !own.ports.empty(); });
@@ -53,6 +56,7 @@ class SimaiReader {
     update_oversubscription(topology_);
     require_valid(topology_, where_);
     for (const std::string& line : network_.warnings) warn(line);
+    if (network_.has_gpus) compare_with_name();
     if (!network_.has_gpus)
       warn("hosts: GPUs are not in such a file (ASTRA-sim takes each host as one NPU)");
     else
@@ -89,6 +93,65 @@ class SimaiReader {
   Kind kind(int node) const { return network_.nodes[sized(node)]; }
   const char* end_word() const { return network_.has_gpus ? "GPU" : "host"; }
   static std::string switch_key(int node) { return fmt::format("switch {}", node); }
+
+  // ns-3's form has no word for NVSwitches. A switch that only ends are on, all of which meet in another one with more
+  // ends or with cables to switches, is one, and the ends are GPUs.
+  void find_islands() {
+    std::map<int, std::set<int>> ends_of, switches_of;  // by switch, by end
+    std::set<int> cabled;
+    for (const SimaiNetwork::Link& link : network_.links)
+      for (const auto& [a, b] : {std::pair(link.src, link.dst), std::pair(link.dst, link.src)}) {
+        if (kind(a) != Kind::network_switch) continue;
+        if (kind(b) == Kind::end) {
+          ends_of[a].insert(b);
+          switches_of[b].insert(a);
+        } else {
+          cabled.insert(a);
+        }
+      }
+    std::vector<int> islands;
+    for (const auto& [own, ends] : ends_of) {
+      if (cabled.count(own) > 0 || ends.size() < 2) continue;
+      for (const int other : switches_of.at(*ends.begin())) {
+        const std::set<int>& others = ends_of.at(other);
+        if (other == own || (cabled.count(other) == 0 && others.size() <= ends.size())) continue;
+        if (!std::includes(others.begin(), others.end(), ends.begin(), ends.end())) continue;
+        islands.push_back(own);
+        break;
+      }
+    }
+    if (islands.empty()) return;
+    for (const int own : islands) network_.nodes[sized(own)] = Kind::nvswitch;
+    std::erase_if(network_.switches, [&](int own) { return kind(own) == Kind::nvswitch; });
+    network_.has_gpus = true;
+    warn(
+        fmt::format("{} switches (switch {} first) join only nodes that meet in other switches as well: they are taken "
+                    "as NVSwitches, and nodes as GPUs",
+                    islands.size(), islands[0]));
+  }
+
+  // "..._64gpu_..." or "..._16g_...": what people named the file after, and then edited.
+  void compare_with_name() {
+    const std::string name = stem_of_file(where_);
+    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+    for (std::size_t at = 0; at < name.size(); ++at) {
+      std::size_t end = at;
+      while (end < name.size() && digit(name[end])) ++end;
+      if (end == at || end - at > 7) {
+        at = std::max(at, end);
+        continue;
+      }
+      std::string_view rest = std::string_view(name).substr(end);
+      if (rest.starts_with('_')) rest.remove_prefix(1);
+      if (rest == "g" || rest.starts_with("g_") || rest.starts_with("gpu")) {
+        const int said = std::stoi(name.substr(at, end - at));
+        if (said != topology_.gpu_count())
+          warn(fmt::format("the file's name says {} GPUs, there are {}", said, topology_.gpu_count()));
+        return;
+      }
+      at = end;
+    }
+  }
 
   void sort_links() {
     ports_.resize(network_.nodes.size());
@@ -153,7 +216,7 @@ class SimaiReader {
     int next = -1;
     for (const std::vector<int>& own : all) {
       check_plane(own);
-      if (network_.has_gpus && !domains && own.size() != said && !warned_) {
+      if (said > 0 && !domains && own.size() != said && !warned_) {
         warned_ = true;
         warn(
             fmt::format("the first line says {} GPUs to a server, NVSwitches join {} (GPU {} first): what they join is "
@@ -377,7 +440,7 @@ class SimaiReader {
     }
   }
 
-  const SimaiNetwork& network_;
+  SimaiNetwork network_;
   const std::string& where_;
   const std::string note_;
   Topology topology_;
@@ -394,8 +457,7 @@ class SimaiReader {
 }  // namespace
 
 Topology read_simai(std::string_view text, const std::string& where) {
-  const SimaiNetwork network = parse_simai_network(text, where);
-  return SimaiReader(network, where).run();
+  return SimaiReader(parse_simai_network(text, where), where).run();
 }
 
 }  // namespace topomoe
