@@ -16,6 +16,7 @@
 #include "topology/names.hpp"
 #include "topology/readers.hpp"
 #include "topology/simai_network.hpp"
+#include "topology/simai_switches.hpp"
 #include "topology/simulated_host.hpp"
 #include "topology/torus_shape.hpp"
 #include "topology/warnings.hpp"
@@ -36,7 +37,7 @@ class SimaiReader {
         note_(network_.has_gpus ? "SimAI topology file" : "ns-3 topology file") {}
 
   Topology run() {
-    if (!network_.has_gpus) find_islands();
+    if (!network_.has_gpus) take_islands_as_nvswitches(network_);
     sort_links();
     find_hosts();
     const bool any_port = std::any_of(hosts_.begin(), hosts_.end(), [](const Host& own) { return !own.ports.empty(); });
@@ -56,7 +57,8 @@ class SimaiReader {
     update_oversubscription(topology_);
     require_valid(topology_, where_);
     for (const std::string& line : network_.warnings) warn(line);
-    if (network_.has_gpus) compare_with_name();
+    if (const int said = gpus_in_name(topology_.name); network_.has_gpus && said > 0 && said != topology_.gpu_count())
+      warn(fmt::format("the file's name says {} GPUs, there are {}", said, topology_.gpu_count()));
     if (!network_.has_gpus)
       warn("hosts: GPUs are not in such a file (ASTRA-sim takes each host as one NPU)");
     else
@@ -93,65 +95,6 @@ class SimaiReader {
   Kind kind(int node) const { return network_.nodes[sized(node)]; }
   const char* end_word() const { return network_.has_gpus ? "GPU" : "host"; }
   static std::string switch_key(int node) { return fmt::format("switch {}", node); }
-
-  // ns-3's form has no word for NVSwitches. A switch that only ends are on, all of which meet in another one with more
-  // ends or with cables to switches, is one, and the ends are GPUs.
-  void find_islands() {
-    std::map<int, std::set<int>> ends_of, switches_of;  // by switch, by end
-    std::set<int> cabled;
-    for (const SimaiNetwork::Link& link : network_.links)
-      for (const auto& [a, b] : {std::pair(link.src, link.dst), std::pair(link.dst, link.src)}) {
-        if (kind(a) != Kind::network_switch) continue;
-        if (kind(b) == Kind::end) {
-          ends_of[a].insert(b);
-          switches_of[b].insert(a);
-        } else {
-          cabled.insert(a);
-        }
-      }
-    std::vector<int> islands;
-    for (const auto& [own, ends] : ends_of) {
-      if (cabled.count(own) > 0 || ends.size() < 2) continue;
-      for (const int other : switches_of.at(*ends.begin())) {
-        const std::set<int>& others = ends_of.at(other);
-        if (other == own || (cabled.count(other) == 0 && others.size() <= ends.size())) continue;
-        if (!std::includes(others.begin(), others.end(), ends.begin(), ends.end())) continue;
-        islands.push_back(own);
-        break;
-      }
-    }
-    if (islands.empty()) return;
-    for (const int own : islands) network_.nodes[sized(own)] = Kind::nvswitch;
-    std::erase_if(network_.switches, [&](int own) { return kind(own) == Kind::nvswitch; });
-    network_.has_gpus = true;
-    warn(
-        fmt::format("{} switches (switch {} first) join only nodes that meet in other switches as well: they are taken "
-                    "as NVSwitches, and nodes as GPUs",
-                    islands.size(), islands[0]));
-  }
-
-  // "..._64gpu_..." or "..._16g_...": what people named the file after, and then edited.
-  void compare_with_name() {
-    const std::string name = stem_of_file(where_);
-    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-    for (std::size_t at = 0; at < name.size(); ++at) {
-      std::size_t end = at;
-      while (end < name.size() && digit(name[end])) ++end;
-      if (end == at || end - at > 7) {
-        at = std::max(at, end);
-        continue;
-      }
-      std::string_view rest = std::string_view(name).substr(end);
-      if (rest.starts_with('_')) rest.remove_prefix(1);
-      if (rest == "g" || rest.starts_with("g_") || rest.starts_with("gpu")) {
-        const int said = std::stoi(name.substr(at, end - at));
-        if (said != topology_.gpu_count())
-          warn(fmt::format("the file's name says {} GPUs, there are {}", said, topology_.gpu_count()));
-        return;
-      }
-      at = end;
-    }
-  }
 
   void sort_links() {
     ports_.resize(network_.nodes.size());
@@ -263,30 +206,8 @@ class SimaiReader {
     hosts_.push_back(std::move(host));
   }
 
-  // Leaves that are cabled and have no host yet look like cores. Such a switch is listed before the spines above it,
-  // and those are of one pod: a core is listed after them, or joins several pods.
   void leave_out_empty_leaves() {
-    std::map<int, int> place, above;  // in the file's list; union of leaves and spines that hang together
-    for (const int own : network_.switches) place.emplace(own, static_cast<int>(place.size()));
-    const auto root = [&](int node) {
-      for (auto at = above.find(node); at != above.end(); at = above.find(node)) node = at->second;
-      return node;
-    };
-    std::set<int> spines;
-    std::map<int, std::vector<int>> below;  // of switches next to spines
-    for (const SimaiNetwork::Link* link : cables_)
-      for (const auto& [a, b] : {std::pair(link->src, link->dst), std::pair(link->dst, link->src)})
-        if (leaves_.count(a) > 0 && leaves_.count(b) == 0) {
-          spines.insert(b);
-          if (const int x = root(a), y = root(b); x != y) above[x] = y;
-        }
-    for (const SimaiNetwork::Link* link : cables_)
-      for (const auto& [a, b] : {std::pair(link->src, link->dst), std::pair(link->dst, link->src)})
-        if (spines.count(b) > 0 && spines.count(a) == 0 && leaves_.count(a) == 0) below[a].push_back(b);
-    for (const auto& [own, next] : below)
-      if (std::all_of(next.begin(), next.end(),
-                      [&](int spine) { return root(spine) == root(next[0]) && place.at(own) < place.at(spine); }))
-        left_out_.insert(own);
+    left_out_ = leaves_without_hosts(network_);
     if (left_out_.empty()) return;
     warn(fmt::format("{} leaves without hosts (switch {} first): left out", left_out_.size(), *left_out_.begin()));
     std::erase_if(cables_, [&](const SimaiNetwork::Link* link) {

@@ -8,8 +8,8 @@ namespace {
 Topology read(const std::string& text) { return read_htsim(text, "t.topo"); }
 
 // A leaf has 4 x 25 GB/s down and half of it up, in 2 links to 2 spines of its pod; a pod of 8 hosts sends 100 GB/s,
-// all 16 links, to 16 / 8 cores. Latency: 1 us and half of the leaf's 0.1; 0.5 us and half of 0.1 and 0.2; 2 us and
-// half of 0.2.
+// the pods together 16 links to 16 / 8 cores. Latency: 1 us and half of the leaf's 0.1; 0.5 us and half of 0.1 and 0.2;
+// 2 us and half of 0.2.
 TEST(Htsim, ThreeTiers_AreReadWhole) {
   const Topology topology = read_topology_file(fixture("htsim-three-tiers.topo"));
   EXPECT_EQ(topology.host_count(), 16);

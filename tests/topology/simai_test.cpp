@@ -308,6 +308,16 @@ TEST(Simai, TooMuch_IsRefusedQuickly) {
   std::string many_ports = "2 1 5000\n1\n";
   for (int i = 0; i < 5000; ++i) many_ports += "0 1 1Gbps 1ms 0\n";
   EXPECT_TRUE(contains(refusal([&] { read(many_ports); }), "more than 4096 ports"));
+  // Leaf, spine, leaf, spine ... in one long chain: one pod.
+  std::string chain = "12000 6000 11999\n";
+  for (int i = 0; i < 6000; ++i) chain += std::to_string(6000 + i) + " ";
+  chain += "\n";
+  for (int i = 0; i < 6000; ++i) chain += fmt::format("{} {} 1Gbps 1us 0\n", i, 6000 + (i < 3000 ? i : i - 3000));
+  for (int i = 0; i < 3000; ++i) {
+    chain += fmt::format("{} {} 1Gbps 1us 0\n", 6000 + i, 9000 + i);
+    if (i > 0) chain += fmt::format("{} {} 1Gbps 1us 0\n", 9000 + i - 1, 6000 + i);
+  }
+  EXPECT_EQ(read(chain).fabric->spine_count, 3000);
   // A star of direct links, all of whose divisors look like the beginning of a torus.
   std::string star = "55440 0 55439\n";
   for (int node = 1; node < 55440; ++node) star += fmt::format("0 {} 1Gbps 1ms 0\n", node);
