@@ -429,6 +429,20 @@ TEST(SimaiWritten, BuiltClusters_ReadBackEqual) {
   }
 }
 
+// A fat tree of two planes is written as leaves of either plane, which read as two rails: the same links and loads.
+TEST(SimaiWritten, PlanesOfAFatTree_ReadBackAsRails) {
+  const Topology bare = small_cluster(8);
+  const Topology topology = with_fabric(8, build_fat_tree(bare, {2, 2, 1, 0, 0, 1, 2, 0.5}));
+  const Topology again = read_topology(write_simai(topology), "again");
+  EXPECT_EQ(again.fabric->planes, 2);
+  EXPECT_EQ(again.fabric->rails, 2);
+  EXPECT_EQ(rates(again, false), rates(topology, false));
+  same_loads(topology, again);
+  // Pods above several planes are written, and not read.
+  const Topology pods = with_fabric(8, build_rail_optimised(bare, {2, 2, true, 1, 2, 4, 2, 1, 0.5}));
+  EXPECT_TRUE(contains(refusal([&] { read_topology(write_simai(pods), "again"); }), "groups of spines"));
+}
+
 TEST(SimaiWritten, RandomTrees_ReadBackEqual) {
   int compared = 0;
   for (unsigned seed = 0; seed < 200; ++seed) {
