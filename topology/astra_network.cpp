@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "topology/network_formats.hpp"
 #include "topology/yaml_subset.hpp"
@@ -23,7 +24,9 @@ class AstraParser {
   AstraNetwork run(std::string_view text) {
     if (text.size() > kMaxBytes)
       throw InvalidInput(where_, fmt::format("{} bytes", text.size()), "at most 1 MiB; such files have some lines");
-    const Yaml root = read_yaml_subset(text, where_);
+    const Yaml root = text.find_first_not_of(" \t\r\n") < text.size() && text[text.find_first_not_of(" \t\r\n")] == '{'
+                          ? from_json(text)
+                          : read_yaml_subset(text, where_);
     if (root.kind != Yaml::Kind::map)
       throw InvalidInput(where_, "no keys", "ASTRA-sim's network has topology, npus_count, bandwidth and latency");
     for (const auto& [key, value] : root.map)
@@ -43,6 +46,28 @@ class AstraParser {
   }
 
  private:
+  // Later versions write the same keys as JSON.
+  Yaml from_json(std::string_view text) const {
+    const nlohmann::ordered_json json = nlohmann::ordered_json::parse(text, nullptr, false);
+    if (!json.is_object()) throw InvalidInput(where_, "no JSON", "cut off or damaged?");
+    Yaml root{Yaml::Kind::map, 1, "", {}, {}};
+    const auto plain = [](const nlohmann::ordered_json& value) {
+      return Yaml{Yaml::Kind::text,
+                  1,
+                  value.is_string() ? value.get<std::string>()
+                                    : value.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace),
+                  {},
+                  {}};
+    };
+    for (const auto& [key, value] : json.items()) {
+      Yaml own = value.is_array() ? Yaml{Yaml::Kind::list, 1, "", {}, {}} : plain(value);
+      if (value.is_array())
+        for (const auto& item : value) own.list.push_back(plain(item));
+      root.map.emplace_back(key, std::move(own));
+    }
+    return root;
+  }
+
   static constexpr const char* kKeys[] = {"topology", "npus_count", "bandwidth", "latency"};
 
   const Yaml& list(const Yaml& root, const char* key) const {
@@ -112,8 +137,11 @@ const char* name(AstraDimension::Kind kind) {
   return "";
 }
 
-// "topology:" and "npus_count:" at the beginning of lines, in any order.
+// "topology:" and "npus_count:" at the beginning of lines, in any order; of JSON, the keys.
 bool is_astra_network(std::string_view text) {
+  if (text.starts_with('{'))
+    return text.size() <= kMaxBytes && text.find("\"npus_count\"") != text.npos &&
+           text.find("\"topology\"") != text.npos;
   const auto has_line = [&](std::string_view key) {
     for (std::size_t at = text.find(key); at != text.npos; at = text.find(key, at + 1))
       if (at == 0 || text[at - 1] == '\n') return true;

@@ -75,13 +75,12 @@ constexpr std::array kFormats{
            alone<read_slurm_yaml>, nullptr},
     Format{"slurm-conf", "Slurm's topology.conf", [](const Content& c) { return is_text(c) && is_slurm_conf(c.text); },
            alone<read_slurm_conf>, nullptr},
-    Format{"astra", "ASTRA-sim's analytical network (YAML)",
-           [](const Content& c) { return is_text(c) && is_astra_network(c.text); }, alone<read_astra>, nullptr},
+    Format{"astra", "ASTRA-sim's analytical network (YAML or JSON)",
+           [](const Content& c) { return c.first != '<' && is_astra_network(c.text); }, alone<read_astra>, nullptr},
     Format{"simai", "SimAI's or ns-3's topology text",
            [](const Content& c) { return is_text(c) && is_simai_network(c.text); }, alone<read_simai>, nullptr},
-    Format{"htsim", "htsim's topology (.topo)",
-           [](const Content& c) { return c.text.starts_with("Nodes ") && has(c, "Tiers ") && has(c, "Radix_Down "); },
-           nullptr, "not read; describe its fat tree as topomoe.cluster/1 JSON"},
+    Format{"htsim", "htsim's fat tree (.topo)", [](const Content& c) { return is_text(c) && is_htsim(c.text); },
+           alone<read_htsim>, nullptr},
     Format{"astra-logical", "ASTRA-sim's logical dimensions (JSON beside an ns-3 topology)",
            [](const Content& c) {
              return c.first == '{' && c.text.substr(0, 4096).find("\"logical-dims\"") != c.text.npos;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "topology/names.hpp"
 #include "topomoe/error.hpp"
@@ -97,14 +98,19 @@ class TierFinder {
     }
   }
 
+  // Of the union; the way there is short the next time.
+  std::string root(const std::string& guid) {
+    const std::string at = out_.root(guid);
+    for (std::string next = guid; next != at;) next = std::exchange(out_.joined.at(next), at);
+    return at;
+  }
+
   void find_pods() {
     for (const std::string& leaf : out_.leaves)
       for (const auto& [spine, cables] : out_.above[leaf])
-        if (const std::string a = out_.root(leaf), b = out_.root(spine); a != b) out_.joined[a] = b;
-    for (const std::string& spine : out_.spines) {
-      const std::string pod = out_.root(spine);
-      out_.spines_of[pod].push_back(spine);
-    }
+        if (const std::string a = root(leaf), b = root(spine); a != b) out_.joined[a] = b;
+    for (const std::string& leaf : out_.leaves) root(leaf);
+    for (const std::string& spine : out_.spines) out_.spines_of[root(spine)].push_back(spine);
   }
 
   const IbGraph& graph_;

@@ -13,6 +13,8 @@ bool is_ibnetdiscover(std::string_view text);  // with or without -p
 
 bool is_simai_network(std::string_view text);  // three numbers, or five and more, in the first line
 
-bool is_astra_network(std::string_view text);  // "topology:" and "npus_count:"
+bool is_htsim(std::string_view text);  // "Nodes 8"
+
+bool is_astra_network(std::string_view text);  // "topology" and "npus_count", as YAML or JSON
 
 }  // namespace topomoe

@@ -16,6 +16,7 @@
 #include "topology/names.hpp"
 #include "topology/readers.hpp"
 #include "topology/simai_network.hpp"
+#include "topology/simai_switches.hpp"
 #include "topology/simulated_host.hpp"
 #include "topology/torus_shape.hpp"
 #include "topology/warnings.hpp"
@@ -30,10 +31,13 @@ std::size_t sized(int index) { return static_cast<std::size_t>(index); }
 
 class SimaiReader {
  public:
-  SimaiReader(const SimaiNetwork& network, const std::string& where)
-      : network_(network), where_(where), note_(network.has_gpus ? "SimAI topology file" : "ns-3 topology file") {}
+  SimaiReader(SimaiNetwork network, const std::string& where)
+      : network_(std::move(network)),
+        where_(where),
+        note_(network_.has_gpus ? "SimAI topology file" : "ns-3 topology file") {}
 
   Topology run() {
+    if (!network_.has_gpus) take_islands_as_nvswitches(network_);
     sort_links();
     find_hosts();
     const bool any_port = std::any_of(hosts_.begin(), hosts_.end(), [](const Host& own) { return !own.ports.empty(); });
@@ -53,6 +57,8 @@ class SimaiReader {
     update_oversubscription(topology_);
     require_valid(topology_, where_);
     for (const std::string& line : network_.warnings) warn(line);
+    if (const int said = gpus_in_name(topology_.name); network_.has_gpus && said > 0 && said != topology_.gpu_count())
+      warn(fmt::format("the file's name says {} GPUs, there are {}", said, topology_.gpu_count()));
     if (!network_.has_gpus)
       warn("hosts: GPUs are not in such a file (ASTRA-sim takes each host as one NPU)");
     else
@@ -153,7 +159,7 @@ class SimaiReader {
     int next = -1;
     for (const std::vector<int>& own : all) {
       check_plane(own);
-      if (network_.has_gpus && !domains && own.size() != said && !warned_) {
+      if (said > 0 && !domains && own.size() != said && !warned_) {
         warned_ = true;
         warn(
             fmt::format("the first line says {} GPUs to a server, NVSwitches join {} (GPU {} first): what they join is "
@@ -200,30 +206,8 @@ class SimaiReader {
     hosts_.push_back(std::move(host));
   }
 
-  // Leaves that are cabled and have no host yet look like cores. Such a switch is listed before the spines above it,
-  // and those are of one pod: a core is listed after them, or joins several pods.
   void leave_out_empty_leaves() {
-    std::map<int, int> place, above;  // in the file's list; union of leaves and spines that hang together
-    for (const int own : network_.switches) place.emplace(own, static_cast<int>(place.size()));
-    const auto root = [&](int node) {
-      for (auto at = above.find(node); at != above.end(); at = above.find(node)) node = at->second;
-      return node;
-    };
-    std::set<int> spines;
-    std::map<int, std::vector<int>> below;  // of switches next to spines
-    for (const SimaiNetwork::Link* link : cables_)
-      for (const auto& [a, b] : {std::pair(link->src, link->dst), std::pair(link->dst, link->src)})
-        if (leaves_.count(a) > 0 && leaves_.count(b) == 0) {
-          spines.insert(b);
-          if (const int x = root(a), y = root(b); x != y) above[x] = y;
-        }
-    for (const SimaiNetwork::Link* link : cables_)
-      for (const auto& [a, b] : {std::pair(link->src, link->dst), std::pair(link->dst, link->src)})
-        if (spines.count(b) > 0 && spines.count(a) == 0 && leaves_.count(a) == 0) below[a].push_back(b);
-    for (const auto& [own, next] : below)
-      if (std::all_of(next.begin(), next.end(),
-                      [&](int spine) { return root(spine) == root(next[0]) && place.at(own) < place.at(spine); }))
-        left_out_.insert(own);
+    left_out_ = leaves_without_hosts(network_);
     if (left_out_.empty()) return;
     warn(fmt::format("{} leaves without hosts (switch {} first): left out", left_out_.size(), *left_out_.begin()));
     std::erase_if(cables_, [&](const SimaiNetwork::Link* link) {
@@ -377,7 +361,7 @@ class SimaiReader {
     }
   }
 
-  const SimaiNetwork& network_;
+  SimaiNetwork network_;
   const std::string& where_;
   const std::string note_;
   Topology topology_;
@@ -394,8 +378,7 @@ class SimaiReader {
 }  // namespace
 
 Topology read_simai(std::string_view text, const std::string& where) {
-  const SimaiNetwork network = parse_simai_network(text, where);
-  return SimaiReader(network, where).run();
+  return SimaiReader(parse_simai_network(text, where), where).run();
 }
 
 }  // namespace topomoe

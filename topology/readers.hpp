@@ -18,7 +18,8 @@ Topology read_amd_smi(std::string_view text, const std::string& where);
 Topology read_slurm_conf(std::string_view text, const std::string& where);
 Topology read_slurm_yaml(std::string_view text, const std::string& where);
 Topology read_ibnetdiscover(std::string_view text, const std::string& where);
-// Networks of simulators: GPUs of unknown kind.
+// Networks of simulators: GPUs of unknown kind, or hosts without any.
+Topology read_htsim(std::string_view text, const std::string& where);
 Topology read_simai(std::string_view text, const std::string& where);
 Topology read_astra(std::string_view text, const std::string& where);
 Topology read_simgrid(std::string_view text, const std::string& where);

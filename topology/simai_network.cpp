@@ -188,7 +188,10 @@ class SimaiParser {
     link.line = line_;
     const bool all_there = network_.links.size() >= static_cast<std::size_t>(links_);
     const std::optional<int> src = whole(own[0]), dst = own.size() < 2 ? std::nullopt : whole(own[1]);
-    if (!src || !dst || own.size() < 4 || own.size() > 5) {
+    const auto there = [&](std::optional<int> node) {
+      return node && (!all_there || static_cast<std::size_t>(*node) < network_.nodes.size());
+    };
+    if (!there(src) || !there(dst) || own.size() < 4 || own.size() > 5) {
       if (!all_there)
         fail_at(text_, fmt::format("a link: two nodes, rate, delay, error rate; the first line says {}, this is "
                                    "number {}",

@@ -33,6 +33,7 @@ constexpr int kMaxTokens = 1 << 30;
 constexpr int kMaxRanks = 1 << 24;
 constexpr int kMaxChunks = 4096;
 constexpr int kMaxKeys = 4096;  // of an object, which is searched from its begin
+constexpr int kMaxDepth = 200;  // of values in values
 
 ordered_json to_json(const Model&);
 ordered_json to_json(const Job&);
@@ -52,6 +53,9 @@ inline ordered_json parse_json(std::string_view text, const std::string& where) 
   std::vector<int> keys(1, 0);  // so far, of the open object at each depth
   const auto refuse_wide = [&](int depth, ordered_json::parse_event_t event, ordered_json&) {
     const auto inside = static_cast<std::size_t>(depth) + 1;
+    // The library copies a value level by level on the stack.
+    if (depth > kMaxDepth)
+      throw InvalidInput(where, "nested more than " + std::to_string(kMaxDepth) + " deep", "no file of ours is");
     if (event == ordered_json::parse_event_t::object_start) {
       keys.resize(std::max(keys.size(), inside + 1));
       keys[inside] = 0;

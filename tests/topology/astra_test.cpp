@@ -177,6 +177,24 @@ TEST(Astra, WhatItCannotHold_IsRefusedByName) {
   EXPECT_TRUE(contains(refusal([&] { read(many, "2", "1", "1"); }), "41 dimensions"));
 }
 
+// As ASTRA-sim's later versions write it.
+TEST(Astra, Json_IsTheSameNetwork) {
+  const std::string text =
+      "{\n  \"topology\": [\"Switch\", \"Ring\"],\n  \"npus_count\": [8, 4],\n  \"bandwidth\": [400.0, 50],\n"
+      "  \"latency\": [936.25, 1000]\n}\n";
+  Topology json = read_topology(text, "astra-switch-ring.json");
+  const Topology yaml = read_topology_file(fixture("astra-switch-ring.yml"));
+  EXPECT_EQ(fingerprint(json), fingerprint(yaml));
+  EXPECT_EQ(json.fabric, yaml.fabric);
+  EXPECT_TRUE(contains(refusal([&] { read(text.substr(0, 60)); }), "no JSON"));
+  std::string tbd = text;
+  tbd.replace(tbd.find("400.0"), 5, "\"tbd\"");
+  EXPECT_TRUE(contains(refusal([&] { read(tbd); }), "bandwidth[0]: \"tbd\": GB/s: this file was never filled in"));
+  tbd.replace(tbd.find("\"tbd\""), 5, "[1]");
+  refusal([&] { read(tbd); });
+  survives_cuts_and_spoilt_bytes(text, "{}[],:\"0x", [](const std::string& some) { read(some); });
+}
+
 TEST(Astra, UnknownKey_IsLeftOutAndSaid) {
   const Topology topology = read(file("Ring", "4", "50", "500") + "faulty_links: [ 1 ]\n");
   EXPECT_TRUE(warns(topology, "key \"faulty_links\" is not known here and was left out"));

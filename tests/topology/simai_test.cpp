@@ -145,6 +145,55 @@ TEST(Simai, LeavesWithoutHosts_AreLeftOut) {
   EXPECT_TRUE(warns(topology, "2 leaves without hosts (switch 22 first): left out"));
 }
 
+// Nodes 0 and 1 are on switch 4, 2 and 3 on switch 5, all on switch 6: two hosts of two GPUs.
+TEST(Simai, IslandsOfNs3sForm_AreNvswitches) {
+  std::string text = "7 3 8\n4 5 6 \n";
+  for (const int node : {0, 1, 2, 3})
+    text += fmt::format("{} {} 2400Gbps 0.000025ms 0\n6 {} 200Gbps 0.0005ms 0\n", 4 + node / 2, node, node);
+  const Topology topology = read(text);
+  EXPECT_EQ(topology.host_count(), 2);
+  EXPECT_EQ(topology.gpu_count(), 4);
+  EXPECT_EQ(topology.leaf_count(), 1);
+  EXPECT_EQ(Router(topology).route(0, 1).bottleneck_GBps, 300);
+  EXPECT_EQ(Router(topology).route(0, 2).bottleneck_GBps, 25);
+  EXPECT_TRUE(warns(topology, "2 switches (switch 4 first) join only nodes that meet in other switches"));
+  // Two switches of the same nodes are two rails of hosts.
+  const Topology rails = read("4 2 4\n2 3\n0 2 1Gbps 1us 0\n0 3 1Gbps 1us 0\n1 2 1Gbps 1us 0\n1 3 1Gbps 1us 0\n");
+  EXPECT_EQ(rails.gpu_count(), 0);
+  EXPECT_EQ(rails.fabric->rails, 2);
+}
+
+TEST(Simai, NameThatSaysAnotherNumber_IsWarnedOf) {
+  const std::string text = text_of(fixture("simai-two-servers.txt"));
+  for (const char* name : {"Rail_Opti_SingleToR_64gpu_4gps_400Gbps_H800", "x/Spectrum-X_16g_4gps_400Gbps_A100",
+                           "HPN_7_0_128_gpus_8_in_one_server", "dcn_32g"})
+    EXPECT_TRUE(warns(read_simai(text, name), "the file's name says ")) << name;
+  for (const char* name : {"Rail_Opti_SingleToR_8gpu_4gps_400Gbps_H800", "topo", "100Gbps", "a_8g.topo"})
+    EXPECT_FALSE(warns(read_simai(text, name), "the file's name says ")) << name;
+}
+
+// Switches may have any numbers; and what follows the last link need not make sense.
+TEST(Simai, SwitchesFirst_AndLeftOvers) {
+  const Topology tree = read(
+      "7 3 6\n0 5 6\n5 1 8Gbps 1us 0\n5 2 8Gbps 1us 0\n6 3 8Gbps 1us 0\n6 4 8Gbps 1us 0\n0 5 8Gbps 1us 0\n0 6 8Gbps "
+      "1us 0\n");
+  EXPECT_EQ(tree.host_count(), 4);
+  EXPECT_EQ(tree.leaf_count(), 2);
+  EXPECT_EQ(tree.fabric->spine_count, 1);
+  const Topology star = read("3 1 2 \n0\n0 1 8Gbps 1us 0\n0 2 8Gbps 1us 0\n0 3 8Gbps 1us 0");
+  EXPECT_EQ(star.host_count(), 2);
+  EXPECT_TRUE(warns(star, "line 5 and what follows is no link and was left out"));
+}
+
+TEST(Simai, SwitchesWithoutACable_AreLeftOut) {
+  SimaiText own = small_servers(2, 1, 3);
+  own.nvlinks();
+  for (int gpu = 0; gpu < own.gpus; ++gpu) own.link(gpu, own.leaf(0), "100Gbps");
+  own.link(own.leaf(0), own.spine(0), "400Gbps");
+  EXPECT_EQ(read(own.text()).fabric->spine_count, 1);
+  EXPECT_TRUE(warns(read(own.text()), "2 switches without a live cable"));
+}
+
 TEST(Simai, SeveralNvswitches_AddUp) {
   SimaiText own = small_servers(1, 0, 0);
   own.nvswitches_per_server = 6;
@@ -259,6 +308,16 @@ TEST(Simai, TooMuch_IsRefusedQuickly) {
   std::string many_ports = "2 1 5000\n1\n";
   for (int i = 0; i < 5000; ++i) many_ports += "0 1 1Gbps 1ms 0\n";
   EXPECT_TRUE(contains(refusal([&] { read(many_ports); }), "more than 4096 ports"));
+  // Leaf, spine, leaf, spine ... in one long chain: one pod.
+  std::string chain = "12000 6000 11999\n";
+  for (int i = 0; i < 6000; ++i) chain += std::to_string(6000 + i) + " ";
+  chain += "\n";
+  for (int i = 0; i < 6000; ++i) chain += fmt::format("{} {} 1Gbps 1us 0\n", i, 6000 + (i < 3000 ? i : i - 3000));
+  for (int i = 0; i < 3000; ++i) {
+    chain += fmt::format("{} {} 1Gbps 1us 0\n", 6000 + i, 9000 + i);
+    if (i > 0) chain += fmt::format("{} {} 1Gbps 1us 0\n", 9000 + i - 1, 6000 + i);
+  }
+  EXPECT_EQ(read(chain).fabric->spine_count, 3000);
   // A star of direct links, all of whose divisors look like the beginning of a torus.
   std::string star = "55440 0 55439\n";
   for (int node = 1; node < 55440; ++node) star += fmt::format("0 {} 1Gbps 1ms 0\n", node);
@@ -268,11 +327,6 @@ TEST(Simai, TooMuch_IsRefusedQuickly) {
 TEST(Simai, CutOffOrSpoiltAtEachByte_IsReadOrRefused) {
   survives_cuts_and_spoilt_bytes(text_of(fixture("simai-two-servers.txt")), "0 9-\nGx.1",
                                  [](const std::string& text) { EXPECT_GT(read(text).gpu_count(), 0); });
-}
-
-TEST(Htsim, IsCalledByItsName) {
-  EXPECT_TRUE(contains(refusal([] { read_topology("Nodes 8\nTiers 2\nPodsize 8\n\nTier 0\nRadix_Down 2\n", "x"); }),
-                       "htsim's topology"));
 }
 
 TEST(TorusShape, RingsAndTori_ByTheirNumbers) {
@@ -373,6 +427,20 @@ TEST(SimaiWritten, BuiltClusters_ReadBackEqual) {
     EXPECT_TRUE(again.host_names.empty());
     EXPECT_EQ(write_simai(again).substr(text.find('\n')), text.substr(text.find('\n')));
   }
+}
+
+// A fat tree of two planes is written as leaves of either plane, which read as two rails: the same links and loads.
+TEST(SimaiWritten, PlanesOfAFatTree_ReadBackAsRails) {
+  const Topology bare = small_cluster(8);
+  const Topology topology = with_fabric(8, build_fat_tree(bare, {2, 2, 1, 0, 0, 1, 2, 0.5}));
+  const Topology again = read_topology(write_simai(topology), "again");
+  EXPECT_EQ(again.fabric->planes, 2);
+  EXPECT_EQ(again.fabric->rails, 2);
+  EXPECT_EQ(rates(again, false), rates(topology, false));
+  same_loads(topology, again);
+  // Pods above several planes are written, and not read.
+  const Topology pods = with_fabric(8, build_rail_optimised(bare, {2, 2, true, 1, 2, 4, 2, 1, 0.5}));
+  EXPECT_TRUE(contains(refusal([&] { read_topology(write_simai(pods), "again"); }), "groups of spines"));
 }
 
 TEST(SimaiWritten, RandomTrees_ReadBackEqual) {
