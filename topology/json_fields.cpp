@@ -75,4 +75,28 @@ void JsonFields::refuse_unknown() const {
       throw InvalidInput(path(key), brief(value), fmt::format("unknown key; known here: {}", fmt::join(known_, ", ")));
 }
 
+void require_shallow_json(std::string_view text, const std::string& where) {
+  constexpr int kDeepest = 200;
+  int depth = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '/' && (text.substr(i, 2) == "//" || text.substr(i, 2) == "/*")) {  // comments, where allowed
+      const std::string_view end = text[i + 1] == '/' ? "\n" : "*/";
+      i = std::min(text.find(end, i + 2), text.size() - 1);
+    } else if (c == '[' || c == '{') {
+      if (++depth > kDeepest)
+        throw InvalidInput(where, "brackets in brackets at byte " + std::to_string(i),
+                           "at most " + std::to_string(kDeepest) + " deep");
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+}
+
 }  // namespace topomoe

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <string_view>
 
 namespace topomoe {
 
@@ -40,6 +41,9 @@ class JsonFields {
   std::set<std::string> known_;
 };
 
+// InvalidInput where brackets nest deeper than any file of ours or of those we read. Before a text is parsed: the
+// parser copes, but copies of values (an ordered object that grows makes some) recurse.
+void require_shallow_json(std::string_view text, const std::string& where);
 // Text of a value for messages, cut to a line.
 std::string brief(const nlohmann::ordered_json& value);
 // 450 rather than 450.0.

@@ -17,6 +17,8 @@ template <class Each>
 void each_measured_line(std::string_view text, Each each);
 std::string_view without_launcher(std::string_view line);
 
+// As messages may show it: one line, printable, at most 200 characters.
+std::string shown_text(std::string_view text);
 std::vector<std::string_view> measured_words(std::string_view line);
 // A whole number below `limit` written in digits only; -1 for everything else.
 int whole_number(std::string_view cell, int limit);

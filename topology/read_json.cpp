@@ -413,6 +413,7 @@ Topology read_cluster_json(std::string_view text, const std::string& where, cons
   if (text.size() > kMaxTextBytes)
     throw InvalidInput(where, fmt::format("{} bytes", text.size()),
                        "at most 64 MiB; write hosts as templates times counts");
+  require_shallow_json(text, where);
   Json root;
   try {
     root = Json::parse(text, nullptr, true, true);

@@ -11,6 +11,7 @@
 #include "planner/rates/fit_knots.hpp"
 #include "planner/rates/gpu_facts.hpp"
 #include "planner/rates/import.hpp"
+#include "topology/json_fields.hpp"
 #include "topology/measured.hpp"
 
 namespace topomoe {
@@ -122,6 +123,7 @@ Calibration import_measurements(std::string_view text, const std::string& where,
   if (begin == std::string_view::npos) throw InvalidInput(where, "empty", "a file with measurements");
   Calibration c;
   if (text[begin] == '{') {
+    require_shallow_json(text, where);
     const ordered_json json = parse_json(text, where);
     if (json.contains("schema"))
       c = read_calibration(text, where);
