@@ -34,13 +34,12 @@ void doctor(const DoctorOptions& options, const Context& context) {
   std::vector<Measured> measured;
   for (const std::string& file : options.measured)
     for (Measured& own : read_measured(read_text_file(file), file, operation)) measured.push_back(std::move(own));
-  std::vector<Finding> findings = diagnose(topologies);
-  if (!measured.empty()) {
-    const std::vector<Finding> more = diagnose_measured(topologies.front(), measured);
-    findings.insert(findings.end(), more.begin(), more.end());
-    std::stable_sort(findings.begin(), findings.end(),
-                     [](const Finding& a, const Finding& b) { return a.severity < b.severity; });
-  }
+  std::vector<Finding> findings;
+  if (!measured.empty()) findings = diagnose_measured(topologies.front(), measured);
+  const std::vector<Finding> more = diagnose(topologies);
+  findings.insert(findings.end(), more.begin(), more.end());
+  std::stable_sort(findings.begin(), findings.end(),
+                   [](const Finding& a, const Finding& b) { return a.severity < b.severity; });
   print(context.format == Format::json ? findings_json(findings) : findings_text(findings));
   const auto severe = std::count_if(findings.begin(), findings.end(),
                                     [](const Finding& own) { return own.severity == Severity::severe; });

@@ -15,7 +15,7 @@
 namespace topomoe {
 
 struct BusbwCeiling {
-  double usual_GBps = 0;      // direct sends, rings
+  double usual_GBps = 0;      // direct sends, rings over the NICs nearest to the GPUs
   double any_GBps = 0;        // no algorithm of sends and receives beats it
   double in_switch_GBps = 0;  // nor one that reduces in switches; as any_GBps where that does not help
   std::string bottleneck;     // "host0.nic3->leaf3", "all 8 NICs of host0"

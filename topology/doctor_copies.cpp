@@ -169,8 +169,7 @@ class CopyDoctor {
                     "LnkCap"
                   : "lspci -vv: LnkSta against LnkCap; NUMA binding of the run; power state of the GPU");
     else if (alone)
-      add(Severity::note, element, fmt::format("{}: {:.0f} % of the path, normal", seen, 100 * share), bound,
-          "nothing");
+      add(Severity::note, element, fmt::format("{}: {:.0f} % of the path, normal", seen, 100 * share), bound, "");
   }
 
   void beside_siblings(const MeasuredMatrix& own, const std::vector<Copy>& copies, const std::vector<const Copy*>& slow,

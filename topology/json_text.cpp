@@ -59,7 +59,7 @@ void check_size(std::string_view text, const std::string& where) {
 
 }  // namespace
 
-nlohmann::ordered_json parse_json(std::string_view text, const std::string& where) {
+nlohmann::ordered_json parse_description(std::string_view text, const std::string& where) {
   if (text.size() > kMaxTextBytes)
     throw InvalidInput(where, fmt::format("{} bytes", text.size()),
                        "at most 64 MiB; write hosts as templates times counts");

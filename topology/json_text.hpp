@@ -10,6 +10,6 @@
 
 namespace topomoe {
 
-nlohmann::ordered_json parse_json(std::string_view text, const std::string& where);
+nlohmann::ordered_json parse_description(std::string_view text, const std::string& where);
 
 }  // namespace topomoe

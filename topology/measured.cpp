@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "topology/json_text.hpp"
 #include "topology/measured_cells.hpp"
 #include "topomoe/error.hpp"
 
@@ -40,6 +41,14 @@ std::string_view without_launcher(std::string_view line) {
   return line;
 }
 
+std::string shown_text(std::string_view text) {
+  constexpr std::size_t kMost = 200;
+  std::string out(text.substr(0, kMost));
+  for (char& c : out)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return out;
+}
+
 std::vector<std::string_view> measured_words(std::string_view line) {
   std::vector<std::string_view> out;
   while (!(line = trimmed(line)).empty()) {
@@ -65,7 +74,7 @@ double measured_number(std::string_view cell, const std::string& place) {
     return std::numeric_limits<double>::quiet_NaN();
   constexpr double kMost = 1e18;  // bytes, us or GB/s: beyond any machine
   if (value < 0 || value > kMost)
-    throw InvalidInput(place, std::string(cell.substr(0, 40)), "a size, a time or a rate, 0 or more");
+    throw InvalidInput(place, shown_text(cell.substr(0, 40)), "a size, a time or a rate, 0 or more");
   return value;
 }
 
@@ -75,18 +84,10 @@ double measured_number(const nlohmann::ordered_json& value, const std::string& p
   return measured_number(std::string_view(value.dump()), place);
 }
 
-nlohmann::ordered_json parse_measured_json(std::string_view text, const std::string& where) {
-  try {
-    return nlohmann::ordered_json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw InvalidInput(where, "not JSON", lower(std::string_view(error.what()).substr(0, 120)));
-  }
-}
-
 std::string json_text(const nlohmann::ordered_json& object, const char* key) {
   if (!object.is_object()) return {};
   const auto at = object.find(key);
-  return at != object.end() && at->is_string() ? at->get<std::string>() : std::string();
+  return at != object.end() && at->is_string() ? shown_text(at->get_ref<const std::string&>()) : std::string();
 }
 
 int json_whole(const nlohmann::ordered_json& object, const char* key, int otherwise, int limit) {
@@ -158,7 +159,7 @@ std::vector<Measured> read_measured(std::string_view text, const std::string& wh
     out.emplace_back(std::move(own));
   };
   if (text[begin] == '{') {
-    const nlohmann::ordered_json root = parse_measured_json(text, where);
+    const nlohmann::ordered_json root = parse_description(text, where);
     if (root.contains("nvbandwidth"))
       out.emplace_back(read_nvbandwidth_json(text, where));
     else

@@ -17,6 +17,8 @@ template <class Each>
 void each_measured_line(std::string_view text, Each each);
 std::string_view without_launcher(std::string_view line);
 
+// As messages may show it: one line, printable, at most 200 characters.
+std::string shown_text(std::string_view text);
 std::vector<std::string_view> measured_words(std::string_view line);
 // A whole number below `limit` written in digits only; -1 for everything else.
 int whole_number(std::string_view cell, int limit);
@@ -25,7 +27,6 @@ double measured_number(std::string_view cell, const std::string& place);
 // The same of a number, or of a string that holds one.
 double measured_number(const nlohmann::ordered_json& value, const std::string& place);
 
-nlohmann::ordered_json parse_measured_json(std::string_view text, const std::string& where);
 std::string json_text(const nlohmann::ordered_json& object, const char* key);  // empty: there is none
 int json_whole(const nlohmann::ordered_json& object, const char* key, int otherwise, int limit);
 

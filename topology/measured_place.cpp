@@ -31,19 +31,18 @@ class Placer {
          std::vector<Finding>& findings)
       : devices_(devices), run_(std::move(run)), topology_(topology), findings_(findings) {}
 
-  // Hosts of the run in order; described, or beyond the last one described.
+  // Hosts of the run: found by name, or to be taken in order.
   bool find_hosts() {
     for (const MeasuredDevice& own : devices_)
       if (host_.emplace(own.host, static_cast<int>(host_.size())).second) order_.push_back(own.host);
-    for (int host = 0; host < topology_.host_count(); ++host)
-      if (topology_.gpus_per_host(host) > 0) with_gpus_.push_back(host);
-    if (with_gpus_.empty()) {
+    const std::vector<int> with_gpus = hosts_with_gpus(topology_);
+    if (with_gpus.empty()) {
       add(Severity::warning, "the description has no GPU", "a description of the hosts that ran it",
           "give a file of these hosts (NCCL_TOPO_DUMP_FILE, cluster.json)");
       return false;
     }
     std::map<std::string, int> named;
-    for (const int host : with_gpus_)
+    for (const int host : with_gpus)
       if (static_cast<std::size_t>(host) < topology_.host_names.size())
         if (const std::string& own = topology_.host_names[static_cast<std::size_t>(host)]; !own.empty())
           named.emplace(short_name(own), host);
@@ -60,17 +59,25 @@ class Placer {
       chosen_.push_back(missing.empty() && at != named.end() ? at->second : -1);
       taken.insert(chosen_.back());
     }
-    if (chosen_.front() >= 0 && taken.size() == chosen_.size()) return true;
-    for (std::size_t i = 0; i < chosen_.size(); ++i)
-      chosen_[i] =
-          i < with_gpus_.size() ? with_gpus_[i] : topology_.host_count() + static_cast<int>(i - with_gpus_.size());
+    if (chosen_.front() < 0 || taken.size() != chosen_.size()) chosen_.clear();
     return true;
   }
   std::size_t hosts() const { return order_.size(); }
-  const std::vector<int>& chosen() const { return chosen_; }
+  // How many more hosts of the last kind the description needs.
+  int missing_hosts() const {
+    return chosen_.empty() ? static_cast<int>(hosts()) - static_cast<int>(hosts_with_gpus(topology_).size()) : 0;
+  }
+  static std::vector<int> hosts_with_gpus(const Topology& topology) {
+    std::vector<int> out;
+    for (int host = 0; host < topology.host_count(); ++host)
+      if (topology.gpus_per_host(host) > 0) out.push_back(host);
+    return out;
+  }
 
   // The GPU of each device, on `grown`: the description, or more of its hosts.
   std::optional<std::vector<int>> find_gpus(const Topology& grown) {
+    if (chosen_.empty()) chosen_ = hosts_with_gpus(grown);
+    TOPOMOE_ASSERT(chosen_.size() >= hosts());
     std::vector<int> out;
     std::set<std::string> unknown, beyond, others;
     std::size_t known = 0;
@@ -131,7 +138,7 @@ class Placer {
   std::vector<Finding>& findings_;
   std::map<std::string, int> host_;  // name -> number in order_
   std::vector<std::string> order_;
-  std::vector<int> with_gpus_, chosen_;
+  std::vector<int> chosen_;  // of the description; empty: in order
 };
 
 // Ranks that were cut out of the output are taken to stand in order on full hosts.
@@ -176,13 +183,11 @@ std::optional<RunPlace> place_run(const MeasuredCollective& run, const Topology&
                "a line for each; the others are taken to stand in order on full hosts", "the whole output");
   if (!placer.find_hosts()) return std::nullopt;
   RunPlace out{topology, {}, 0, 0, 0, false};
-  const int last = *std::max_element(placer.chosen().begin(), placer.chosen().end());
-  if (last >= topology.host_count()) {
+  if (const int more = placer.missing_hosts(); more > 0) {
     std::string note;
     try {
-      const int more = last + 1 - topology.host_count();
-      out.topology = resize_hosts(
-          topology, topology.gpu_count() + more * topology.gpus_per_host(topology.host_count() - 1), &note);
+      const int each = topology.gpus_per_host(Placer::hosts_with_gpus(topology).back());
+      out.topology = resize_hosts(topology, topology.gpu_count() + more * each, &note);
     } catch (const InvalidInput& error) {
       placer.add(Severity::warning, fmt::format("ran on {} hosts", placer.hosts()),
                  fmt::format("as many as are described ({}), or NICs to join more; the run is not compared",
@@ -228,7 +233,7 @@ std::vector<int> place_devices(const MeasuredCopies& run, const Topology& topolo
         {static_cast<int>(i), 0, devices.empty() ? "" : devices.back().host, static_cast<int>(i), "", ""});
   Placer placer(devices, run.where, topology, findings);
   if (devices.empty() || !placer.find_hosts()) return {};
-  if (*std::max_element(placer.chosen().begin(), placer.chosen().end()) >= topology.host_count()) {
+  if (placer.missing_hosts() > 0) {
     placer.add(Severity::warning, fmt::format("ran on {} hosts", placer.hosts()),
                fmt::format("the {} described; pairs are only held against each other", topology.host_count()),
                "a description of all hosts");

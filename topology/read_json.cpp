@@ -402,7 +402,7 @@ class ClusterReader {
 }  // namespace
 
 Topology read_cluster_json(std::string_view text, const std::string& where, const std::string& directory) {
-  return ClusterReader(where, directory).read(parse_json(text, where));
+  return ClusterReader(where, directory).read(parse_description(text, where));
 }
 
 }  // namespace topomoe

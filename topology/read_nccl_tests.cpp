@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include "topology/json_text.hpp"
 #include "topology/measured.hpp"
 #include "topology/measured_cells.hpp"
 #include "topomoe/error.hpp"
@@ -46,7 +47,8 @@ class TextReader {
     words_ = measured_words(line);
     place_ = fmt::format("{}: line {}", where_, number);
     if (const std::size_t at = line.find("NCCL version "); at != std::string_view::npos)
-      if (const auto version = measured_words(line.substr(at + 13)); !version.empty()) next_if_done().nccl = version[0];
+      if (const auto version = measured_words(line.substr(at + 13)); !version.empty())
+        next_if_done().nccl = shown_text(version[0]);
     if (line.front() == '#')
       comment(line);
     else if (whole_cell(0) && whole_cell(1) && words_.size() > 3)
@@ -109,11 +111,11 @@ class TextReader {
     MeasuredDevice own;
     own.rank = whole_number(words_[2], kMostRanks);
     if (own.rank < 0)
-      throw InvalidInput(place_, "rank " + std::string(words_[2].substr(0, 40)),
+      throw InvalidInput(place_, "rank " + shown_text(words_[2].substr(0, 40)),
                          fmt::format("a number below {}", kMostRanks));
     for (std::size_t i = 3; i + 1 < words_.size() && words_[i].front() != '['; ++i) {
       if (words_[i] == "Group") own.group = std::max(0, whole_number(words_[i + 1], kMostRanks));
-      if (words_[i] == "on") own.host = words_[i + 1];
+      if (words_[i] == "on") own.host = shown_text(words_[i + 1]);
       if (words_[i] == "device") own.device = std::max(0, whole_number(words_[i + 1], kMostRanks));
     }
     const std::size_t open = line.find('['), close = line.find(']', open == std::string_view::npos ? 0 : open);
@@ -121,7 +123,7 @@ class TextReader {
       own.bus_id = plain_bus_id(line.substr(open + 1, close - open - 1));
       std::string_view gpu = line.substr(close + 1);
       gpu.remove_prefix(std::min(gpu.find_first_not_of(' '), gpu.size()));
-      own.gpu = gpu;
+      own.gpu = shown_text(gpu);
     }
     MeasuredCollective& run = next_if_done();
     run.ranks = std::max(run.ranks, own.rank + 1);
@@ -203,7 +205,7 @@ std::vector<MeasuredCollective> read_nccl_tests_text(std::string_view text, cons
 }
 
 MeasuredCollective read_nccl_tests_json(std::string_view text, const std::string& where) {
-  const Json json = parse_measured_json(text, where);
+  const Json json = parse_description(text, where);
   MeasuredCollective out;
   out.where = where;
   const auto results = json.is_object() ? json.find("results") : json.end();
@@ -217,8 +219,9 @@ MeasuredCollective read_nccl_tests_json(std::string_view text, const std::string
   for (const char* key : {"test", "collective", "name"})
     if (out.operation.empty()) out.operation = measured_operation(json_text(json, key));
   if (const auto nccl = json.find("nccl_version"); nccl != json.end())
-    out.nccl = nccl->is_string() ? nccl->get<std::string>() : nccl->is_number_integer() ? nccl->dump() : "";
-  const Json config = json.contains("config") ? json.at("config") : Json();
+    out.nccl = nccl->is_number_integer() ? nccl->dump() : json_text(json, "nccl_version");
+  const Json none;
+  const Json& config = json.contains("config") ? json.at("config") : none;
   constexpr int kMostGpusOfAProcess = 1024;
   const int each = std::max(1, json_whole(config, "nthreads", 1, kMostGpusOfAProcess)) *
                    std::max(1, json_whole(config, "ngpus", 1, kMostGpusOfAProcess));

@@ -4,6 +4,7 @@
 // number. Processes of a multi-node run are its devices.
 #include <fmt/format.h>
 
+#include "topology/json_text.hpp"
 #include "topology/measured.hpp"
 #include "topology/measured_cells.hpp"
 #include "topomoe/error.hpp"
@@ -22,7 +23,7 @@ void read_name(std::string_view text, MeasuredDevice& own) {
   }
   while (!text.empty() && (text.back() == ' ' || text.back() == ':')) text.remove_suffix(1);
   while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-  own.gpu = text;
+  own.gpu = shown_text(text);
 }
 
 // "<number>: <name>"
@@ -55,9 +56,9 @@ class TextReader {
     if (words.empty() || !row(words, place)) in_matrix_ = false, columns_ = 0;
     if (words.empty() || columns_ > 0) return;
     if (words[0] == "Running" && words.size() > 1) {
-      testcase_ = words[1].substr(0, words[1].find_last_not_of('.') + 1);
+      testcase_ = shown_text(words[1].substr(0, words[1].find_last_not_of('.') + 1));
     } else if (line.find("bandwidth (GB/s)") != std::string_view::npos && !testcase_.empty()) {
-      out_.matrices.push_back({testcase_, std::string(line), {}});
+      out_.matrices.push_back({testcase_, shown_text(line), {}});
       in_matrix_ = true;
     } else if ((words[0].starts_with("ERROR") || words[0].starts_with("Error") || words[0] == "ASSERT") &&
                !testcase_.empty()) {
@@ -107,7 +108,7 @@ class TextReader {
       const auto number = measured_words(line.substr(7, open - 7));
       own.rank = number.size() == 1 ? whole_number(number[0], kMostDevices) : -1;
       if (own.rank < 0 || !read_numbered(line.substr(close + 10), own, own.device)) return;
-      own.host = line.substr(open + 1, close - open - 1);
+      own.host = shown_text(line.substr(open + 1, close - open - 1));
     }
     out_.devices.push_back(std::move(own));
   }
@@ -129,8 +130,9 @@ MeasuredCopies read_nvbandwidth_text(std::string_view text, const std::string& w
 }
 
 MeasuredCopies read_nvbandwidth_json(std::string_view text, const std::string& where) {
-  const Json json = parse_measured_json(text, where);
-  const Json root = json.is_object() && json.contains("nvbandwidth") ? json.at("nvbandwidth") : Json();
+  const Json json = parse_description(text, where);
+  const Json none;
+  const Json& root = json.is_object() && json.contains("nvbandwidth") ? json.at("nvbandwidth") : none;
   if (!root.is_object() || !root.contains("testcases") || !root.at("testcases").is_array())
     throw InvalidInput(where + ": nvbandwidth.testcases", "missing", "nvbandwidth writes them with -j");
   MeasuredCopies out;

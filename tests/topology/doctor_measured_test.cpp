@@ -256,6 +256,10 @@ TEST(DoctorMeasured, MoreHostsThanDescribed_AreGrownAndSaid) {
   const std::vector<Finding> two = judged(cluster("h100-2x8"), {run("alltoall", 4, 8, 50)});
   EXPECT_EQ(two[0].severity, Severity::warning);
   EXPECT_TRUE(contains(two[1].expected, "at most 64.6 GB/s"));
+  // A host that was taken out keeps its place, not its GPUs.
+  const Topology less = edit(cluster("h100-2x8"), {parse_remove("host1")});
+  EXPECT_TRUE(contains(judged(less, {run("alltoall", 2, 8, 70)}).at(1).expected, "at most 93.8 GB/s"));
+  EXPECT_EQ(judged(less, {run("alltoall", 1, 8, 320)}).size(), 1U);
 }
 
 TEST(DoctorMeasured, HostsByName_AreFoundWhereTheyStand) {

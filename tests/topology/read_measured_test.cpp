@@ -187,6 +187,34 @@ TEST(ReadMeasured, WhatIsNoneOfThem_IsRefusedByItsPlace) {
                        "x: row 1"));
 }
 
+// A hundred thousand brackets, wherever a reader looks: copies of such values would overflow the stack.
+TEST(ReadMeasured, DeepNesting_IsRefused) {
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  const auto said = [](const std::string& text) { return refusal([&] { read_measured(text, "out"); }); };
+  EXPECT_TRUE(contains(said("{\"config\": " + deep + ", \"results\": [], \"devices\": []}"), "nested deeper than 64"));
+  EXPECT_TRUE(contains(said("{\"nvbandwidth\": {\"testcases\": " + deep + "}}"), "nested deeper than 64"));
+  for (const char* begin :
+       {"{\"schema\": \"topomoe.cluster/1\", \"a\": ", "{ // a quote: \"\n \"schema\": ", "{ /* \" */ \"a\": "})
+    EXPECT_TRUE(contains(refusal([&] { read_topology(begin + deep + "}", "out"); }), "nested deeper than 64")) << begin;
+}
+
+// What a hostile file calls itself stays in one printable line of any message.
+TEST(ReadMeasured, ControlCharacters_DoNotReachMessages) {
+  const MeasuredCollective own =
+      collective(R"({"args": ["alltoall_perf"], "devices": [{"rank": 0, "hostname": "a\nb\u001b"}],
+    "results": [{"size": 1}]})");
+  EXPECT_EQ(own.devices[0].host, "a?b?");
+  EXPECT_EQ(collective("# algbw\n#  Rank 0 Group 0 Pid 1 on a\x1b[0m device 0 [0] X\n 8 8 f 1 1 1 1 1 1 1 1\n")
+                .devices[0]
+                .host,
+            "a?[0m");
+  const std::string said = refusal([&] {
+    read_measured(R"({"nvbandwidth": {"testcases": [{"name": "x\ny", "status": "Passed", "bandwidth_matrix": [[]]}]}})",
+                  "out");
+  });
+  EXPECT_TRUE(contains(said, "x?y: row 0")) << said;
+}
+
 TEST(ReadMeasured, NamesAndBusIds_AreBroughtToOneForm) {
   EXPECT_EQ(measured_operation("./build/all_reduce_perf"), "all_reduce");
   EXPECT_EQ(measured_operation("/all_gather/reduce_scatter_perf"), "reduce_scatter");
