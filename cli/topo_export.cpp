@@ -3,6 +3,7 @@
 
 #include "cli/files.hpp"
 #include "cli/topo_commands.hpp"
+#include "topomoe/export.hpp"
 
 namespace topomoe::cli {
 namespace {
@@ -16,6 +17,9 @@ struct Form {
 constexpr Form kForms[] = {
     {"json", "topomoe.cluster/1", write_cluster_json},
     {"nccl-xml", "NCCL_TOPO_FILE", write_nccl_xml},
+    {"slurm", "topology.conf of topology/tree", write_slurm_tree},
+    {"slurm-block", "topology.conf of topology/block", write_slurm_blocks},
+    {"simgrid", "platform XML", write_simgrid},
     {"dot", "Graphviz", write_dot},
     {"svg", "a drawing", [](const Topology& topology) { return write_svg(topology); }},
 };

@@ -41,8 +41,9 @@ inline constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
 // The ends of each cable from the walks. Nodes that are one stand under one number.
 CableGraph graph_of(const CableNet&, const std::string& where);
-// One rate for both directions; cables in a row are one edge; what leads to no host is gone; hosts that pass on what
-// others send stand at a switch of their name, joined without limit: hosts have one edge at most, to a switch.
+// One rate for both directions (which may have cables of their own); cables in a row are one edge; what leads to no
+// host is gone; hosts that pass on what others send stand at a switch of their name, joined without limit: hosts have
+// one edge at most, to a switch.
 void simplify(CableGraph&, const CableNet&);
 
 struct CablePods {
