@@ -46,6 +46,10 @@ CableGraph graph_of(const CableNet&, const std::string& where);
 // one edge at most, to a switch.
 void simplify(CableGraph&, const CableNet&);
 
+// Each walk leads over its own cables and media, and over no others; of cables side by side over one. For trees, each
+// with one of `roots`. InvalidInput names the walk that does not.
+void check_walks(const CableGraph&, const CableNet&, const std::vector<int>& roots);
+
 struct CablePods {
   struct Host {
     std::string name;
