@@ -3,7 +3,7 @@
 
 #include "cli/files.hpp"
 #include "cli/topo_commands.hpp"
-#include "topomoe/simulators.hpp"
+#include "topomoe/export.hpp"
 
 namespace topomoe::cli {
 namespace {
@@ -19,6 +19,9 @@ constexpr Form kForms[] = {
     {"nccl-xml", "NCCL_TOPO_FILE", write_nccl_xml},
     {"astra", "ASTRA-sim's analytical network", write_astra},
     {"simai", "SimAI's topology", write_simai},
+    {"slurm", "topology.conf of topology/tree", write_slurm_tree},
+    {"slurm-block", "topology.conf of topology/block", write_slurm_blocks},
+    {"simgrid", "platform XML", write_simgrid},
     {"dot", "Graphviz", write_dot},
     {"svg", "a drawing", write_svg},
 };

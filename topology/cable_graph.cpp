@@ -233,8 +233,10 @@ class Placement {
       if (share == CableNet::Share::fatpipe && fatpipe++ == 0) first_fatpipe = name;
     };
     for (std::size_t i = 0; i < net_.cables.size(); ++i) {
+      const CableNet::Cable& own = net_.cables[i];
+      const bool used = graph_.is_medium[i] || ends_[i].used[0] || ends_[i].used[1];
       const bool both = graph_.is_medium[i] || (ends_[i].used[0] && ends_[i].used[1]);
-      if (both || net_.cables[i].share != CableNet::Share::shared) count(net_.cables[i].share, net_.cables[i].name);
+      if (own.share == CableNet::Share::shared ? both : used) count(own.share, own.name);
     }
     for (const CableNet::Port& port : net_.ports) count(port.share, net_.nodes[sized(port.host)].name);
     if (shared > 0)

@@ -41,9 +41,14 @@ inline constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
 // The ends of each cable from the walks. Nodes that are one stand under one number.
 CableGraph graph_of(const CableNet&, const std::string& where);
-// One rate for both directions; cables in a row are one edge; what leads to no host is gone; hosts that pass on what
-// others send stand at a switch of their name, joined without limit: hosts have one edge at most, to a switch.
+// One rate for both directions (which may have cables of their own); cables in a row are one edge; what leads to no
+// host is gone; hosts that pass on what others send stand at a switch of their name, joined without limit: hosts have
+// one edge at most, to a switch.
 void simplify(CableGraph&, const CableNet&);
+
+// Each walk leads over its own cables and media, and over no others; of cables side by side over one. For trees, each
+// with one of `roots`. InvalidInput names the walk that does not.
+void check_walks(const CableGraph&, const CableNet&, const std::vector<int>& roots);
 
 struct CablePods {
   struct Host {

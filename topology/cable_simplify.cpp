@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "topology/cable_graph.hpp"
@@ -13,10 +14,14 @@ class Simplifier {
   Simplifier(CableGraph& graph, const CableNet& net) : graph_(graph), net_(net) {}
 
   void run() {
+    prune();
+    for (std::size_t before = 0; before != graph_.edges.size();) {
+      before = graph_.edges.size();
+      contract();
+      join_directions();
+    }
     one_rate_each();
     part_hosts_that_pass_on();
-    prune();
-    contract();
   }
 
  private:
@@ -128,15 +133,37 @@ class Simplifier {
       int near = live(at[sized(node)][0]), far = live(at[sized(node)][1]);
       if (near == far) continue;
       const int a = graph_.other(near, node), b = graph_.other(far, node);
-      if ((graph_.is_host(a) && graph_.is_host(b)) || a == b) continue;
       Edge &own = graph_.edges[sized(near)], &rest = graph_.edges[sized(far)];
+      const double there = std::min(from(own, a), from(rest, node)), back = std::min(from(rest, b), from(own, node));
+      // A switch between two hosts stays, unless it is one of their two directions.
+      if (a == b || there + back == 0 || (graph_.is_host(a) && graph_.is_host(b) && there > 0 && back > 0)) continue;
       if (own.cables.size() < rest.cables.size()) own.cables.swap(rest.cables);
       own.cables.insert(own.cables.end(), rest.cables.begin(), rest.cables.end());
-      own.GBps = std::min(own.GBps, rest.GBps);
       own.latency_us += rest.latency_us;
-      (own.a == node ? own.a : own.b) = b;
+      own.a = a, own.b = b, own.ab_GBps = there, own.ba_GBps = back;
       gone[sized(far)] = true;
       now[sized(far)] = near;
+    }
+    remove(gone);
+  }
+
+  static double from(const Edge& own, int node) { return own.a == node ? own.ab_GBps : own.ba_GBps; }
+
+  // Two edges between the same nodes, each in one direction.
+  void join_directions() {
+    std::map<std::pair<int, int>, std::size_t> first;
+    std::vector<bool> gone(graph_.edges.size());
+    for (std::size_t i = 0; i < graph_.edges.size(); ++i) {
+      Edge& own = graph_.edges[i];
+      if (own.a > own.b) std::swap(own.a, own.b), std::swap(own.ab_GBps, own.ba_GBps);
+      const auto [found, fresh] = first.emplace(std::pair(own.a, own.b), i);
+      Edge& other = graph_.edges[found->second];
+      const bool fit = (own.ab_GBps == 0 && other.ba_GBps == 0) || (own.ba_GBps == 0 && other.ab_GBps == 0);
+      if (fresh || !fit) continue;
+      other.ab_GBps += own.ab_GBps, other.ba_GBps += own.ba_GBps;
+      other.latency_us = std::max(other.latency_us, own.latency_us);
+      other.cables.insert(other.cables.end(), own.cables.begin(), own.cables.end());
+      gone[i] = true;
     }
     remove(gone);
   }

@@ -181,7 +181,7 @@ class TreeBuilder {
         else
           out_.pods.push_back(std::move(pod));
       }
-    check_walks();
+    check_walks(graph_, net_, first_hosts_);
   }
 
   std::vector<CablePods::Pod> part_of(int host) {
@@ -287,54 +287,6 @@ class TreeBuilder {
           if (from != nullptr) (*from)[next] = own;
         }
     return order;
-  }
-
-  // The way between two nodes leads over its own cables and media, and over no others; of cables side by side over one.
-  void check_walks() const {
-    std::vector<int> up(graph_.nodes.size(), -1), depth(graph_.nodes.size(), -1), order(first_hosts_);
-    for (const int host : order) depth[sized(host)] = 0;
-    for (std::size_t i = 0; i < order.size(); ++i)
-      for (const int own : at_[sized(order[i])])
-        if (const int next = graph_.other(own, order[i]); depth[sized(next)] < 0) {
-          depth[sized(next)] = depth[sized(order[i])] + 1;
-          up[sized(next)] = own;
-          order.push_back(next);
-        }
-    // Of each cable, where it is: an edge, or beyond them the node of a medium. Of each, the walk that was there last.
-    const int edges = static_cast<int>(graph_.edges.size());
-    std::vector<int> place(net_.cables.size(), -1), crossed(graph_.edges.size() + graph_.nodes.size(), -1),
-        named(crossed), media(graph_.nodes.size());
-    for (int i = 0; i < edges; ++i)
-      for (const int cable : edge(i).cables) place[sized(cable)] = i;
-    for (const CableGraph::Medium& own : graph_.media)
-      if (own.index >= 0) place[sized(own.index)] = edges + own.node, ++media[sized(own.node)];
-    for (int number = 0; number < static_cast<int>(net_.walks.size()); ++number) {
-      const CableNet::Walk& walk = net_.walks[sized(number)];
-      int a = walk.from, b = walk.to;
-      if (depth[sized(a)] < 0 || depth[sized(b)] < 0) continue;  // to a router that leads nowhere
-      for (const int cable : walk.cables)
-        if (const int own = place[sized(cable)]; own >= 0) named[sized(own)] = number;
-      bool fits = true;
-      const auto cross = [&](int own, bool has_cables) {
-        crossed[sized(own)] = number;
-        fits = fits && (!has_cables || named[sized(own)] == number);
-      };
-      while (a != b && depth[sized(a)] + depth[sized(b)] > 0) {
-        int& deeper = depth[sized(a)] >= depth[sized(b)] ? a : b;
-        const int own = up[sized(deeper)];
-        cross(edges + deeper, media[sized(deeper)] > 0);
-        cross(own, !edge(own).cables.empty());
-        deeper = graph_.other(own, deeper);
-      }
-      cross(edges + a, media[sized(a)] > 0);
-      for (const int cable : walk.cables)
-        fits = fits && place[sized(cable)] >= 0 && crossed[sized(place[sized(cable)])] == number;
-      if (!fits || a != b)
-        throw InvalidInput(
-            walk.line,
-            fmt::format("the way from \"{}\" to \"{}\" does not fit the other routes", name(walk.from), name(walk.to)),
-            "read are routes that together make one tree of hosts and switches");
-    }
   }
 
   void say_what_media_carry(Topology& topology) const {

@@ -1,6 +1,8 @@
 #include "topology/host_list.hpp"
 
+#include <algorithm>
 #include <charconv>
+#include <cstdint>
 
 #include "topomoe/error.hpp"
 
@@ -109,6 +111,61 @@ class ListReader {
 
 void add_host_list(std::string_view text, const std::string& field, std::size_t most, std::vector<std::string>& names) {
   ListReader(text, field, most, names).read();
+}
+
+std::string host_list_of(const std::vector<std::string>& names, const std::string& field) {
+  struct Parts {
+    std::string_view before, digits, after;
+  };
+  const auto parts_of = [&](const std::string& name) {
+    if (name.empty() || name.size() > kMaxName || name.find_first_of("[],= \t\r\n\"'#\\") != name.npos)
+      throw InvalidInput(field, '"' + name.substr(0, kMaxName) + '"',
+                         "a name of at most 256 characters without brackets, commas, quotes, spaces, '=' and '#'");
+    const std::size_t end = name.find_last_of("0123456789") + 1;  // 0: there is none
+    std::size_t begin = end;
+    while (begin > 0 && end - begin < kMaxDigits && name[begin - 1] >= '0' && name[begin - 1] <= '9') --begin;
+    const std::string_view all = name;
+    return Parts{all.substr(0, begin), all.substr(begin, end - begin), all.substr(end)};
+  };
+  const auto number = [](std::string_view digits) {
+    std::uint64_t value = 0;
+    std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    return value;
+  };
+  // As a range that begins with `low` writes it.
+  const auto follows = [&](std::string_view low, std::string_view last, std::string_view next) {
+    std::string wanted = std::to_string(number(last) + 1);
+    if (wanted.size() < low.size()) wanted.insert(0, low.size() - wanted.size(), '0');
+    return wanted == next;
+  };
+  std::string list;
+  for (std::size_t i = 0; i < names.size();) {
+    const Parts first = parts_of(names[i]);
+    std::string ranges;
+    std::size_t j = i;
+    while (j < names.size()) {
+      const Parts low = parts_of(names[j]);
+      if (low.before != first.before || low.after != first.after || low.digits.empty()) break;
+      std::string_view last = low.digits;
+      std::size_t k = j + 1;
+      for (; k < names.size(); ++k) {
+        const Parts next = parts_of(names[k]);
+        if (next.before != first.before || next.after != first.after || !follows(low.digits, last, next.digits)) break;
+        last = next.digits;
+      }
+      ranges += ranges.empty() ? "" : ",";
+      ranges += low.digits;
+      if (k > j + 1) (ranges += '-') += last;
+      j = k;
+    }
+    if (!list.empty()) list += ',';
+    if (j <= i + 1)
+      list += names[i];
+    else
+      (((list += first.before) += '[') += ranges) += ']', list += first.after;
+    i = std::max(j, i + 1);
+  }
+  return list;
 }
 
 }  // namespace topomoe

@@ -13,4 +13,7 @@ namespace topomoe {
 // Appends to `names`, at most `most` in all. InvalidInput{field, the text, way out} for what is not such a list.
 void add_host_list(std::string_view text, const std::string& field, std::size_t most, std::vector<std::string>& names);
 
+// The shortest such list with names in this order: "n[1-3,7],m4". InvalidInput for a name that no such list can hold.
+std::string host_list_of(const std::vector<std::string>& names, const std::string& field);
+
 }  // namespace topomoe

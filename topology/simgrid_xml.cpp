@@ -149,6 +149,14 @@ class Parser {
     if (routing == "Cluster" || routing == "Vivaldi") {
       SimgridXml::Hub hub{text(node, "id"), line(node), {}, {}, false, {}};
       const std::size_t first_host = out_.hosts.size();
+      const auto inner = std::count_if(node.begin(), node.end(), [](const pugi::xml_node& own) {
+        return is_one_of(own, {"zone", "AS", "cluster"});
+      });
+      if (routing == "Vivaldi" && inner > 1)
+        out_.notes.push_back(
+            fmt::format("zone \"{:.80}\": its {} zones are joined by coordinates (Vivaldi), not by links: "
+                        "not kept",
+                        hub.name, inner));
       read_children(node, &hub);
       if (routing == "Cluster" && out_.hosts.size() > first_host) take_hosts(node, hub, first_host);
       if (!hub.members.empty() || !hub.routers.empty()) out_.hubs.push_back(std::move(hub));

@@ -8,7 +8,7 @@
 #include "topology/astra_network.hpp"
 #include "topology/names.hpp"
 #include "topomoe/error.hpp"
-#include "topomoe/simulators.hpp"
+#include "topomoe/export.hpp"
 
 namespace topomoe {
 namespace {

@@ -8,7 +8,7 @@
 #include "topology/router_state.hpp"
 #include "topology/simai_network.hpp"
 #include "topomoe/error.hpp"
-#include "topomoe/simulators.hpp"
+#include "topomoe/export.hpp"
 
 namespace topomoe {
 namespace {

@@ -28,6 +28,20 @@ TEST_F(TopoCommand, ClusterFile_IsExportedForNccl) {
   for (const auto& [gpu, links] : facts.at("links_per_gpu").items()) EXPECT_EQ(links, 18) << gpu;
 }
 
+TEST_F(TopoCommand, Export_AsSlurmAndSimgrid_IsReadAgain) {
+  ASSERT_EQ(topomoe("topo export $clusters/h100-2x8.json --as slurm -o topology.conf").code, 0);
+  EXPECT_NE(topomoe("topo show topology.conf").out.find("2 hosts"), std::string::npos);
+  write("two.xml",
+        "<platform version='4.1'><cluster id='c' prefix='n' suffix='' radical='0-3' speed='1f' bw='1GBps' "
+        "lat='1us'/></platform>");
+  ASSERT_EQ(topomoe("topo export two.xml --as simgrid -o again.xml").code, 0);
+  const Said said = topomoe("topo show again.xml");
+  EXPECT_NE(said.out.find("n0 to n3, 4 hosts"), std::string::npos) << said.out << said.err;
+  const Said refused = topomoe("topo export topology.conf --as simgrid -o no.xml");
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_EQ(files(), (std::vector<std::string>{"again.xml", "topology.conf", "two.xml"}));
+}
+
 TEST_F(TopoCommand, Doctor_SaysWhatIsSevereByItsExitStatus) {
   EXPECT_EQ(topomoe("topo doctor " + kClean).code, 0);
   const Said said = topomoe("topo doctor " + kBroken);

@@ -6,7 +6,7 @@
 #include "topology/astra_network.hpp"
 #include "topology/readers.hpp"
 #include "topomoe/build_fabric.hpp"
-#include "topomoe/simulators.hpp"
+#include "topomoe/export.hpp"
 
 namespace topomoe::test {
 namespace {

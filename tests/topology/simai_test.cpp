@@ -8,7 +8,7 @@
 #include "topology/readers.hpp"
 #include "topology/torus_shape.hpp"
 #include "topomoe/build_fabric.hpp"
-#include "topomoe/simulators.hpp"
+#include "topomoe/export.hpp"
 
 namespace topomoe::test {
 namespace {

@@ -1,8 +1,12 @@
 // Platforms in SimGrid's own XML: what our reader makes of them against what SimGrid itself makes of them.
 #include "tests/support/simgrid_routes.hpp"
 
+#include <fstream>
+
+#include "random_cluster.hpp"
 #include "support.hpp"
 #include "topology/readers.hpp"
+#include "topomoe/export.hpp"
 
 namespace topomoe::test {
 namespace {
@@ -48,6 +52,37 @@ TEST(SimgridPlatform, OthersFiles_HaveSimgridsBottlenecks) {
     ++files;
   }
   EXPECT_GT(files, 3);
+}
+
+// What we write, as SimGrid reads it: rate and latency of the way between each two GPUs are those of our routes.
+void expect_our_routes(const Topology& topology) {
+  const std::string path = ::testing::TempDir() + "topomoe-exported-platform.xml";
+  std::ofstream(path) << write_simgrid(topology);
+  const Router router(topology);
+  std::vector<std::pair<std::string, std::string>> pairs;
+  std::vector<Route> ours;
+  for (int a = 0; a < topology.gpu_count(); ++a)
+    for (int b = 0; b < topology.gpu_count(); ++b)
+      if (const Route route = router.route(a, b); a != b && route.path_class != PathClass::DIS) {
+        pairs.emplace_back(topology.gpu_name(a), topology.gpu_name(b));
+        ours.push_back(route);
+      }
+  const std::vector<SimgridWay> theirs = simgrid_ways(path, pairs);
+  for (std::size_t i = 0; i < ours.size(); ++i) {
+    EXPECT_NEAR(theirs[i].GBps, ours[i].bottleneck_GBps, 1e-9 * ours[i].bottleneck_GBps) << pairs[i].first;
+    EXPECT_NEAR(theirs[i].latency_us, ours[i].latency_us, 1e-6) << pairs[i].first;
+  }
+  std::filesystem::remove(path);
+}
+
+TEST(SimgridPlatform, Exported_HasOurRoutes) {
+  expect_our_routes(cluster("dgx-h100"));
+  expect_our_routes(small_cluster(5));
+  for (unsigned seed = 0; seed < 24; ++seed) {
+    SCOPED_TRACE(seed);
+    const Topology topology = with_random_exceptions(random_alike_cluster(seed, 4), seed);
+    if (topology.gpu_count() <= 64) expect_our_routes(topology);
+  }
 }
 
 }  // namespace

@@ -310,6 +310,13 @@ TEST(Simgrid, WhatNothingJoins_IsNoFabricOrLeavesApart) {
   EXPECT_EQ(apart.fabric->spine_count, 0);
 }
 
+TEST(Simgrid, ZonesJoinedByCoordinates_AreNotJoinedAndSaySo) {
+  const Topology topology =
+      read("<zone id=\"v\" routing=\"Vivaldi\">" + cluster("a", "0-1") + cluster("b", "0-2") + "</zone>");
+  EXPECT_EQ(topology.fabric->spine_count, 0);
+  EXPECT_TRUE(warns(topology, "zone \"v\": its 2 zones are joined by coordinates"));
+}
+
 TEST(Simgrid, WhatChangesOrIsNoNetwork_IsSaidOrPassedOver) {
   const Topology topology = read(
       "<config><prop id=\"a\" value=\"b\"/></config>" +
