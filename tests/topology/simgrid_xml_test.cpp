@@ -105,6 +105,7 @@ TEST(Simgrid, FlatCluster_IsALeafOfHostsWithoutGpus) {
 TEST(Simgrid, Backbone_IsNotModelledInsideAndSaysSo) {
   EXPECT_TRUE(warns(read(cluster("c", "0-3", "bb_bw=\"2GBps\" bb_lat=\"1us\"")),
                     "backbones (1, \"c_backbone\" of 2 GB/s first) that all traffic"));
+  EXPECT_EQ(nic_GBps(read(cluster("c", "0-3", "bb_bw=\"500MBps\"")), 0), 0.5);  // no flow gets more of its 1 GB/s
   EXPECT_TRUE(warns(read(cluster("c", "0-3", "sharing_policy=\"SHARED\"")), "half-duplex links (4, \"c-0\" first)"));
   EXPECT_TRUE(warns(read(cluster("c", "0-3", "limiter_link=\"1GBps\" loopback_bw=\"1GBps\"")), "limiter_link"));
 }
