@@ -113,6 +113,8 @@ class TreeBuilder {
           for (const int way : at < 0 ? std::vector<int>{} : at_[sized(at)])
             if (edge(way).GBps != kNoLimit) GBps += edge(way).GBps;
       }
+      const int above = parent_of_leaf(node);
+      GBps = std::min({GBps, limit_[sized(node)].GBps, above < 0 ? kNoLimit : limit_[sized(above)].GBps});
       leaf.hosts.push_back({name(host), GBps, edge(own).latency_us});
     }
     return leaf;
@@ -299,7 +301,7 @@ class TreeBuilder {
       add_warning(
           topology,
           fmt::format("backbones ({}, {} first) that all traffic of a cluster or between clusters shares: what one "
-                      "carries in all is not modelled, only that no uplink through it has more",
+                      "carries in all is not modelled, only that no host and no uplink through it has more",
                       count, first));
     if (!leaf_for_.empty())
       add_warning(topology,

@@ -181,9 +181,16 @@ class Parser {
   }
 
   int link_named(const pugi::xml_node& node, const char* attribute) const {
-    const auto found = link_number_.find(text(node, attribute));
-    if (found == link_number_.end()) fail(node, attribute, "there is no link of this name");
-    return found->second;
+    const std::string name = text(node, attribute);
+    if (const auto found = link_number_.find(name); found != link_number_.end()) return found->second;
+    // The two directions of a link have names too.
+    for (const std::string_view end : {"_UP", "_DOWN"}) {
+      if (!name.ends_with(end)) continue;
+      const auto found = link_number_.find(name.substr(0, name.size() - end.size()));
+      if (found != link_number_.end() && out_.links[static_cast<std::size_t>(found->second)].policy == Policy::split)
+        return found->second;
+    }
+    fail(node, attribute, "there is no link of this name");
   }
 
   void read_part(const pugi::xml_node& node, SimgridXml::Hub& hub) {

@@ -105,6 +105,7 @@ TEST(Simgrid, FlatCluster_IsALeafOfHostsWithoutGpus) {
 TEST(Simgrid, Backbone_IsNotModelledInsideAndSaysSo) {
   EXPECT_TRUE(warns(read(cluster("c", "0-3", "bb_bw=\"2GBps\" bb_lat=\"1us\"")),
                     "backbones (1, \"c_backbone\" of 2 GB/s first) that all traffic"));
+  EXPECT_EQ(nic_GBps(read(cluster("c", "0-3", "bb_bw=\"500MBps\"")), 0), 0.5);  // no flow gets more of its 1 GB/s
   EXPECT_TRUE(warns(read(cluster("c", "0-3", "sharing_policy=\"SHARED\"")), "half-duplex links (4, \"c-0\" first)"));
   EXPECT_TRUE(warns(read(cluster("c", "0-3", "limiter_link=\"1GBps\" loopback_bw=\"1GBps\"")), "limiter_link"));
 }
@@ -213,6 +214,9 @@ TEST(Simgrid, RoutesOverSeveralLinks_MeetInSwitches) {
   EXPECT_EQ(two.leaf_count(), 1);
   EXPECT_EQ(nic_GBps(two, 0), 1);
   EXPECT_EQ(nic_GBps(two, 1), 2);
+  EXPECT_EQ(read(zone(2, 2, route("h0", "h1", {"l0_UP", "l1_DOWN"}))), two);
+  EXPECT_TRUE(contains(refused(zone(2, 1, "<link id=\"s\" bandwidth=\"1GBps\"/>" + route("h0", "h1", {"s_UP"}))),
+                       "\"s_UP\": there is no link"));
   // h0 -l0- x -l1- h1 and x -l2- h2.
   const Topology star = read(
       zone(3, 3, route("h0", "h1", {"l0", "l1"}) + route("h0", "h2", {"l0", "l2"}) + route("h1", "h2", {"l1", "l2"})));
@@ -457,7 +461,7 @@ TEST(Simgrid, OthersFiles_ReadDrawAndRoundTrip) {
     EXPECT_EQ(unit_of_hosts(topology), known.second);
     EXPECT_GT(topology.warnings.size(), 1U);
   }
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) reads_draws_and_round_trips(entry.path());
+  read_or_refused(folder, hosts_of_leaves);
 }
 
 }  // namespace

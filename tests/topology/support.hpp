@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <string>
 
 #include "topomoe/error.hpp"
@@ -115,6 +116,19 @@ inline Topology with_gpus(Topology topology) {
       host.links.push_back({gpu, nic.device, LinkKind::pcie, none_GBps, 0, Source::assumed, "test", true, 0});
   }
   return topology;
+}
+
+// All files of a folder of others: those named are read, others may be refused.
+template <class Known>
+void read_or_refused(const std::string& folder, const std::map<std::string, Known>& known) {
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    SCOPED_TRACE(entry.path());
+    try {
+      reads_draws_and_round_trips(entry.path());
+    } catch (const InvalidInput& error) {
+      EXPECT_EQ(known.count(entry.path().filename()), 0U) << error.what();
+    }
+  }
 }
 
 // Four GPUs on one NVLink plane of 100 GB/s, two switches of two GPUs and two NICs each, PCIe 32, NICs 25 GB/s.
