@@ -14,7 +14,8 @@
 namespace topomoe {
 
 struct SwitchTree {
-  static constexpr std::size_t kMostNames = 1'000'000;  // of hosts, and of switches
+  // Of hosts, and of switches: twice what the largest clusters have (assumed); a line of text may name millions.
+  static constexpr std::size_t kMostNames = 250'000;
 
   struct Switch {
     std::string name, line;  // line: where it is described, "topology.conf: line 7"

@@ -29,6 +29,7 @@ mkdir -p "$work/logs"
 each=$((2 * seconds / ${#readers[@]}))
 [ "$each" -ge 2 ] || each=2
 
+export UBSAN_OPTIONS="print_stacktrace=1:${UBSAN_OPTIONS:-}"
 # Lines of a crash are named by LLVM's symbolizer, of any version, or else by that of binutils.
 if symbolizer=$(command -v llvm-symbolizer); then
   export ASAN_SYMBOLIZER_PATH=$symbolizer

@@ -201,5 +201,11 @@ TEST(SlurmConf, OthersFiles_ReadAndRoundTrip) {
   EXPECT_GT(files, 5);
 }
 
+// 70 bytes may name a million hosts.
+TEST(Slurm, MoreHostsThanAnyCluster_AreRefused) {
+  EXPECT_TRUE(contains(refusal([] { read_topology("SwitchName=leaf Nodes=n[1-9][1-9][1-9999]", "x"); }),
+                       "at most 250000 names"));
+}
+
 }  // namespace
 }  // namespace topomoe::test
