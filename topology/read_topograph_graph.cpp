@@ -6,6 +6,8 @@
 
 #include <map>
 
+#include "topology/json_fields.hpp"
+#include "topology/json_text.hpp"
 #include "topology/readers.hpp"
 #include "topology/switch_tree.hpp"
 #include "topology/topograph.hpp"
@@ -112,23 +114,8 @@ bool is_topograph_netq(std::string_view text) {
          (text.find("\"compounded_links\"") != text.npos || text.find("\"compounded_nodes\"") != text.npos);
 }
 
-Json json_of(std::string_view text, const std::string& where) {
-  constexpr int kMostDepth = 64;
-  constexpr std::size_t kMostBytes = 64U << 20;
-  if (text.size() > kMostBytes) throw InvalidInput(where, fmt::format("{} bytes", text.size()), "at most 64 MiB");
-  try {
-    return Json::parse(text, [&](int depth, Json::parse_event_t, Json&) {
-      if (depth > kMostDepth)
-        throw InvalidInput(where, fmt::format("nested deeper than {}", kMostDepth), "is it JSON of topograph?");
-      return true;
-    });
-  } catch (const nlohmann::json::exception& error) {
-    throw InvalidInput(where, "not JSON", error.what());
-  }
-}
-
 Topology read_topograph_graph(std::string_view text, const std::string& where) {
-  return GraphReader(where).read(json_of(text, where));
+  return GraphReader(where).read(parse_description(text, where));
 }
 
 }  // namespace topomoe

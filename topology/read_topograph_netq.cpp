@@ -10,6 +10,8 @@
 #include <map>
 #include <set>
 
+#include "topology/json_fields.hpp"
+#include "topology/json_text.hpp"
 #include "topology/readers.hpp"
 #include "topology/switch_tree.hpp"
 #include "topology/topograph.hpp"
@@ -247,7 +249,7 @@ class NetqReader {
 }  // namespace
 
 Topology read_topograph_netq(std::string_view text, const std::string& where) {
-  return NetqReader(where).read(json_of(text, where));
+  return NetqReader(where).read(parse_description(text, where));
 }
 
 }  // namespace topomoe

@@ -2,18 +2,12 @@
 // domain.
 #pragma once
 
-#include <string>
 #include <string_view>
-
-#include "topology/json_fields.hpp"
 
 namespace topomoe {
 
 bool is_topograph_model(std::string_view text);  // "switches:", "blocks:", "capacity_blocks:" or "nodes:" in column 0
 bool is_topograph_graph(std::string_view text);  // an object with "instances"
 bool is_topograph_netq(std::string_view text);   // a list with "compounded_nodes" or "compounded_links"
-
-// InvalidInput where the text is not JSON, or nested deeper than 64.
-JsonFields::Json json_of(std::string_view text, const std::string& where);
 
 }  // namespace topomoe

@@ -2,6 +2,7 @@
 // unknown.
 #include <map>
 
+#include "spoiled.hpp"
 #include "support.hpp"
 #include "topology/host_list.hpp"
 #include "topology/readers.hpp"
@@ -126,7 +127,7 @@ TEST(SlurmConf, Mistakes_AreRefusedByLineAndName) {
 
 TEST(SlurmConf, CutOffOrSpoiltAtEachByte_IsReadOrRefused) {
   for (const char* file : {"slurm-uneven-tree.conf", "slurm-blocks.conf"})
-    cut_off_or_spoilt(text_of(fixture(file)), std::string("[]\\=,\n9\0", 8), read);
+    survives_cuts_and_spoilt_bytes(text_of(fixture(file)), std::string("[]\\=,\n9\0", 8), read);
 }
 
 TEST(SlurmConf, ManyHosts_AreReadOnceAndQuickly) {
@@ -170,7 +171,7 @@ TEST(SlurmYaml, Mistakes_AreRefusedByLineAndName) {
 }
 
 TEST(SlurmYaml, CutOffOrSpoiltAtEachByte_IsReadOrRefused) {
-  cut_off_or_spoilt(text_of(fixture("slurm-topology.yaml")), ":-[]'\n# ", read_yaml);
+  survives_cuts_and_spoilt_bytes(text_of(fixture("slurm-topology.yaml")), ":-[]'\n# ", read_yaml);
   refusal([] { read_yaml(std::string(100'000, '-')); });
   std::string deep;
   for (int i = 0; i < 1000; ++i) deep += "- ";

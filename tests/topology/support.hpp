@@ -70,24 +70,6 @@ inline std::vector<int> unit_of_hosts(const Topology& topology) {
   return sizes;
 }
 
-// The text cut off before each byte, and with each byte changed to one of `bytes` in turn: read, or InvalidInput, and
-// nothing else.
-template <class Read>
-void cut_off_or_spoilt(const std::string& text, const std::string& bytes, Read read) {
-  const auto read_or_refused = [&](const std::string& some) {
-    try {
-      EXPECT_GT(read(some).host_count(), 0);
-    } catch (const InvalidInput&) {
-    }
-  };
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    read_or_refused(text.substr(0, i));
-    std::string spoilt = text;
-    spoilt[i] = bytes[i % bytes.size()];
-    read_or_refused(spoilt);
-  }
-}
-
 // A description of a network that others wrote: read, drawn, and written as JSON and back.
 inline void reads_draws_and_round_trips(const std::string& path) {
   SCOPED_TRACE(path);

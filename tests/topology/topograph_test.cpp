@@ -1,6 +1,7 @@
 // topograph's models and graphs, and NetQ's: named switches over named hosts, accelerated domains, and no rates.
 #include <map>
 
+#include "spoiled.hpp"
 #include "support.hpp"
 #include "topology/readers.hpp"
 #include "topology/yaml_subset.hpp"
@@ -88,7 +89,7 @@ TEST(TopographModel, Mistakes_AreRefusedByLineAndName) {
 }
 
 TEST(TopographModel, CutOffOrSpoiltAtEachByte_IsReadOrRefused) {
-  cut_off_or_spoilt(text_of(fixture("topograph-model.yaml")), ":-[]'\n# ", read);
+  survives_cuts_and_spoilt_bytes(text_of(fixture("topograph-model.yaml")), ":-[]'\n# ", read);
 }
 
 TEST(TopographGraph, Instances_StandBelowTheirLayers) {
@@ -124,8 +125,8 @@ TEST(TopographGraph, Mistakes_AreRefusedByPath) {
 }
 
 TEST(TopographGraph, CutOffOrSpoiltAtEachByte_IsReadOrRefused) {
-  cut_off_or_spoilt(text_of(fixture("topograph-graph.json")), ",]}\"0{",
-                    [](const std::string& text) { return read_topograph_graph(text, "t.json"); });
+  survives_cuts_and_spoilt_bytes(text_of(fixture("topograph-graph.json")), ",]}\"0{",
+                                 [](const std::string& text) { return read_topograph_graph(text, "t.json"); });
 }
 
 // Two hosts on leaves 0 and 1, one on leaves 2 and 3; spine 0 is above leaves 0 and 1, spine 1 above 1, 2 and 3.
@@ -163,8 +164,8 @@ TEST(TopographNetq, Mistakes_AreRefused) {
 }
 
 TEST(TopographNetq, CutOffOrSpoiltAtEachByte_IsReadOrRefused) {
-  cut_off_or_spoilt(text_of(fixture("netq-rails.json")), ",]}\"0-{",
-                    [](const std::string& text) { return read_topograph_netq(text, "t.json"); });
+  survives_cuts_and_spoilt_bytes(text_of(fixture("netq-rails.json")), ",]}\"0-{",
+                                 [](const std::string& text) { return read_topograph_netq(text, "t.json"); });
 }
 
 TEST(Topograph, OthersFiles_ReadDrawAndRoundTrip) {
