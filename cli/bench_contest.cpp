@@ -11,7 +11,7 @@
 #include "cli/run_prediction.hpp"
 #include "planner/exchange_price.hpp"
 #include "planner/schedules/build.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {

@@ -4,7 +4,7 @@
 #include "planner/rates/builtin.hpp"
 #include "planner/rates/machine_figures.hpp"
 #include "planner/rates/same_machine.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {

@@ -7,7 +7,7 @@
 #include "cli/numbers.hpp"
 #include "planner/rates/import.hpp"
 #include "planner/rates/machine_figures.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {

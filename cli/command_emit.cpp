@@ -9,7 +9,7 @@
 #include "cli/files.hpp"
 #include "cli/numbers.hpp"
 #include "planner/emit/hosts.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 
 namespace topomoe::cli {
 namespace {

@@ -13,7 +13,7 @@
 #include "cli/numbers.hpp"
 #include "planner/rates/builtin.hpp"
 #include "planner/rates/verdict.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {

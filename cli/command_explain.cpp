@@ -6,7 +6,7 @@
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
 #include "planner/compare.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/plan.hpp"
 #include "topomoe/planner.hpp"
 

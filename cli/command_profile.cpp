@@ -15,7 +15,7 @@
 #include "planner/rates/machine_figures.hpp"
 #include "planner/rates/same_machine.hpp"
 #include "runtime/profile.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/communicator_mpi.hpp"
 #include "topomoe/device_cpu.hpp"

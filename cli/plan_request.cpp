@@ -6,7 +6,7 @@
 #include "cli/numbers.hpp"
 #include "planner/hf_config.hpp"
 #include "planner/rates/builtin.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 
 namespace topomoe::cli {
 namespace {

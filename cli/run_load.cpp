@@ -4,7 +4,7 @@
 
 #include "cli/run_size.hpp"
 #include "cli/together.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/communicator_nccl.hpp"
 #include "topomoe/device_cuda.hpp"
 #include "topomoe/error.hpp"

@@ -4,7 +4,7 @@
 
 #include "cli/files.hpp"
 #include "cli/topo_commands.hpp"
-#include "topology/diff.hpp"
+#include "topology/show/diff.hpp"
 
 namespace topomoe::cli {
 

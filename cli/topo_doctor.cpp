@@ -5,8 +5,8 @@
 
 #include "cli/files.hpp"
 #include "cli/topo_commands.hpp"
-#include "topology/doctor_measured.hpp"
-#include "topology/read_file.hpp"
+#include "topology/doctor/doctor_measured.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/doctor.hpp"
 #include "topomoe/error.hpp"
 

@@ -1,6 +1,6 @@
 #include "cli/topo_nccl_graph.hpp"
 
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/nccl_graph.hpp"
 
 namespace topomoe::cli {

@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "cli/numbers.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::cli {

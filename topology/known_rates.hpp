@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "topology/nccl_xml.hpp"
+#include "topology/read/nccl_xml.hpp"
 #include "topomoe/topology.hpp"
 
 namespace topomoe {

@@ -1,7 +1,7 @@
 // What looks wrong with a cluster: what is seen against what its own siblings, or its design, make one expect.
 //
 // A finding is severe where the machine does less than it could (or than its siblings do), a warning where it may be
-// meant so, a note where something is merely not known. Measurements: topology/doctor_measured.hpp.
+// meant so, a note where something is merely not known. Measurements: topology/doctor/doctor_measured.hpp.
 #pragma once
 
 #include <span>

@@ -1,4 +1,4 @@
-// What nccl-tests and nvbandwidth measured (topology/measured.hpp reads it) as curves and figures.
+// What nccl-tests and nvbandwidth measured (topology/doctor/measured.hpp reads it) as curves and figures.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 #include "planner/rates/fit_knots.hpp"
 #include "planner/rates/gpu_facts.hpp"
 #include "planner/rates/import.hpp"
-#include "topology/measured.hpp"
+#include "topology/doctor/measured.hpp"
 
 namespace topomoe {
 namespace {

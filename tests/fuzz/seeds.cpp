@@ -7,7 +7,7 @@
 #include <set>
 
 #include "tests/fuzz/targets.hpp"
-#include "topology/formats.hpp"
+#include "topology/read/formats.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::fuzz {

@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "tests/fuzz/promises.hpp"
-#include "topology/formats.hpp"
+#include "topology/read/formats.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe::fuzz {

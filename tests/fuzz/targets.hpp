@@ -1,6 +1,6 @@
 // What is fuzzed: every format that topomoe reads.
 //
-// Those of the table of formats (topology/formats.cpp) are found there: a new reader is fuzzed without any edit.
+// Those of the table of formats (topology/read/formats.cpp) are found there: a new reader is fuzzed without any edit.
 // Readers of anything else have a line in targets.cpp.
 #pragma once
 

@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "planner/hf_config.hpp"
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/communicator_inproc.hpp"
 #include "topomoe/device_cpu.hpp"
 #include "topomoe/error.hpp"

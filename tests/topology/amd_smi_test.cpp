@@ -1,8 +1,8 @@
 // What rocm-smi and amd-smi say of the links between GPUs.
-#include "topology/amd_smi.hpp"
+#include "topology/read/amd_smi.hpp"
 #include "spoiled.hpp"
 #include "support.hpp"
-#include "topology/readers.hpp"
+#include "topology/read/readers.hpp"
 
 namespace topomoe::test {
 namespace {

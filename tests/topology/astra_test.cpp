@@ -3,8 +3,8 @@
 
 #include "random_cluster.hpp"
 #include "spoiled.hpp"
-#include "topology/astra_network.hpp"
-#include "topology/readers.hpp"
+#include "topology/read/astra_network.hpp"
+#include "topology/read/readers.hpp"
 #include "topomoe/build_fabric.hpp"
 #include "topomoe/export.hpp"
 

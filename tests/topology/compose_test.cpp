@@ -1,7 +1,7 @@
 // From descriptions of single hosts and of the network to one cluster.
 #include "topomoe/compose.hpp"
 #include "support.hpp"
-#include "topology/readers.hpp"
+#include "topology/read/readers.hpp"
 #include "topomoe/build_fabric.hpp"
 
 namespace topomoe::test {

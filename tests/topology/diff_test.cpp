@@ -1,5 +1,5 @@
 // What differs between two descriptions, and that nothing else is said to.
-#include "topology/diff.hpp"
+#include "topology/show/diff.hpp"
 #include "support.hpp"
 
 namespace topomoe::test {

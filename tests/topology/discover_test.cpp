@@ -11,8 +11,8 @@
 #include <thread>
 
 #include "support.hpp"
-#include "topology/in_child.hpp"
-#include "topology/sysfs_ports.hpp"
+#include "topology/discover/in_child.hpp"
+#include "topology/discover/sysfs_ports.hpp"
 #include "topomoe/discover.hpp"
 
 namespace topomoe::test {

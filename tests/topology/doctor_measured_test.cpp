@@ -1,5 +1,5 @@
 // Measurements against a description: bounds by hand, verdicts, and runs that are not of it.
-#include "topology/doctor_measured.hpp"
+#include "topology/doctor/doctor_measured.hpp"
 
 #include <cmath>
 #include <limits>

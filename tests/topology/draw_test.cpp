@@ -6,8 +6,8 @@
 
 #include "random_cluster.hpp"
 #include "support.hpp"
-#include "topology/draw_fabric.hpp"
-#include "topology/svg_canvas.hpp"
+#include "topology/show/draw_fabric.hpp"
+#include "topology/show/svg_canvas.hpp"
 
 namespace topomoe::test {
 namespace {

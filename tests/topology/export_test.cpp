@@ -4,8 +4,8 @@
 #include "random_cluster.hpp"
 #include "support.hpp"
 #include "topology/fabric.hpp"
-#include "topology/host_list.hpp"
-#include "topology/readers.hpp"
+#include "topology/read/host_list.hpp"
+#include "topology/read/readers.hpp"
 #include "topomoe/build_fabric.hpp"
 
 namespace topomoe::test {

@@ -1,6 +1,6 @@
 // htsim's fat trees as hosts and a fabric.
 #include "spoiled.hpp"
-#include "topology/readers.hpp"
+#include "topology/read/readers.hpp"
 
 namespace topomoe::test {
 namespace {

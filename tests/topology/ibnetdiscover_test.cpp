@@ -1,6 +1,6 @@
 // What ibnetdiscover prints, in either form.
 #include "support.hpp"
-#include "topology/readers.hpp"
+#include "topology/read/readers.hpp"
 
 namespace topomoe::test {
 namespace {

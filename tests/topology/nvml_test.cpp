@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support.hpp"
-#include "topology/nvml.hpp"
+#include "topology/discover/nvml.hpp"
 
 namespace topomoe::test {
 namespace {

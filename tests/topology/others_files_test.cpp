@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support.hpp"
-#include "topology/diff.hpp"
+#include "topology/show/diff.hpp"
 
 namespace topomoe::test {
 namespace {

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "support.hpp"
-#include "topology/measured.hpp"
+#include "topology/doctor/measured.hpp"
 
 namespace topomoe::test {
 namespace {

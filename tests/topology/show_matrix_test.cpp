@@ -4,7 +4,7 @@
 
 #include "random_cluster.hpp"
 #include "support.hpp"
-#include "topology/host_matrix.hpp"
+#include "topology/show/host_matrix.hpp"
 
 namespace topomoe::test {
 namespace {

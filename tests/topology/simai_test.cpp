@@ -5,8 +5,8 @@
 
 #include "random_cluster.hpp"
 #include "spoiled.hpp"
-#include "topology/readers.hpp"
-#include "topology/torus_shape.hpp"
+#include "topology/read/readers.hpp"
+#include "topology/read/torus_shape.hpp"
 #include "topomoe/build_fabric.hpp"
 #include "topomoe/export.hpp"
 

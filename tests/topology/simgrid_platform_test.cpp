@@ -5,7 +5,7 @@
 
 #include "random_cluster.hpp"
 #include "support.hpp"
-#include "topology/readers.hpp"
+#include "topology/read/readers.hpp"
 #include "topomoe/export.hpp"
 
 namespace topomoe::test {

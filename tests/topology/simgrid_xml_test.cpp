@@ -4,8 +4,8 @@
 
 #include "spoiled.hpp"
 #include "support.hpp"
-#include "topology/readers.hpp"
-#include "topology/simgrid_units.hpp"
+#include "topology/read/readers.hpp"
+#include "topology/read/simgrid_units.hpp"
 
 namespace topomoe::test {
 namespace {

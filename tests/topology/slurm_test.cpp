@@ -4,8 +4,8 @@
 
 #include "spoiled.hpp"
 #include "support.hpp"
-#include "topology/host_list.hpp"
-#include "topology/readers.hpp"
+#include "topology/read/host_list.hpp"
+#include "topology/read/readers.hpp"
 
 namespace topomoe::test {
 namespace {

@@ -3,8 +3,8 @@
 
 #include "spoiled.hpp"
 #include "support.hpp"
-#include "topology/readers.hpp"
-#include "topology/yaml_subset.hpp"
+#include "topology/read/readers.hpp"
+#include "topology/read/yaml_subset.hpp"
 
 namespace topomoe::test {
 namespace {

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "many_hosts.hpp"
-#include "topology/diff.hpp"
+#include "topology/show/diff.hpp"
 #include "topomoe/doctor.hpp"
 
 namespace topomoe::bench {

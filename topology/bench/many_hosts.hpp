@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "topology/read_file.hpp"
+#include "topology/read/read_file.hpp"
 #include "topomoe/topology.hpp"
 
 namespace topomoe::bench {
