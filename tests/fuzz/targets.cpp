@@ -3,14 +3,20 @@
 #include <optional>
 
 #include "tests/fuzz/promises.hpp"
+#include "topology/doctor/measured.hpp"
 #include "topology/read/formats.hpp"
 #include "topomoe/error.hpp"
+#include "topomoe/nccl_graph.hpp"
 
 namespace topomoe::fuzz {
 namespace {
 
 // To add a reader that makes no topology: its line here, {"name", [](std::string_view text) { read_x(text, "fuzz"); }}.
-const std::vector<Target> kOthers{};
+const std::vector<Target> kOthers{
+    {"nccl-graph", [](std::string_view text) { read_nccl_graph(text, "fuzz"); }},
+    {"nccl_tests", [](std::string_view text) { read_measured(text, "fuzz"); }},
+    {"nvbandwidth", [](std::string_view text) { read_measured(text, "fuzz"); }},
+};
 
 }  // namespace
 
