@@ -465,5 +465,13 @@ TEST(Simgrid, OthersFiles_ReadDrawAndRoundTrip) {
   read_or_refused(folder, hosts_of_leaves);
 }
 
+TEST(SimgridXml, LinksOfOneRateAndTwoLatencies_AreTwoKindsOfHost) {
+  std::string text = text_of(fixture("simgrid-sites.xml"));
+  const std::size_t at = text.find("latency=\"", text.find("<link id=\"lb\""));
+  text.replace(at, text.find('"', at + 9) + 1 - at, "latency=\"55us\"");
+  const Topology topology = read_topology(text, "x");
+  EXPECT_EQ(write_cluster_json(read_cluster_json(write_cluster_json(topology), "x")), write_cluster_json(topology));
+}
+
 }  // namespace
 }  // namespace topomoe::test

@@ -55,6 +55,8 @@ class FabricBuilder {
         own.devices.push_back({DeviceKind::nic, "nic0", "", -1, {}});
         own.nics = {{1, 0, "nic0", rate(host.GBps, host.latency_us), {}}};
       }
+      // Links of one rate may differ in latency.
+      if (const int again = ++named_[own.name]; again > 1) own.name += fmt::format(" ({})", again);
       topology_.templates.push_back(std::move(own));
     }
     const int index = static_cast<int>(found->second);
@@ -156,6 +158,7 @@ class FabricBuilder {
   Topology topology_;
   Fabric fabric_;
   std::map<std::pair<double, double>, std::size_t> template_;  // by rate and latency of the NIC
+  std::map<std::string, int> named_;                           // templates by name
 };
 
 }  // namespace
