@@ -257,5 +257,14 @@ TEST(ReadMeasured, DamagedFiles_AreReadOrRefused) {
   EXPECT_GT(read, 100);
 }
 
+// A header whose halves are shorter than what is read of them says nothing of where they stand.
+TEST(ReadNcclTests, HeaderOfShortHalves_IsNotCountedBy) {
+  const MeasuredCollective own =
+      collective("# size time algbw busb time algbw busbw\n 1024 256 float 1 2 3 0 4 5 6 0\n", "alltoall");
+  ASSERT_EQ(own.rows.size(), 1U);
+  EXPECT_EQ(own.rows[0].out_of_place.time_us, 1);
+  EXPECT_EQ(own.rows[0].in_place.time_us, 4);
+}
+
 }  // namespace
 }  // namespace topomoe::test

@@ -31,7 +31,8 @@ Columns columns_of(const std::vector<std::string_view>& header) {
   const auto first = std::find_if(header.begin(), header.end(), is_time);
   const auto second = first == header.end() ? first : std::find_if(first + 1, header.end(), is_time);
   Columns out;
-  if (second == header.end()) return out;
+  constexpr std::ptrdiff_t kFigures = 4;  // of a half that is read: time, algbw, busbw, wrong
+  if (second == header.end() || second - first < kFigures) return out;
   out.second = static_cast<std::size_t>(second - first);
   out.timed = 2 * out.second;
   if (header.back() == "timestamp") out.timed += 2;  // printed as a date and a time
