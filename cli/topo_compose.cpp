@@ -30,7 +30,7 @@ void compose_files(const Options& o) {
   if (from_file) inputs.push_back({"--fabric", o.fabric});
   OutputFiles files({{"-o", o.output}}, inputs);
   std::vector<DescribedHosts> hosts;
-  for (const std::string& file : o.files) hosts.push_back({label_of(file), read_topology_file(file)});
+  for (const std::string& file : o.files) hosts.push_back({label_of(file), read_topology_file(file), file});
   std::optional<Topology> network;
   if (from_file) network = read_topology_file(o.fabric);
   ComposeOptions options;

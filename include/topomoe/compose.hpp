@@ -4,8 +4,11 @@
 // network's file names its hosts, or fabric_from_spec() builds one over the hosts in the order of their names ("n2"
 // before "n10"). Hosts that the network has and nobody described keep their place, without GPUs.
 // Nothing that two descriptions say differently is chosen silently: it is refused, unless `prefer` says whom to
-// believe. Ignored: cables inside a scale-up domain; hosts are in one where their GPUs say so (NVML's fabric clique),
-// where one file describes them as one, or where the network has blocks.
+// believe. Hosts are in one scale-up domain where their GPUs say so (NVML's fabric clique), where one file describes
+// them as one, or as asked; blocks of the network alone are no domains, since they are racks as often. Hosts in a
+// domain that nobody described are given the NVSwitch that joins it. NICs are matched by name; by their order only
+// where all are on one leaf, or on request; rates within 2 % are one rate, the host's. Ignored: cables inside a
+// scale-up domain.
 #pragma once
 
 #include <optional>
@@ -19,8 +22,9 @@ namespace topomoe {
 // One description of a host or several. A host without a name in it is called as the file: "n01" for n01.json,
 // "rack1/host3" where there are several.
 struct DescribedHosts {
-  std::string label;  // "n01"
-  Topology topology;  // without a fabric
+  std::string label;      // "n01"
+  Topology topology;      // without a fabric
+  std::string file = {};  // for messages; empty: the label
 };
 
 struct ComposeOptions {

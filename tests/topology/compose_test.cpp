@@ -93,6 +93,11 @@ TEST(Compose, NameDescribedTwice_AlikeIsSaidAndDifferentlyIsRefused) {
   EXPECT_TRUE(contains(refusal([&] { compose(hosts, std::nullopt, {}); }), "n1: described by a and by b, differently"));
 }
 
+TEST(Compose, HostsThatNothingJoins_AreSaid) {
+  EXPECT_TRUE(warns(compose(numbered(2), std::nullopt, {}), "nothing joins the hosts"));
+  EXPECT_FALSE(warns(compose(numbered(1), std::nullopt, {}), "nothing joins the hosts"));
+}
+
 TEST(Compose, HostsWithANetwork_AreRefused) {
   EXPECT_TRUE(contains(refusal([] {
                          compose(std::vector<DescribedHosts>{{"c", small_cluster(2)}}, std::nullopt, {});
@@ -165,6 +170,7 @@ TEST(Compose, OnCables_RailsAreTheNetworks) {
   const Topology composed = compose(two_with_known_ports(25), cabled(), {});
   for (int i = 0; i < 4; ++i) EXPECT_EQ(composed.templates.at(0).nics.at(static_cast<std::size_t>(i)).rail, 3 - i);
   EXPECT_TRUE(composed.templates.at(0).nics.at(0).port.source == Source::datasheet);
+  EXPECT_TRUE(warns(composed, "n1 nic0: on rail 3 by its cable, 0 by its place in the host"));
 }
 
 TEST(Compose, PortRatesThatDiffer_AreRefusedUntilSomeoneIsPreferred) {
@@ -197,11 +203,14 @@ TEST(Compose, NicsThatTheNetworkLacks_AreLeftOutAndThoseTheHostLacksRefused) {
   EXPECT_TRUE(contains(refusal([&] { compose(hosts, cabled(), {}); }), "n2: 3 NICs (nic0, nic1, nic2)"));
 }
 
-TEST(Compose, NicsOfOtherNames_AreMatchedByOrderAndSaid) {
+TEST(Compose, NicsOfOtherNames_AreRefusedOrMatchedByOrderAndSaid) {
   std::vector<DescribedHosts> hosts = two_with_known_ports(25);
   for (DescribedHosts& host : hosts)
     for (Nic& nic : host.topology.templates[0].nics) nic.name = "ib" + nic.name;
-  const Topology composed = compose(hosts, cabled(), {});
+  EXPECT_TRUE(contains(refusal([&] { compose(hosts, cabled(), {}); }), "name them alike, or --prefer network"));
+  ComposeOptions options;
+  options.prefer = ComposeOptions::Prefer::network;
+  const Topology composed = compose(hosts, cabled(), options);
   EXPECT_EQ(composed.templates.at(0).nics.at(0).rail, 3);
   EXPECT_TRUE(warns(composed, "n1: NICs of other names (ibnic0 first, nic0 on the network): matched by their order"));
 }
@@ -238,9 +247,17 @@ TEST(Compose, GpusOfTwoCliquesInOneHost_AreRefused) {
   EXPECT_TRUE(contains(refusal([&] { compose(std::vector{host}, std::nullopt, {}); }), "n1: GPUs of 2 fabric cliques"));
 }
 
-TEST(Compose, BlocksOfTheNetwork_AreDomainsAndHostsOfAnotherSizeRefused) {
+TEST(Compose, BlocksOfTheNetwork_AreDomainsOnlyWhereHostsSayThatTheyShareOne) {
   const Topology blocks = slurm("BlockName=x Nodes=n[1-2]\nBlockName=y Nodes=n[3-4]\nBlockSizes=2\n");
-  EXPECT_EQ(compose(numbered(3), blocks, {}).hosts_per_domain, 2);
+  const Topology racks = compose(numbered(3), blocks, {});
+  EXPECT_EQ(racks.hosts_per_domain, 1);
+  EXPECT_TRUE(warns(racks, "--hosts-per-domain 2 where a block is an NVLink domain"));
+  EXPECT_FALSE(warns(racks, "are taken as scale-up domains"));
+  ComposeOptions options;
+  options.hosts_per_domain = 2;
+  EXPECT_EQ(compose(numbered(3), blocks, options).hosts_per_domain, 2);
+  const std::vector<DescribedHosts> said = {in_domain("n1", "1"), in_domain("n2", "1"), in_domain("n3", "2")};
+  EXPECT_EQ(compose(said, blocks, {}).hosts_per_domain, 2);
   std::vector<DescribedHosts> hosts;
   for (const char* name : {"n1", "n2", "n3", "n4"}) hosts.push_back(in_domain(name, "1"));
   EXPECT_TRUE(contains(refusal([&] { compose(hosts, blocks, {}); }), "blocks of 2 hosts"));
@@ -282,6 +299,12 @@ TEST(FabricSpec, WhatDoesNotFit_IsRefusedByField) {
   EXPECT_TRUE(contains(said("torus:dims=2x,GBps=1"), "4x4x2"));
   EXPECT_TRUE(contains(said("torus:dims=2x2,GBps=nan"), "GBps"));
   EXPECT_TRUE(contains(said("mesh:4"), "fat-tree:, rail-optimised:"));
+  EXPECT_TRUE(contains(said("fat-tree:leafs=3"), "fat-tree.leafs: 3: the fields are"));
+  EXPECT_TRUE(contains(said("fat-tree:hosts_per_leaf=2"), "fat-tree.spine_count: not given"));
+  EXPECT_TRUE(is_fabric_spec("mesh:4"));
+  EXPECT_TRUE(is_fabric_spec("rail-optimized"));
+  EXPECT_TRUE(fabric_from_spec(hosts, "rail-optimized:hosts_per_leaf=2,spine_count=1").rail_optimised);
+  EXPECT_FALSE(is_fabric_spec("/tmp/a:b"));
   EXPECT_FALSE(is_fabric_spec("fat-tree.conf"));
 }
 

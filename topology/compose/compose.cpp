@@ -32,9 +32,7 @@ class Composer {
     if (network_)
       hosts_ = placed_on_network(std::move(hosts_), *network_, options_.prefer, topology_.warnings);
     else
-      std::stable_sort(hosts_.begin(), hosts_.end(), [&](const ComposedHost& a, const ComposedHost& b) {
-        return first_of(a.domain) < first_of(b.domain);
-      });
+      sort_by_domain();
     find_domains();
     fold_hosts(hosts_, topology_);
     if (network_) {
@@ -44,6 +42,8 @@ class Composer {
     } else if (!options_.fabric_spec.empty()) {
       topology_.fabric = fabric_from_spec(topology_, options_.fabric_spec);
     }
+    if (!topology_.fabric && topology_.node_count() > 1)
+      warn("nothing joins the hosts: say what does with --fabric, or no traffic between them has a way");
     require_valid(topology_, "composed");
     for (const std::string& line : warnings_from_sources(topology_)) add_warning(topology_, line);
     return std::move(topology_);
@@ -52,12 +52,13 @@ class Composer {
  private:
   void warn(const std::string& line) { add_warning(topology_, line); }
 
-  // Hosts of a domain follow its first; those of none keep their order among themselves.
-  std::size_t first_of(const std::string& domain) {
-    if (domain.empty()) return 0;
-    if (first_.empty())
-      for (std::size_t i = 0; i < hosts_.size(); ++i) first_.emplace(hosts_[i].domain, i + 1);
-    return first_.at(domain);
+  // Hosts of a domain follow its first; those of none keep their order among themselves, before the others.
+  void sort_by_domain() {
+    std::map<std::string, std::size_t> first{{"", 0}};
+    for (std::size_t i = 0; i < hosts_.size(); ++i) first.emplace(hosts_[i].domain, i + 1);
+    std::stable_sort(hosts_.begin(), hosts_.end(), [&](const ComposedHost& a, const ComposedHost& b) {
+      return first.at(a.domain) < first.at(b.domain);
+    });
   }
 
   // Which hosts are one scale-up domain, and whether the order of hosts has them side by side.
@@ -75,11 +76,7 @@ class Composer {
       throw InvalidInput(without[0], "in no NVLink domain",
                          "others are in domains of several hosts: describe all in the "
                          "same way, when their fabric manager has finished");
-    const int blocks = network_ ? network_->hosts_per_domain : 1;
-    if (options_.hosts_per_domain == 0 && blocks > 1 && largest > blocks)
-      throw InvalidInput(called(*network_), fmt::format("blocks of {} hosts", blocks),
-                         fmt::format("the hosts have NVLink domains of {}; hosts_per_domain decides", largest));
-    const int size = options_.hosts_per_domain > 0 ? options_.hosts_per_domain : std::max(largest, blocks);
+    const int size = domain_size(largest);
     topology_.hosts_per_domain = size;
     if (size == 1) return;
     std::map<std::string, std::size_t> node_of;
@@ -100,6 +97,26 @@ class Composer {
     give_planes();
   }
 
+  // Blocks are racks as often as NVLink domains: only hosts that say they share one do.
+  int domain_size(int largest) {
+    if (options_.hosts_per_domain > 0) {
+      const auto each = static_cast<std::size_t>(options_.hosts_per_domain);
+      if (hosts_.size() % each != 0)
+        warn(fmt::format("{} hosts in domains of {}: the last one is not full", hosts_.size(), each));
+      return options_.hosts_per_domain;
+    }
+    const int blocks = network_ ? network_->hosts_per_domain : 1;
+    if (blocks > 1 && largest > blocks)
+      throw InvalidInput(called(*network_), fmt::format("blocks of {} hosts", blocks),
+                         fmt::format("the hosts have NVLink domains of {}; hosts_per_domain decides", largest));
+    if (blocks > 1 && largest == 1)
+      warn(
+          fmt::format("blocks of {} hosts, and no host says that it shares its NVLink with another: taken as separate; "
+                      "--hosts-per-domain {} where a block is an NVLink domain",
+                      blocks, blocks));
+    return largest > 1 ? std::max(largest, blocks) : 1;
+  }
+
   // What joins a domain is a device of each of its hosts, and so of those that nobody described.
   void give_planes() {
     for (ComposedHost& host : hosts_) {
@@ -111,10 +128,9 @@ class Composer {
 
   // Rates that the network's file does not know, from what its leaves could be sent.
   void complete_fabric() {
-    // What it says of its own hosts begins so, and is no longer true.
     const std::vector<std::string> told = warnings_from_sources(*network_);
     for (const std::string& line : network_->warnings)
-      if (!line.starts_with("hosts: ") && std::find(told.begin(), told.end(), line) == told.end()) warn(line);
+      if (!line.starts_with(kOfHosts) && std::find(told.begin(), told.end(), line) == told.end()) warn(line);
     if (!topology_.fabric || topology_.fabric->kind == FabricKind::torus) return;
     Fabric& fabric = *topology_.fabric;
     if (!fabric.rail_optimised)
@@ -139,7 +155,6 @@ class Composer {
   const std::optional<Topology>& network_;
   const ComposeOptions& options_;
   std::vector<ComposedHost> hosts_;
-  std::map<std::string, std::size_t> first_;
   Topology topology_;
 };
 

@@ -57,7 +57,7 @@ void add_file(const DescribedHosts& file, std::vector<ComposedHost>& out) {
   for (const HostGroup& group : topology.groups)
     for (int i = 0; i < group.count; ++i, ++host) {
       ComposedHost own;
-      own.label = file.label;
+      own.label = file.file.empty() ? file.label : file.file;
       own.own = topology.templates[static_cast<std::size_t>(group.template_index)];
       own.warnings = warnings;
       const auto place = static_cast<std::size_t>(host);
@@ -157,9 +157,10 @@ void fold_hosts(const std::vector<ComposedHost>& in_order, Topology& topology) {
       called.insert(name);
     }
   }
-  const std::size_t usual = static_cast<std::size_t>(
-      std::max_element(names.begin(), names.end(), [](const auto& a, const auto& b) { return a.size() < b.size(); }) -
-      names.begin());
+  // What most are that are described.
+  std::size_t usual = 0;
+  for (std::size_t i = 1; i < names.size(); ++i)
+    if (is_placeholder[usual] || (!is_placeholder[i] && names[i].size() > names[usual].size())) usual = i;
   for (std::size_t i = 0; i < topology.templates.size(); ++i)
     if (i != usual && !is_placeholder[i])
       add_warning(topology, fmt::format("{}: not as {} ({} of {} hosts): {}", some(names[i]), names[usual][0],

@@ -118,6 +118,12 @@ class Placement {
     for (const Nic& nic : host.own.nics) (port_of(nic.name) == cabled.nics.end() ? apart : kept).push_back(nic);
     const bool by_order = kept.empty() && apart.size() == cabled.nics.size();
     if (by_order) {
+      // On one leaf it is all the same which is which.
+      if (network_.fabric && network_.fabric->rail_optimised && prefer_ == ComposeOptions::Prefer::nobody)
+        throw InvalidInput(host.name, fmt::format("NICs called {}", names_of(host.own.nics)),
+                           fmt::format("the network calls them {}, and each is cabled to a rail of its own: name them "
+                                       "alike, or --prefer network to match them by their order",
+                                       names_of(cabled.nics)));
       std::swap(kept, apart);
       warn(fmt::format("{}: NICs of other names ({} first, {} on the network): matched by their order", host.name,
                        kept[0].name, cabled.nics[0].name));
@@ -141,6 +147,9 @@ class Placement {
   }
 
   void match(const std::string& host, Nic& nic, const Nic& cabled) {
+    if (nic.rail != cabled.rail && rails_said_++ == 0)
+      warn(fmt::format("{} {}: on rail {} by its cable, {} by its place in the host: rails are those of the cables",
+                       host, nic.name, cabled.rail, nic.rail));
     nic.rail = cabled.rail;
     const auto known = [](const Rate& rate) {
       return rate.source == Source::measured || rate.source == Source::datasheet;
@@ -164,6 +173,7 @@ class Placement {
   const Topology& network_;
   const ComposeOptions::Prefer prefer_;
   std::vector<std::string>& warnings_;
+  int rails_said_ = 0;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // A fabric in one line: "fat-tree:hosts_per_leaf=16,spine_count=8".
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <map>
@@ -12,7 +13,8 @@
 namespace topomoe {
 namespace {
 
-constexpr std::array kFamilies{"fat-tree", "rail-optimised", "dragonfly-plus", "torus"};
+constexpr std::array<std::string_view, 4> kFamilies{"fat-tree", "rail-optimised", "dragonfly-plus", "torus"};
+constexpr std::string_view kAmerican = "rail-optimized";
 
 // The fields that are given, by name; each is asked for once, and what nobody asked for is refused.
 class Fields {
@@ -30,7 +32,7 @@ class Fields {
     }
   }
 
-  void take(const char* name, int& value) { number(name, value, "a whole number"); }
+  void take(const char* name, int& value) { number(name, value, "a whole number of at most 2147483647"); }
   void take(const char* name, double& value) { number(name, value, "a number"); }
   void take(const char* name, bool& value) {
     if (const std::string* text = find(name)) {
@@ -55,20 +57,23 @@ class Fields {
     }
   }
 
+  // After all have been taken.
   void require(const char* name) const {
-    if (given_.find(name) == given_.end()) throw InvalidInput(family_ + "." + name, "not given", "it has no default");
+    if (given_.find(name) == given_.end())
+      throw InvalidInput(family_ + "." + name, "not given", "it has no default; the fields are " + fields());
   }
   // After all have been taken.
   void no_others() const {
     for (const auto& [name, value] : given_)
       if (known_.find("," + name + ",") == std::string::npos)
-        throw InvalidInput(family_ + "." + name, value, "the fields are " + known_.substr(1, known_.size() - 2));
+        throw InvalidInput(family_ + "." + name, value, "the fields are " + fields());
   }
 
  private:
   [[noreturn]] void refuse(const char* name, const std::string& value, const char* hint) const {
     throw InvalidInput(family_ + "." + name, '"' + value + '"', hint);
   }
+  std::string fields() const { return known_.substr(1, known_.size() - 2); }
   const std::string* find(const char* name) {
     known_ += std::string(name) + ",";
     const auto found = given_.find(name);
@@ -93,7 +98,6 @@ void take_tree(Fields& fields, Shape& shape) {
   fields.take("spine_count", shape.spine_count);
   fields.take("oversubscription", shape.oversubscription);
   fields.take("latency_us", shape.latency_us);
-  fields.require("hosts_per_leaf");
 }
 
 template <class Shape>
@@ -107,15 +111,18 @@ void take_pods(Fields& fields, Shape& shape) {
 }  // namespace
 
 bool is_fabric_spec(const std::string& text) {
-  for (const std::string family : kFamilies)
-    if (text == family || text.starts_with(family + ":")) return true;
-  return false;
+  const std::string family = text.substr(0, text.find(':'));
+  if (family == kAmerican || std::find(kFamilies.begin(), kFamilies.end(), family) != kFamilies.end()) return true;
+  // A word and a colon are meant as one, whatever the word.
+  return family.size() < text.size() && !family.empty() &&
+         family.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_+") == std::string::npos;
 }
 
 Fabric fabric_from_spec(const Topology& hosts, const std::string& spec) {
   const std::size_t colon = spec.find(':');
-  const std::string family = spec.substr(0, colon);
-  if (!is_fabric_spec(spec))
+  std::string family = spec.substr(0, colon);
+  if (family == kAmerican) family = "rail-optimised";
+  if (std::find(kFamilies.begin(), kFamilies.end(), family) == kFamilies.end())
     throw InvalidInput("fabric", '"' + spec + '"',
                        "fat-tree:, rail-optimised:, dragonfly-plus: or torus:, and its numbers");
   Fields fields(family, colon == std::string::npos ? "" : std::string_view(spec).substr(colon + 1));
@@ -124,6 +131,8 @@ Fabric fabric_from_spec(const Topology& hosts, const std::string& spec) {
     take_tree(fields, shape);
     take_pods(fields, shape);
     fields.no_others();
+    fields.require("hosts_per_leaf");
+    fields.require("spine_count");
     return build_fat_tree(hosts, shape);
   }
   if (family == "rail-optimised") {
@@ -132,6 +141,7 @@ Fabric fabric_from_spec(const Topology& hosts, const std::string& spec) {
     take_pods(fields, shape);
     fields.take("spine_over_rails", shape.spine_over_rails);
     fields.no_others();
+    fields.require("hosts_per_leaf");
     return build_rail_optimised(hosts, shape);
   }
   if (family == "dragonfly-plus") {
@@ -140,8 +150,8 @@ Fabric fabric_from_spec(const Topology& hosts, const std::string& spec) {
     fields.take("hosts_per_group", shape.hosts_per_group);
     fields.take("group_oversubscription", shape.group_oversubscription);
     fields.take("group_latency_us", shape.group_latency_us);
-    fields.require("hosts_per_group");
     fields.no_others();
+    for (const char* name : {"hosts_per_leaf", "hosts_per_group", "spine_count"}) fields.require(name);
     return build_dragonfly_plus(hosts, shape);
   }
   TorusShape shape;
@@ -150,9 +160,9 @@ Fabric fabric_from_spec(const Topology& hosts, const std::string& spec) {
   fields.take("dims", shape.dims);
   fields.take("GBps", shape.ring.GBps_per_direction);
   fields.take("latency_us", shape.ring.latency_us);
+  fields.no_others();
   fields.require("dims");
   fields.require("GBps");
-  fields.no_others();
   return build_torus(hosts, shape);
 }
 

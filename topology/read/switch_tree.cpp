@@ -46,7 +46,7 @@ class TreeBuilder {
       host.devices = {{DeviceKind::numa, "numa0", "", -1, {}}};
     topology_.templates = {host};
     topology_.groups = {{0, static_cast<int>(topology_.host_names.size())}};
-    warn("hosts: the file says nothing of what is in them: no GPU, no NIC is known");
+    warn(std::string(kOfHosts) + "the file says nothing of what is in them: no GPU, no NIC is known");
     require_valid(topology_, where_);
     for (const std::string& line : warnings_from_sources(topology_)) warn(line);
     return std::move(topology_);
@@ -230,7 +230,7 @@ class TreeBuilder {
       fail(where_, fmt::format("{} hosts of {} are in blocks", seen.size(), number_.size()),
            "all hosts are in blocks, or none: domains of different sizes are not modelled");
     topology_.hosts_per_domain = size;
-    if (size > 1) warn(fmt::format("blocks of {} hosts are taken as scale-up domains (NVLink)", size));
+    if (size > 1) warn(fmt::format("{}blocks of {} hosts are taken as scale-up domains (NVLink)", kOfHosts, size));
   }
 
   const SwitchTree& tree_;

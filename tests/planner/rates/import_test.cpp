@@ -149,7 +149,7 @@ TEST(ImportTable, Hostile_IsRefusedByLineOrColumn) {
   EXPECT_TRUE(contains(said(header + "abacus,2,alltoall,2,512,5\n"), "abacus"));
   EXPECT_TRUE(contains(said("{\"schema\": \"topomoe.plan/1\"}"), "topomoe.calibration/1"));
   EXPECT_TRUE(contains(said("{"), "t.csv"));
-  EXPECT_TRUE(contains(said("{\"a\": " + std::string(100'000, '[')), "at most 200 deep"));
+  EXPECT_TRUE(contains(said("{\"a\": " + std::string(100'000, '[')), "nested more than 200 deep"));
 }
 
 TEST(MergeInto, ReplacesTheSameShapeAndAddsOthers) {
