@@ -1,6 +1,9 @@
 // From a directed link's number to its name, class and rate.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
+
 #include "topology/router_state.hpp"
 #include "topomoe/error.hpp"
 
@@ -27,10 +30,26 @@ std::string device_name(const Topology& topology, const HostTemplate& host_templ
   return fmt::format("host{}.{}", host, own.name);
 }
 
-std::string short_name(const std::string& src, const std::string& dst) {
-  const std::size_t dot = src.find('.');
-  const bool same_host = dot != std::string::npos && dst.compare(0, dot + 1, src, 0, dot + 1) == 0;
-  return src + "->" + (same_host ? dst.substr(dot + 1) : dst);
+// The end of a link as people call it: "host3.nic0" as "n4.nic0", "leaf2" as "isr2"; edits take either.
+std::string called(const Topology& topology, const std::string& end) {
+  const std::size_t dot = std::min(end.find('.'), end.size());
+  const auto replaced = [&](const std::vector<std::string>& names, std::string_view stem) -> std::string {
+    std::size_t place = 0;
+    const char* const last = end.data() + dot;
+    if (names.empty() || !end.starts_with(stem)) return end;
+    const auto [stop, error] = std::from_chars(end.data() + stem.size(), last, place);
+    if (error != std::errc{} || stop != last || place >= names.size() || names[place].empty()) return end;
+    return names[place] + end.substr(dot);
+  };
+  if (const std::string name = replaced(topology.host_names, "host"); name != end || !topology.fabric) return name;
+  return replaced(topology.fabric->leaf_names, "leaf");
+}
+
+// Both ends, the second without a host that is the first one's.
+std::string name_of(const Topology& topology, const LinkInfo& info) {
+  const std::size_t dot = info.src.find('.');
+  const bool same_host = dot != std::string::npos && info.dst.compare(0, dot + 1, info.src, 0, dot + 1) == 0;
+  return called(topology, info.src) + "->" + (same_host ? info.dst.substr(dot + 1) : called(topology, info.dst));
 }
 
 void set_rate(LinkInfo& info, const Rate& rate) {
@@ -75,7 +94,9 @@ LinkInfo Router::link(int id) const {
       set_rate(info, nic.port);
     }
   }
-  info.name = short_name(info.src, info.dst);
+  info.name = name_of(state.topology, info);
+  info.src = called(state.topology, info.src);
+  info.dst = called(state.topology, info.dst);
   return info;
 }
 

@@ -16,9 +16,11 @@ void LinkLoads::add(int src_gpu, int dst_gpu, double bytes) {
     throw InvalidInput("bytes", std::to_string(bytes), "a finite number of bytes, 0 or more");
   const PathClass path = state.walk(src_gpu, dst_gpu, [&](int id) { bytes_[static_cast<std::size_t>(id)] += bytes; });
   if (path == PathClass::DIS && bytes > 0)
-    throw InvalidInput("flow " + state.topology.gpu_name(src_gpu) + " -> " + state.topology.gpu_name(dst_gpu),
-                       "no path",
-                       "give the cluster a fabric that joins these hosts (rails, spine_count), and each host a NIC");
+    throw InvalidInput(
+        "flow " + state.topology.gpu_name(src_gpu) + " -> " + state.topology.gpu_name(dst_gpu), "no path",
+        state.topology.fabric ? "each way has a link that is dead or removed, or leaves of these hosts are not joined "
+                                "(spine_count), or a host has no NIC"
+                              : "nothing joins the hosts: topo compose --fabric, or \"fabric\" in the description");
 }
 
 void LinkLoads::add_to_link(int link, double bytes) {

@@ -136,7 +136,7 @@ std::string Topology::host_name(int host) const {
 
 std::string Topology::gpu_name(int gpu) const {
   const HostPlace place = place_of_gpu(*this, gpu);
-  return "host" + std::to_string(place.host) + "." + gpu_device(place, gpu).name;
+  return host_name(place.host) + "." + gpu_device(place, gpu).name;
 }
 
 std::string Topology::bus_id(int gpu) const { return gpu_device(place_of_gpu(*this, gpu), gpu).bus_id; }

@@ -232,7 +232,7 @@ struct Topology {
   // Hosts that share their leaves with this one, itself included; the host alone without fabric and on a torus.
   HostRange hosts_beside(int host) const;
   std::string host_name(int host) const;  // "n17"; "host3" where it has none
-  std::string gpu_name(int gpu) const;    // "host3.gpu5"
+  std::string gpu_name(int gpu) const;    // "host3.gpu5", "n17.gpu5"
   std::string bus_id(int gpu) const;
   const GpuSpec& gpu_spec(int gpu) const;
 };
@@ -256,7 +256,7 @@ struct Route {
 // A directed link.
 struct LinkInfo {
   int id = 0;
-  std::string name;  // "host0.gpu3->nvswitch", "leaf2->spine"
+  std::string name;  // "host0.gpu3->nvswitch", "leaf2->spine"; hosts and leaves as people call them, where they do
   std::string src,
       dst;  // full names of its ends: "host0.gpu3", "host0.nvswitch"; consecutive links of a route share one
   // "nvlink" "xgmi" "c2c" "pcie" "cpu_interconnect" "cpu_root" "nic_out" "nic_in" "leaf_up" "leaf_down"
@@ -352,7 +352,8 @@ Topology read_cluster_json(std::string_view text, const std::string& where, cons
 std::string write_cluster_json(const Topology&);
 // NCCL's or RCCL's NCCL_TOPO_DUMP_FILE. The hosts in it become groups; there is no fabric in such a file.
 Topology read_nccl_xml(std::string_view text, const std::string& where);
-// As NCCL would have dumped it. InvalidInput where NVLinks cannot be counted: the GPU's generation is not known.
+// As NCCL would have dumped it. InvalidInput where NVLinks cannot be counted (the GPU's generation is not known), and
+// for hosts of several NVLink domains: in such a file they are one.
 std::string write_nccl_xml(const Topology&);
 // Any of the formats below, told apart by content, or as that format. InvalidInput for what is none of them lists them.
 Topology read_topology(std::string_view text, const std::string& where, const std::string& as = "",

@@ -343,6 +343,21 @@ TEST(Edit, NamesOfPeople_AreThoseOfTheirNumbers) {
   }
 }
 
+// What a report names can be typed back.
+TEST(Edit, EveryLinkByItsName_IsFound) {
+  const Topology topology = named_cluster();
+  const Router router(topology);
+  EXPECT_EQ(router.link(0).name, "n1.pci_switch0->numa0");
+  EXPECT_EQ(topology.gpu_name(4), "n1.west.gpu0");
+  bool named_leaf = false;
+  for (int id = 0; id < router.link_count(); ++id) {
+    const LinkInfo link = router.link(id);
+    named_leaf = named_leaf || link.name == "isr5->spine";
+    EXPECT_NO_THROW(edit(topology, {{Edit::Kind::degrade, link.name, 0.5}})) << link.name;
+  }
+  EXPECT_TRUE(named_leaf);
+}
+
 TEST(Edit, NameThatIsAlsoAnothersNumber_IsRefused) {
   Topology topology = small_cluster(2);
   topology.host_names = {"host1", "host2"};  // the hosts 0 and 1

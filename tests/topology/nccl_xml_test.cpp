@@ -227,6 +227,11 @@ TEST(WriteNcclXml, EveryShippedCluster_KeepsItsGpusAndNics) {
   EXPECT_GT(files, 5);
 }
 
+// Read back they would be one NVLink domain: 450 GB/s where there are NICs of 50.
+TEST(WriteNcclXml, HostsOnANetwork_AreRefused) {
+  EXPECT_TRUE(contains(refusal([] { (void)write_nccl_xml(cluster("h100-2x8")); }), "hosts: 2, in NVLink domains of 1"));
+}
+
 TEST(WriteNcclXml, ADeviceWithoutAWayToACpu_IsRefusedByName) {
   Topology topology = read_topology_file(source_path("configs/clusters/dgx-h100.json"));
   topology.templates[0].shape.reset();

@@ -229,6 +229,11 @@ bool is_rccl(const Topology& topology) {
 }  // namespace
 
 std::string write_nccl_xml(const Topology& topology) {
+  // Several hosts in NCCL's file are one NVLink domain; read back, a network would be NVLink.
+  if (topology.host_count() > topology.hosts_per_domain)
+    throw InvalidInput(
+        "hosts", fmt::format("{}, in NVLink domains of {}", topology.host_count(), topology.hosts_per_domain),
+        "NCCL's file describes a host, or hosts of one NVLink domain: export the description of one host");
   pugi::xml_document document;
   pugi::xml_node system = document.append_child("system");
   system.append_attribute("version") = is_rccl(topology) ? "2" : "1";
