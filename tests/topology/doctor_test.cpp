@@ -247,6 +247,22 @@ TEST(Doctor, AnotherKindOfHost_IsOneFinding) {
   EXPECT_EQ(found[0].seen, "another kind of host: 4 x H100 SXM 80GB, 4 NICs");
 }
 
+// As many GPUs of one model, on buses of their own below CPUs of another.
+TEST(Doctor, HostWithOtherCpus_IsAnotherKind) {
+  Topology other = Host().topology();
+  other.name = "other";
+  for (HostDevice& device : other.templates[0].devices) {
+    if (!device.bus_id.empty()) device.bus_id[0] = '1';
+    for (Attribute& attribute : device.attributes)
+      if (attribute.name == "modelid") attribute.value = "85";
+  }
+  const std::vector<Topology> hosts{Host().topology(), Host().topology(), other};
+  std::vector<Finding> found = diagnose(hosts);
+  std::erase_if(found, [](const Finding& one) { return one.severity == Severity::note; });
+  ASSERT_EQ(found.size(), 1U) << findings_text(found);
+  EXPECT_TRUE(found[0].seen.starts_with("another kind of host"));
+}
+
 TEST(Doctor, OthersFiles_HaveSevereFindingsOnlyWhereEdited) {
   const std::string root = data_path("topologies/nccl-xml");
   if (!std::filesystem::exists(root)) GTEST_SKIP() << root << " is not there; set TOPOMOE_DATA_DIR";

@@ -91,9 +91,12 @@ std::string words_of(const HostTemplate& host) {
                      host.nics.size());
 }
 
-// Not a host of these that lost something: other GPUs, or another number of them among devices that these do not have.
+// Not a host of these that lost something: other GPUs, CPUs of another model, or another number of them among devices
+// that these do not have.
 bool another_kind(const HostTemplate& usual, const HostTemplate& own, const std::vector<Difference>& found) {
   if (usual.gpu.name != own.gpu.name && !own.gpus.empty()) return true;
+  if (std::any_of(found.begin(), found.end(), [](const Difference& one) { return one.element.ends_with(" modelid"); }))
+    return true;
   return usual.gpus.size() != own.gpus.size() && std::any_of(found.begin(), found.end(), [](const Difference& one) {
            return one.before == "missing" && !one.kinds.empty();
          });
