@@ -104,6 +104,40 @@ TEST(DoctorFabric, HostShortOfANic_IsSevereOnceWithItsCost) {
   EXPECT_EQ(about(own, "host3.NICs"), Finding{});
 }
 
+// ---------------------------------------------------------------- hosts of which nothing is known
+
+// Hosts 1 and 3 removed: two are left, of which neither is at fault.
+TEST(DoctorFabric, RemovedHosts_AreOneNote) {
+  const Topology own = edit(small_cluster(4), {parse_remove("host1"), parse_remove("host3")});
+  EXPECT_EQ(worse_than_notes(own), 0) << findings_text(found(own));
+  EXPECT_EQ(about(own, "host1 and 1 more").seen, "nothing is known of what is in them: not compared");
+}
+
+// A network's file knows n1 by its port and n2 by its name alone.
+TEST(DoctorFabric, HostsThatNobodyDescribed_AreOneNoteAndNotCounted) {
+  Topology own = small_cluster(4);
+  HostTemplate adapter{.name = "1 adapters, like X"}, unknown{.name = "unknown"};
+  adapter.devices = {{DeviceKind::nic, "nic0", "", -1, {}}};
+  adapter.nics = {{0, 0, "mlx5_0", {25, 3, Source::datasheet, ""}, {}}};
+  unknown.devices = {{DeviceKind::numa, "numa0", "", -1, {}}};
+  own.templates.insert(own.templates.end(), {adapter, unknown});
+  own.groups = {{0, 1}, {1, 1}, {2, 1}, {0, 1}};
+  own.host_names = {"n0", "n1", "n2", "n3"};
+  EXPECT_EQ(worse_than_notes(own), 0) << findings_text(found(own));
+  EXPECT_EQ(about(own, "n1 and 1 more").severity, Severity::note);
+  // 2 hosts of 4 GPUs: of 7 bytes that a GPU sends 4 take its NIC or its leaf's uplinks.
+  const Finding slow = about(edit(own, {parse_degrade("n3.nic1=0.5")}), "n3.NICs");
+  EXPECT_EQ(slow.cost, "all-to-all over 2 hosts: at most 21.9 of 43.8 GB/s a GPU");
+  EXPECT_EQ(slow.expected, "4 ports, 100 GB/s, as n0");
+}
+
+TEST(DoctorFabric, Hosts_AreCalledAsPeopleDo) {
+  Topology own = edit(small_cluster(4), {parse_remove("host2.gpu3")});
+  EXPECT_EQ(about(own, "gpu3").element.substr(0, 10), "host2.gpu3");
+  own.host_names = {"node01", "node02", "node03", "node04"};
+  EXPECT_EQ(about(own, "gpu3").element.substr(0, 11), "node03.gpu3");
+}
+
 TEST(DoctorRates, GuessesOfOneOrigin_AreOneNote) {
   HostShape shape = small_shape();
   shape.nic = {25, 3, Source::assumed, "two ports"};

@@ -93,6 +93,40 @@ TEST(BusbwCeiling, Rings_AreBoundByTheEdgeOfANode) {
   EXPECT_NEAR(bound(sixteen, run("send_recv", 2, 8, 1)).usual_GBps, 50, 1e-9);
 }
 
+// 7 ranks on one host and 1 on another, 100 GB/s out of each. A sum of S bytes leaves host0 and the result comes back:
+// S/100 at least, and 2 x 7/8 x 100 = 175 of bus bandwidth; 7 GPUs of host0 alone allow no 7/1 x 100 = 700. All-gather:
+// 7/8 of S leave host0: 7/8 S / (7/8 S / 100) = 100.
+TEST(BusbwCeiling, AnyAlgorithm_OfUnequalSetsIsBoundByOneEdge) {
+  HostShape shape = small_shape();
+  shape.gpus = 8, shape.gpus_per_pci_switch = 4, shape.nvlink.GBps_per_direction = 10000;
+  shape.pcie.GBps_per_direction = 10000;
+  MeasuredCollective own = run("all_reduce", 1, 8, 1);
+  own.devices[7].host = "node1", own.devices[7].device = 0;
+  EXPECT_NEAR(bound(small_cluster(2, shape), own).any_GBps, 175, 1e-9);
+  EXPECT_NEAR(bound(small_cluster(2, shape), own).in_switch_GBps, 175, 1e-9);
+  own.operation = "all_gather";
+  EXPECT_NEAR(bound(small_cluster(2, shape), own).any_GBps, 100, 1e-9);
+}
+
+// Three hosts of 100, 100 and 25 GB/s, a GPU each: of 225 GB/s together 4 buffers a sum, 2 x 2/3 x 225 / 4 = 75; the
+// slow edge alone allows 2 x 2/3 x 25 = 33.3.
+TEST(BusbwCeiling, AnyAlgorithm_IsTheLeastOfEdgesAndPartitions) {
+  HostShape shape = small_shape();
+  shape.nvlink.GBps_per_direction = shape.pcie.GBps_per_direction = 10000;
+  Topology own = small_cluster(3, shape);
+  EXPECT_NEAR(bound(own, run("all_reduce", 3, 1, 1)).any_GBps, 100, 1e-9);  // 4/3 x 300 / 4
+  own = edit(own, {parse_remove("host2.nic1"), parse_remove("host2.nic2"), parse_remove("host2.nic3")});
+  EXPECT_NEAR(bound(own, run("all_reduce", 3, 1, 1)).any_GBps, 100.0 / 3, 1e-9);
+}
+
+TEST(DoctorMeasured, GatherAndScatter_AreNotJudged) {
+  for (const char* operation : {"gather", "scatter"}) {
+    const Finding own = verdict(cluster("dgx-h100"), run(operation, 1, 8, 3000));
+    EXPECT_EQ(own.severity, Severity::note);
+    EXPECT_TRUE(contains(own.check, "not judged: what it can reach depends on its root"));
+  }
+}
+
 // Hosts of four NICs of 25 GB/s, two to a unit of four leaves. 10 GB/s up from each leaf: 40 leave the unit, and of 8
 // in 16 ranks any algorithm gets 15/8 of it.
 TEST(BusbwCeiling, Rings_AreBoundByTheUplinks) {
@@ -273,6 +307,49 @@ TEST(DoctorMeasured, HostsByName_AreFoundWhereTheyStand) {
   for (MeasuredDevice& device : there.devices) device.host = device.host == "n8" ? "m8" : "n3";
   const std::vector<Finding> strange = judged(own, {there});
   EXPECT_TRUE(contains(findings_text(strange), "ran on m8\n  expected: hosts that the description names: 1 of 2"));
+}
+
+// An address is a whole name: "10" of both would be the same host.
+TEST(DoctorMeasured, HostsByAddress_AreFoundWhereTheyStand) {
+  Topology own = edit(cluster("h100-16x8"), {parse_degrade("host9.nic0=0.5")});
+  for (int host = 0; host < 16; ++host) own.host_names.push_back("10.0.0." + std::to_string(host));
+  MeasuredCollective there = run("alltoall", 2, 8, 90);
+  for (MeasuredDevice& device : there.devices) device.host = device.host == "node0" ? "10.0.0.9" : "10.0.0.3";
+  EXPECT_NEAR(bound(own, there).usual_GBps, 93.75 / 2, 1e-9);
+  for (MeasuredDevice& device : there.devices) device.host = device.host == "10.0.0.9" ? "10.0.0.8" : "10.0.0.3";
+  EXPECT_NEAR(bound(own, there).usual_GBps, 93.75, 1e-9);
+  EXPECT_EQ(judged(own, {there}).size(), 1U);
+}
+
+// n1 may be n1.siteA or n1.siteB; by its whole name it is one of them.
+TEST(DoctorMeasured, NamesThatPlaceNothing_AreSaidAndSoIsTheVerdict) {
+  Topology own = edit(cluster("h100-2x8"), {parse_degrade("host1.nvswitch=0.5")});
+  own.host_names = {"n1.siteA", "n1.siteB"};
+  MeasuredCollective there = run("alltoall", 1, 8, 200);
+  for (MeasuredDevice& device : there.devices) device.host = "n1.siteB";
+  EXPECT_NEAR(bound(own, there).usual_GBps, 225, 1e-9);
+  for (MeasuredDevice& device : there.devices) device.host = "n1";
+  std::vector<Finding> said = judged(own, {there});
+  EXPECT_TRUE(contains(findings_text(said), "warning: alltoall of 8 ranks on 1 host (out.txt): ran on n1\n"))
+      << findings_text(said);
+  EXPECT_TRUE(contains(findings_text(said), "of the first hosts of the description, not those that ran it: at most"));
+  // The description's n1 for both hosts of the run.
+  own.host_names = {"n1", "n2"};
+  MeasuredCollective two = run("alltoall", 2, 8, 60);
+  for (MeasuredDevice& device : two.devices) device.host = device.host == "node0" ? "n1.siteA" : "n1.siteB";
+  EXPECT_TRUE(contains(findings_text(judged(own, {two})), "a host of the description for each: they are 1 of them"));
+  // Hosts that differ and have no names: which of them ran it is not known.
+  own.host_names.clear();
+  EXPECT_TRUE(contains(findings_text(judged(own, {there})), "which has none: its hosts differ"));
+}
+
+// Host 0 has no GPU: 16 ranks are two of the other hosts, not sixteen.
+TEST(DoctorMeasured, RanksCutOut_StandOnHostsWithGpus) {
+  const Topology own = edit(cluster("h100-16x8"), {parse_remove("host0")});
+  MeasuredCollective cut = run("alltoall", 2, 8, 70);
+  cut.devices.resize(3);
+  const std::vector<Finding> said = judged(own, {cut});
+  EXPECT_TRUE(contains(findings_text(said), "at most 93.8 GB/s")) << findings_text(said);
 }
 
 TEST(DoctorMeasured, GpusByBusId_AreFoundWhereTheyStand) {

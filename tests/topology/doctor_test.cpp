@@ -176,6 +176,93 @@ TEST(Doctor, Cost_IsTheBoundOfAnAllToAll) {
   EXPECT_EQ(found[0].cost, "all-to-all inside this host: at most 225 of 450 GB/s a GPU");
 }
 
+// H100 SXM (0x2330) is never sold without; a L40S (0x26b9) always is.
+TEST(Doctor, BoardsOfNvlinkWithoutAny_AreSevere) {
+  Host broken;
+  for (Slot& slot : broken.slots) slot.nvlinks = 0;
+  Topology own = broken.topology();
+  own.templates[0].nvlink = Presence::absent;
+  const std::vector<Finding> found = severe({own});
+  ASSERT_EQ(found.size(), 1U) << findings_text(found);
+  EXPECT_EQ(found[0].seen, "no NVLink between 8 GPUs; H100 SXM 80GB is sold with NVLink only");
+  EXPECT_NE(found[0].check.find("fabric manager"), std::string::npos);
+  for (const int gpu : own.templates[0].gpus)
+    for (Attribute& attribute : own.templates[0].devices[static_cast<std::size_t>(gpu)].attributes)
+      if (attribute.name == "device") attribute.value = "0x26b9";
+  EXPECT_EQ(severe({own}), std::vector<Finding>{});
+}
+
+TEST(Doctor, SlowPort_IsToldOnce) {
+  Host broken;
+  broken.slots[2].port_Mbps = 200000;
+  const std::vector<Finding> alone = severe({broken.topology()});
+  ASSERT_EQ(alone.size(), 1U) << findings_text(alone);
+  EXPECT_EQ(alone[0].element, "mlx5_2");
+}
+
+// Beside siblings each fault is one severe finding, and no warning says it again.
+TEST(Doctor, FaultsBesideSiblings_AreToldOnce) {
+  const std::function<void(Host&)> faults[] = {
+      [](Host& h) { h.slots[3].nvlinks = 17; },
+      [](Host& h) { h.slots[2].width = 8; },
+      [](Host& h) { h.slots[4].speed = "16.0 GT/s PCIe"; },
+      [](Host& h) { h.slots[1].nic_width = 8; },
+      [](Host& h) { h.slots[2].port_Mbps = 200000; },
+      [](Host& h) { h.slots[6].switch_width = 8; },
+  };
+  for (const auto& fault : faults) {
+    Host broken;
+    broken.name = "broken";
+    fault(broken);
+    const std::vector<Topology> hosts{Host().topology(), Host().topology(), broken.topology()};
+    std::vector<Finding> found = diagnose(hosts);
+    std::erase_if(found, [](const Finding& own) { return own.severity == Severity::note; });
+    ASSERT_EQ(found.size(), 1U) << &fault - faults << "\n" << findings_text(found);
+    EXPECT_EQ(found[0].severity, Severity::severe);
+  }
+}
+
+// All GPUs of a host at x8 are no fault beside each other: a warning each, without the width that it was read out of.
+TEST(Doctor, RatesAndWhatTheyWereReadFrom_AreOneWarning) {
+  Host narrow;
+  narrow.name = "narrow";
+  for (Slot& slot : narrow.slots) slot.width = 8;
+  std::vector<Finding> found = diagnose(std::vector<Topology>{Host().topology(), Host().topology(), narrow.topology()});
+  std::erase_if(found, [](const Finding& own) { return own.severity == Severity::note; });
+  EXPECT_EQ(found.size(), 8U) << findings_text(found);
+}
+
+TEST(Doctor, AnotherKindOfHost_IsOneFinding) {
+  Host other = mesh();
+  other.name = "other";
+  for (std::size_t i = 0; i < 4; ++i) other.slots[i].name = "eth" + std::to_string(i);
+  Topology own = other.topology();
+  for (HostDevice& device : own.templates[0].devices)
+    if (!device.bus_id.empty()) device.bus_id[5] = 'e';
+  const std::vector<Topology> hosts{Host().topology(), Host().topology(), own};
+  std::vector<Finding> found = diagnose(hosts);
+  std::erase_if(found, [](const Finding& one) { return one.severity == Severity::note; });
+  ASSERT_EQ(found.size(), 1U) << findings_text(found);
+  EXPECT_EQ(found[0].element, "other");
+  EXPECT_EQ(found[0].seen, "another kind of host: 4 x H100 SXM 80GB, 4 NICs");
+}
+
+// As many GPUs of one model, on buses of their own below CPUs of another.
+TEST(Doctor, HostWithOtherCpus_IsAnotherKind) {
+  Topology other = Host().topology();
+  other.name = "other";
+  for (HostDevice& device : other.templates[0].devices) {
+    if (!device.bus_id.empty()) device.bus_id[0] = '1';
+    for (Attribute& attribute : device.attributes)
+      if (attribute.name == "modelid") attribute.value = "85";
+  }
+  const std::vector<Topology> hosts{Host().topology(), Host().topology(), other};
+  std::vector<Finding> found = diagnose(hosts);
+  std::erase_if(found, [](const Finding& one) { return one.severity == Severity::note; });
+  ASSERT_EQ(found.size(), 1U) << findings_text(found);
+  EXPECT_TRUE(found[0].seen.starts_with("another kind of host"));
+}
+
 TEST(Doctor, OthersFiles_HaveSevereFindingsOnlyWhereEdited) {
   const std::string root = data_path("topologies/nccl-xml");
   if (!std::filesystem::exists(root)) GTEST_SKIP() << root << " is not there; set TOPOMOE_DATA_DIR";

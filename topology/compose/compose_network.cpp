@@ -8,16 +8,11 @@
 #include <optional>
 
 #include "topology/names.hpp"
+#include "topology/short_host_name.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 namespace {
-
-// "n1" of "n1.cluster.local"; an address is no name and has nothing short.
-std::string short_name(const std::string& name) {
-  const std::size_t dot = name.find('.');
-  return name.find_first_not_of("0123456789") >= std::min(dot, name.size()) ? name : name.substr(0, dot);
-}
 
 // The place of a host in the network, by its whole name, or by what is before the first dot of either.
 class Places {
@@ -27,13 +22,13 @@ class Places {
       const std::string& name = network.host_names[i];
       if (name.empty()) continue;
       whole_.emplace(name, i);
-      const auto [known, fresh] = short_.emplace(short_name(name), i);
+      const auto [known, fresh] = short_.emplace(short_host_name(name), i);
       if (!fresh) known->second = kSeveral;
     }
   }
   std::optional<std::size_t> find(const std::string& name) const {
     if (const auto found = whole_.find(name); found != whole_.end()) return found->second;
-    const auto found = short_.find(short_name(name));
+    const auto found = short_.find(short_host_name(name));
     if (found == short_.end() || found->second == kSeveral) return std::nullopt;
     return found->second;
   }

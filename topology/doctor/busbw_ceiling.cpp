@@ -91,7 +91,7 @@ std::string all_to_all_by_nodes(const RunPlace& run) {
   std::string out;
   for (const int nodes : counts) {
     if (each < 2 && nodes == 1) continue;
-    RunPlace other{topology, {{}}, nodes * each, 0, nodes, true};
+    RunPlace other{topology, {{}}, nodes * each, 0, nodes, true, false};
     if (nodes > topology.node_count()) {
       // More of the same, where there is a network to grow.
       if (run.nodes < 2 && topology.host_count() < 2) continue;

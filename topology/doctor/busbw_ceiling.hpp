@@ -3,8 +3,11 @@
 // All-to-all and send_recv: the link-load bound of their flows (routes of Router). The others, whatever algorithm runs:
 // what leaves or enters a set of ranks (a GPU, a PCIe switch, a node, the hosts of a leaf) takes its links. A ring
 // carries each byte over the edge of each set once a direction, so its bus bandwidth is at most the least edge
-// (nccl-tests, doc/PERFORMANCE.md). Trees that reduce or copy inside the set first get by with (n-h)/(n-1) of that for
-// a set of h of n ranks (nccl-tests#196), all-reduce in the switches (NVLS, SHARP) with n/(2(n-1)). Ignored: latency,
+// (nccl-tests, doc/PERFORMANCE.md). Trees that reduce or copy inside the set first get by with less (nccl-tests#196):
+// all-gather and reduce-scatter with max(h, n-h)/(n-1) of that for a set of h of n ranks; all-reduce with n/(2(n-1)) at
+// one edge (a sum leaves, the result comes in), and over all k sets of a partition, of whatever sizes, with 2(k-1)
+// buffers in all. All-reduce in the switches (NVLS, SHARP) is bound by the edges alone. Gather and scatter are not held
+// against anything: which edges they take depends on the root, which is not kept. Ignored: latency,
 // protocol overhead, chunks; PCIe of GPUs that NVLink joins to all their peers.
 #pragma once
 

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "topology/doctor/busbw_ceiling.hpp"
+#include "topology/doctor/busbw_need.hpp"
 #include "topology/host_tree.hpp"
 #include "topology/names.hpp"
 #include "topology/router_state.hpp"
@@ -21,6 +22,8 @@ struct Edge {
   double near_GBps = 0;  // of it, what its GPUs use first; 0: all
   bool assumed = false, unknown = false;
   std::vector<int> gpus;
+  // Edges of one partition ("gpus", "nodes") are of disjoint sets; empty: this one nests in others.
+  std::string partition = {};
   void add(double more_GBps, Source source) {
     GBps += more_GBps;
     assumed = assumed || source == Source::assumed, unknown = unknown || source == Source::unknown;
@@ -47,7 +50,9 @@ class Edges {
   }
 
  private:
-  std::string host_prefix(int host) const { return run_.topology.host_count() > 1 ? fmt::format("host{}.", host) : ""; }
+  std::string host_prefix(int host) const {
+    return run_.topology.host_count() > 1 ? run_.topology.host_name(host) + "." : "";
+  }
 
   // NVLink alone carries the node, one host or several, where it reaches all ranks of it.
   bool nvlink_reaches_all(const std::vector<int>& gpus) const {
@@ -63,8 +68,9 @@ class Edges {
     const bool leaves = run_.nodes > 1;
     const HostTree tree(own);
     // From the parts of `inner` to the rest of the host, and through NICs within.
-    const auto edge = [&](const std::string& name, const std::set<int>& inner, std::vector<int> ranks) {
-      Edge out{name, "pcie", 0, 0, false, false, std::move(ranks)};
+    const auto edge = [&](const std::string& name, const std::set<int>& inner, std::vector<int> ranks,
+                          const char* partition) {
+      Edge out{name, "pcie", 0, 0, false, false, std::move(ranks), partition};
       for (const Link& link : own.links) {
         const bool src = inner.count(link.src) > 0, dst = inner.count(link.dst) > 0;
         if (src == dst || (!src && !link.both_ways)) continue;
@@ -78,7 +84,7 @@ class Edges {
     };
     for (const int gpu : gpus) {
       const int device = own.gpus[static_cast<std::size_t>(gpu - first)];
-      edge(host_prefix(host) + shown(own.devices[static_cast<std::size_t>(device)]), {device}, {gpu});
+      edge(host_prefix(host) + shown(own.devices[static_cast<std::size_t>(device)]), {device}, {gpu}, "gpus");
     }
     if (by_nvlink) return;
     for (int above = 0; above < static_cast<int>(own.devices.size()); ++above) {
@@ -91,7 +97,8 @@ class Edges {
       for (const int gpu : gpus)
         if (inner.count(own.gpus[static_cast<std::size_t>(gpu - first)])) ranks.push_back(gpu);
       if (inner.size() > 1 && !ranks.empty() && ranks.size() < gpus.size())
-        edge("what leaves " + host_prefix(host) + shown(own.devices[static_cast<std::size_t>(above)]), inner, ranks);
+        edge("what leaves " + host_prefix(host) + shown(own.devices[static_cast<std::size_t>(above)]), inner, ranks,
+             "");
     }
   }
 
@@ -117,17 +124,17 @@ class Edges {
       for (const Nic& nic : own.nics) ports.add(nic.port.GBps_per_direction, nic.port.source);
       for (const int nic : near) ports.near_GBps += own.nics[static_cast<std::size_t>(nic)].port.GBps_per_direction;
       nics[node].first += near.size(), nics[node].second += own.nics.size();
-      if (ports.name.empty()) ports.name = slots.name = fmt::format("host{}", host);
+      if (ports.name.empty()) ports.name = slots.name = run_.topology.host_name(host);
     }
     for (auto& [node, edge] : by_nics) {
       const auto& [near, all] = nics[node];
       edge.name = all == 1      ? "the NIC of " + edge.name
                   : near == all ? fmt::format("all {} NICs of {}", all, edge.name)
                                 : fmt::format("{} of {} NICs of {}, the nearest", near, all, edge.name);
-      edge.klass = "nic_out";
+      edge.klass = "nic_out", edge.partition = "nodes";
       edges_.push_back(edge);
       Edge& slots = by_slots[node];
-      slots.name = "PCIe of the GPUs of " + slots.name, slots.klass = "pcie";
+      slots.name = "PCIe of the GPUs of " + slots.name, slots.klass = "pcie", slots.partition = "slots";
       if (slots.GBps > 0) edges_.push_back(slots);
     }
   }
@@ -151,7 +158,7 @@ class Edges {
           const LinkInfo link = router_.link(id_of(number, i));
           edge.add(link.GBps_per_direction, link.source);
         }
-        edge.name = fmt::format("the uplinks of {} {}", name, number), edge.klass = klass;
+        edge.name = fmt::format("the uplinks of {} {}", name, number), edge.klass = edge.partition = klass;
         edges_.push_back(edge);
       }
     };
@@ -168,34 +175,52 @@ class Edges {
   std::vector<Edge> edges_;
 };
 
+struct Partition {
+  double GBps = 0;
+  std::size_t gpus = 0;
+  std::map<std::size_t, int> sets_of_group;
+};
+
 }  // namespace
 
 BusbwCeiling ceiling_of_edges(const RunPlace& run, const std::string& operation) {
   BusbwCeiling out;
   double least_GBps = std::numeric_limits<double>::infinity();  // of all edges
+  double any_GBps = std::numeric_limits<double>::infinity();
   const double n = run.ranks;
-  const bool from_one = operation == "broadcast" || operation == "reduce";
+  const Need need(operation, n);
   std::map<int, std::size_t> group_of;
   for (std::size_t group = 0; group < run.groups.size(); ++group)
     for (const int gpu : run.groups[group]) group_of[gpu] = group;
+  std::map<std::string, Partition> partitions;
   for (const Edge& edge : Edges(run).run()) {
     // Groups that run side by side share what they all cross.
     std::map<std::size_t, int> inside;
     for (const int gpu : edge.gpus) ++inside[group_of.at(gpu)];
-    int crossing = 0, most_inside = 0;
+    Partition& partition = partitions[edge.partition];
+    partition.gpus += edge.gpus.size();
+    std::vector<int> crossing;
     for (const auto& [group, count] : inside)
-      if (count < run.ranks) ++crossing, most_inside = std::max(most_inside, count);
-    if (crossing == 0) continue;
-    const double GBps = (edge.near_GBps > 0 ? edge.near_GBps : edge.GBps) / crossing;
-    const double any = edge.GBps / crossing * (from_one ? 1 : (n - 1) / (n - most_inside));
+      if (count < run.ranks) crossing.push_back(count), ++partition.sets_of_group[group];
+    if (crossing.empty()) continue;
+    const auto groups = static_cast<double>(crossing.size());
+    partition.GBps += edge.GBps;
+    const double GBps = (edge.near_GBps > 0 ? edge.near_GBps : edge.GBps) / groups;
     if (out.usual_GBps == 0 || GBps < out.usual_GBps) {
       out.usual_GBps = GBps, out.bottleneck = edge.name, out.klass = edge.klass;
       out.assumed = edge.assumed, out.unknown = edge.unknown;
-      out.formula = crossing == 1 ? "" : fmt::format("shared by {} groups", crossing);
+      out.formula = crossing.size() == 1 ? "" : fmt::format("shared by {} groups", crossing.size());
     }
-    if (out.any_GBps == 0 || any < out.any_GBps) out.any_GBps = any;
-    least_GBps = std::min(least_GBps, edge.GBps / crossing);
+    any_GBps = std::min(any_GBps, need.busbw() * edge.GBps / need.of_edge(crossing));
+    least_GBps = std::min(least_GBps, edge.GBps / groups);
   }
+  for (const auto& [name, partition] : partitions) {
+    double all = 0;
+    for (const auto& [group, sets] : partition.sets_of_group) all += need.of_partition(sets);
+    if (!name.empty() && all > 0 && partition.gpus == group_of.size())
+      any_GBps = std::min(any_GBps, need.busbw() * partition.GBps / all);
+  }
+  out.any_GBps = out.usual_GBps > 0 ? any_GBps : 0;
   // Between nodes a network may reduce, inside one an NVSwitch.
   const HostTemplate& host = run.topology.host_template(run.topology.host_of(run.groups[0][0]));
   const bool may_reduce =

@@ -82,7 +82,9 @@ class CollectiveDoctor {
     const double seen = best_.busbw_GBps, share = seen / bound.usual_GBps;
     const std::string busbw = fmt::format("bus bandwidth {} GB/s at {}", short_number(seen, 1), size_text(best_.bytes));
     const std::string at_most =
-        fmt::format("at most {} GB/s{}{} by {}{}", short_number(bound.usual_GBps, 1), ring() ? " of a ring" : "",
+        fmt::format("{}at most {} GB/s{}{} by {}{}",
+                    place_.other_hosts ? "of the first hosts of the description, not those that ran it: " : "",
+                    short_number(bound.usual_GBps, 1), ring() ? " of a ring" : "",
                     bound.formula.empty() ? "" : " (" + bound.formula + ")", bound.bottleneck,
                     bound.assumed ? ", an assumed rate" : "");
     const std::string nodes = by_nodes(bound);
@@ -182,6 +184,12 @@ JudgedRun diagnose_collective(const MeasuredCollective& run, const Topology& top
   doctor.wrong_values();
   if (place->ranks < 2) {
     add(Severity::note, "one rank", "two or more; nothing is sent", "");
+    return {};
+  }
+  if (run.operation == "gather" || run.operation == "scatter") {
+    const double seen = best_of(run).busbw_GBps;
+    add(Severity::note, fmt::format("bus bandwidth {} GB/s", short_number(seen, 1)), "no bound that is known",
+        "not judged: what it can reach depends on its root; run all_gather or reduce_scatter");
     return {};
   }
   try {

@@ -85,7 +85,7 @@ class CopyDoctor {
     const int host = topology_.host_of(gpu);
     const HostTemplate& own = topology_.host_template(host);
     const int index = own.gpus[static_cast<std::size_t>(gpu - topology_.first_gpu_of_host(host))];
-    return (topology_.host_count() > 1 ? fmt::format("host{}.", host) : "") +
+    return (topology_.host_count() > 1 ? topology_.host_name(host) + "." : "") +
            shown(own.devices[static_cast<std::size_t>(index)]);
   }
 

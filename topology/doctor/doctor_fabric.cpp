@@ -167,7 +167,10 @@ std::string fabric_cost(const Topology& now, const Topology& repaired) {
   if (!now.fabric || !quick(now)) return {};
   const double is = all_to_all_GBps(now), was = all_to_all_GBps(repaired);
   if (!(is > 0) || !(was > is * 1.001)) return {};
-  return fmt::format("all-to-all over {} hosts: at most {} of {} GB/s a GPU", now.host_count(), short_number(is, 1),
+  int hosts = 0;
+  for (const HostGroup& group : now.groups)
+    if (!now.templates[static_cast<std::size_t>(group.template_index)].gpus.empty()) hosts += group.count;
+  return fmt::format("all-to-all over {} hosts: at most {} of {} GB/s a GPU", hosts, short_number(is, 1),
                      short_number(was, 1));
 }
 

@@ -3,6 +3,7 @@
 
 #include "topology/doctor/doctor_host.hpp"
 #include "topology/host_tree.hpp"
+#include "topology/known_rates.hpp"
 #include "topology/names.hpp"
 
 namespace topomoe {
@@ -68,6 +69,28 @@ void fewer_than_siblings(const HostCase& own) {
   }
 }
 
+// None of the boards that are never sold without has a link, and the description says so.
+void none_at_all(const HostCase& own) {
+  if (own.host.nvlink != Presence::absent || own.host.gpus.size() < 2) return;
+  int boards = 0;
+  for (const int gpu : own.host.gpus) {
+    if (links_out_of(own.host, gpu).GBps > 0) return;
+    XmlPci board;
+    board.vendor = attribute(own.device(gpu).attributes, "vendor");
+    board.device = attribute(own.device(gpu).attributes, "device");
+    boards += has_nvlink_by_design(board);
+  }
+  if (boards == 0) return;
+  own.add(
+      Severity::severe, own.where + "NVLink",
+      fmt::format("no NVLink between {} GPUs; {} is sold with NVLink only", own.host.gpus.size(),
+                  own.host.gpu.name.empty() ? "their board" : own.host.gpu.name),
+      "links of each GPU to the others, or to an NVSwitch",
+      "the fabric manager (systemctl status nvidia-fabricmanager), nvidia-smi nvlink --status; was the dump made in "
+      "a container or VM that does not see them?",
+      "traffic between GPUs of this host goes over PCIe");
+}
+
 void one_way(const HostCase& own) {
   for (const Link& link : own.host.links) {
     if (!joins_gpus(link) || link.both_ways) continue;
@@ -94,6 +117,7 @@ void end_nowhere(const HostCase& own) {
 
 void diagnose_gpu_links(const HostCase& own) {
   fewer_than_siblings(own);
+  none_at_all(own);
   one_way(own);
   end_nowhere(own);
 }

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <map>
+#include <set>
 
 #include "topology/doctor/doctor_host.hpp"
 #include "topology/names.hpp"
@@ -39,8 +40,16 @@ void fewer_than_gpus(const HostCase& own) {
   for (const Nic& nic : own.host.nics)
     if (nic.port.source != Source::unknown) ++by_rate[nic.port.GBps_per_direction];
   const int gpus = static_cast<int>(own.host.gpus.size());
+  // A slower port of the same make is there: slow_ports tells of it, and nothing is missing.
+  const auto with_slower = [&](double rate) {
+    std::set<std::string> makes;
+    for (const Nic& nic : own.host.nics)
+      if (nic.port.GBps_per_direction == rate) makes.insert(own.make_of(nic.device));
+    return std::count_if(own.host.nics.begin(), own.host.nics.end(),
+                         [&](const Nic& nic) { return makes.count(own.make_of(nic.device)) > 0; });
+  };
   for (const auto& [rate, count] : by_rate)
-    if (gpus > 2 && count < gpus && 2 * count > gpus)
+    if (gpus > 2 && count < gpus && 2 * count > gpus && with_slower(rate) != gpus)
       own.add(count + 1 == gpus ? Severity::severe : Severity::warning, own.where + "NICs",
               fmt::format("{} NICs of {} GB/s for {} GPUs", count, short_number(rate, 1), gpus),
               "one for each GPU, or a whole number of GPUs for each: rails of other hosts have no partner here",

@@ -6,12 +6,11 @@
 #include <map>
 #include <set>
 
+#include "topology/doctor/hosts_by_name.hpp"
 #include "topomoe/error.hpp"
 
 namespace topomoe {
 namespace {
-
-std::string short_name(const std::string& host) { return host.substr(0, host.find('.')); }
 
 std::string listed(const std::set<std::string>& names) {
   constexpr std::size_t kMostNames = 8;
@@ -31,8 +30,8 @@ class Placer {
          std::vector<Finding>& findings)
       : devices_(devices), run_(std::move(run)), topology_(topology), findings_(findings) {}
 
-  // Hosts of the run: found by name, or to be taken in order.
-  bool find_hosts() {
+  // Hosts of the run: found by name, or to be taken in order. `named`: the run says their names.
+  bool find_hosts(bool named) {
     for (const MeasuredDevice& own : devices_)
       if (host_.emplace(own.host, static_cast<int>(host_.size())).second) order_.push_back(own.host);
     const std::vector<int> with_gpus = hosts_with_gpus(topology_);
@@ -41,27 +40,11 @@ class Placer {
           "give a file of these hosts (NCCL_TOPO_DUMP_FILE, cluster.json)");
       return false;
     }
-    std::map<std::string, int> named;
-    for (const int host : with_gpus)
-      if (static_cast<std::size_t>(host) < topology_.host_names.size())
-        if (const std::string& own = topology_.host_names[static_cast<std::size_t>(host)]; !own.empty())
-          named.emplace(short_name(own), host);
-    std::set<std::string> missing;
-    for (const std::string& host : order_)
-      if (!named.empty() && !named.count(short_name(host))) missing.insert(host);
-    if (!missing.empty())
-      add(Severity::warning, fmt::format("ran on {}", listed(missing)),
-          fmt::format("hosts that the description names: {} of {} are not there", missing.size(), order_.size()),
-          "is this the description of these hosts? Its first hosts are taken instead");
-    std::set<int> taken;
-    for (const std::string& host : order_) {
-      const auto at = named.find(short_name(host));
-      chosen_.push_back(missing.empty() && at != named.end() ? at->second : -1);
-      taken.insert(chosen_.back());
-    }
-    if (chosen_.front() < 0 || taken.size() != chosen_.size()) chosen_.clear();
+    if (named) by_name(with_gpus);
     return true;
   }
+  // Names were to place the run, and could not: its verdict is of other hosts.
+  bool first_hosts_instead() const { return instead_; }
   std::size_t hosts() const { return order_.size(); }
   // How many more hosts of the last kind the description needs.
   int missing_hosts() const {
@@ -132,6 +115,40 @@ class Placer {
   }
 
  private:
+  void by_name(const std::vector<int>& with_gpus) {
+    const HostsByName named(topology_, with_gpus);
+    if (named.empty()) {
+      // Which of them it was makes no difference where all are alike.
+      const bool alike = topology_.uniform() && (!topology_.fabric || topology_.fabric->exceptions.empty());
+      if (with_gpus.size() > 1 && !alike)
+        add(Severity::warning, fmt::format("ran on {}", listed({order_.begin(), order_.end()})),
+            "names of hosts in the description, which has none: its hosts differ, and the first are taken",
+            "give the description names (hosts, in a cluster.json; topo compose keeps them)");
+      return;
+    }
+    std::set<std::string> missing, several;
+    std::set<int> taken;
+    for (const std::string& host : order_) {
+      chosen_.push_back(named.find(host));
+      taken.insert(chosen_.back());
+      if (chosen_.back() == -1) missing.insert(host);
+      if (chosen_.back() == HostsByName::kSeveral) several.insert(host);
+    }
+    const char* instead = "is this the description of these hosts? Its first hosts are taken instead";
+    if (!missing.empty())
+      add(Severity::warning, fmt::format("ran on {}", listed(missing)),
+          fmt::format("hosts that the description names: {} of {} are not there", missing.size(), order_.size()),
+          instead);
+    if (!several.empty())
+      add(Severity::warning, fmt::format("ran on {}", listed(several)),
+          "names that are of one host each in the description; of these it has several", instead);
+    if (missing.empty() && several.empty() && taken.size() != chosen_.size())
+      add(Severity::warning, fmt::format("ran on {}", listed({order_.begin(), order_.end()})),
+          fmt::format("a host of the description for each: they are {} of them", taken.size()), instead);
+    instead_ = !missing.empty() || !several.empty() || taken.size() != chosen_.size();
+    if (instead_) chosen_.clear();
+  }
+
   const std::vector<MeasuredDevice>& devices_;
   const std::string run_;
   const Topology& topology_;
@@ -139,12 +156,14 @@ class Placer {
   std::map<std::string, int> host_;  // name -> number in order_
   std::vector<std::string> order_;
   std::vector<int> chosen_;  // of the description; empty: in order
+  bool instead_ = false;
 };
 
 // Ranks that were cut out of the output are taken to stand in order on full hosts.
 std::vector<MeasuredDevice> all_devices(const MeasuredCollective& run, const Topology& topology) {
   if (static_cast<int>(run.devices.size()) >= run.ranks) return run.devices;
-  const int each = std::max(1, topology.gpus_per_host(0));
+  const std::vector<int> with_gpus = Placer::hosts_with_gpus(topology);
+  const int each = with_gpus.empty() ? 1 : topology.gpus_per_host(with_gpus.front());
   std::vector<MeasuredDevice> out(static_cast<std::size_t>(run.ranks));
   for (int rank = 0; rank < run.ranks; ++rank)
     out[static_cast<std::size_t>(rank)] = {rank, 0, fmt::format("host {}", rank / each), rank % each, "", ""};
@@ -180,9 +199,11 @@ std::optional<RunPlace> place_run(const MeasuredCollective& run, const Topology&
   }
   if (static_cast<int>(run.devices.size()) < run.ranks)
     placer.add(Severity::note, fmt::format("{} of {} ranks are named", run.devices.size(), run.ranks),
-               "a line for each; the others are taken to stand in order on full hosts", "the whole output");
-  if (!placer.find_hosts()) return std::nullopt;
-  RunPlace out{topology, {}, 0, 0, 0, false};
+               "a line for each; they are taken to stand in order on full hosts, the first of the description",
+               "the whole output");
+  const bool named = static_cast<int>(run.devices.size()) == run.ranks && !run.devices.front().host.empty();
+  if (!placer.find_hosts(named)) return std::nullopt;
+  RunPlace out{topology, {}, 0, 0, 0, false, placer.first_hosts_instead()};
   if (const int more = placer.missing_hosts(); more > 0) {
     std::string note;
     try {
@@ -232,7 +253,7 @@ std::vector<int> place_devices(const MeasuredCopies& run, const Topology& topolo
     devices.push_back(
         {static_cast<int>(i), 0, devices.empty() ? "" : devices.back().host, static_cast<int>(i), "", ""});
   Placer placer(devices, run.where, topology, findings);
-  if (devices.empty() || !placer.find_hosts()) return {};
+  if (devices.empty() || !placer.find_hosts(!devices.front().host.empty())) return {};
   if (placer.missing_hosts() > 0) {
     placer.add(Severity::warning, fmt::format("ran on {} hosts", placer.hosts()),
                fmt::format("the {} described; pairs are only held against each other", topology.host_count()),

@@ -1,7 +1,8 @@
 // Where a measured run was, on a description: which GPU each rank had. Internal to the doctor.
 //
-// Hosts are found by name where the description has names, else they are taken in order of their first rank; GPUs by
-// bus id where both say it, else by device number. What does not fit is a finding.
+// Hosts are found by name where the description has names, else they are taken in order of their first rank (and that
+// is said where it may matter); GPUs by bus id where both say it, else by device number. What does not fit is a
+// finding. An address (10.0.0.2) is a whole name; short names that several hosts have place nothing.
 #pragma once
 
 #include <optional>
@@ -19,6 +20,7 @@ struct RunPlace {
   int ranks = 0;                         // of a group
   int hosts = 0, nodes = 0;              // of a group; a node is a scale-up domain
   bool first_gpus = false;               // one group, rank i on GPU i
+  bool other_hosts = false;              // its hosts are not found by name: the first hosts instead of them
 };
 
 // "alltoall of 16 ranks on 2 hosts (out.txt)"
