@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "topology/counted.hpp"
 #include "topology/fabric_map.hpp"
 #include "topology/names.hpp"
 #include "topomoe/error.hpp"
@@ -132,21 +133,23 @@ std::string fabric_words(const Topology& topology) {
   if (fabric.kind == FabricKind::torus) {
     words = fmt::format("torus of {} hosts", fmt::join(fabric.dims, " x "));
   } else {
-    words = fmt::format("{} spines, {} leaves of {} hosts, {}:1 oversubscription", fabric.spine_count,
-                        topology.leaf_count(), sizes_words(fabric.leaf_hosts, fabric.hosts_per_leaf),
+    words = fmt::format("{}, {} of {}, {}:1 oversubscription", counted(fabric.spine_count, "spine"),
+                        counted(topology.leaf_count(), "leaf", "leaves"),
+                        counted(sizes_words(fabric.leaf_hosts, fabric.hosts_per_leaf), "host"),
                         short_number(fabric.oversubscription));
     if (fabric.planes > 1) words = fmt::format("{} planes; in each ", fabric.planes) + words;
     const int units_per_pod = fabric.hosts_per_pod / fabric.hosts_per_leaf;
     if (fabric.hosts_per_pod > 0)
       words += fabric.kind == FabricKind::dragonfly_plus
-                   ? fmt::format("; groups of {} hosts, {}:1 between them", fabric.hosts_per_pod,
+                   ? fmt::format("; groups of {}, {}:1 between them", counted(fabric.hosts_per_pod, "host"),
                                  short_number(fabric.pod_oversubscription))
                : fabric.core_count == 0
-                   ? fmt::format("; pods of {} leaves, not joined", sizes_words(fabric.pod_leaves, units_per_pod))
-                   : fmt::format("; pods of {} hosts under {} cores, {}:1", fabric.hosts_per_pod, fabric.core_count,
-                                 short_number(fabric.pod_oversubscription));
+                   ? fmt::format("; pods of {}, not joined",
+                                 counted(sizes_words(fabric.pod_leaves, units_per_pod), "leaf", "leaves"))
+                   : fmt::format("; pods of {} under {}, {}:1", counted(fabric.hosts_per_pod, "host"),
+                                 counted(fabric.core_count, "core"), short_number(fabric.pod_oversubscription));
   }
-  if (!fabric.exceptions.empty()) words += fmt::format("; {} exceptions", fabric.exceptions.size());
+  if (!fabric.exceptions.empty()) words += "; " + counted(fabric.exceptions.size(), "exception");
   return words;
 }
 

@@ -1,5 +1,5 @@
 // A topology in the form of other programs: pure functions of it. InvalidInput says what the form cannot hold.
-// read_topology() reads them back.
+// What read_topology() makes of each again: topology/README.md.
 #pragma once
 
 #include <string>

@@ -6,6 +6,8 @@
 
 #include "topology/show/diff.hpp"
 #include "topomoe/doctor.hpp"
+#include "topomoe/draw.hpp"
+#include "topomoe/export.hpp"
 
 namespace topomoe::fuzz {
 namespace {
@@ -71,10 +73,14 @@ void require_promises(const Topology& topology) {
   for (const Difference& own : differences(topology, again))
     throw std::logic_error("nothing differs from itself: " + own.element + ": " + own.before + ", " + own.after);
   or_refuses([&] { read_nccl_xml(write_nccl_xml(topology), "our own XML"); });
+  for (const auto write : {write_simgrid, write_simai, write_astra, write_slurm_tree, write_slurm_blocks})
+    or_refuses([&] { require(!write(topology).empty(), "what is written is not empty"); });
   or_refuses([&] {
     const Router router(topology);
     for (int src = 0; src < topology.gpu_count(); ++src)
       for (int dst = 0; dst < topology.gpu_count(); ++dst) router.route(src, dst);
+    draw_page(router, usual_traffic(router));
+    pattern_load_text(pattern_load(router, TrafficPattern::alltoall, 1 << 20));
   });
 }
 

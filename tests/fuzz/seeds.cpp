@@ -52,6 +52,12 @@ class Seeds {
     }
   }
 
+  // Of readers whose text stands in no file.
+  void add_own() {
+    for (const Target& target : targets())
+      for (std::size_t i = 0; i < target.seeds.size(); ++i) put(target.name, std::to_string(i), target.seeds[i]);
+  }
+
   void write_dictionaries() const {
     for (const auto& [reader, words] : words_) {
       std::ofstream out(folder_ / (reader + ".dict"));
@@ -75,6 +81,7 @@ class Seeds {
 void write_seeds(const std::filesystem::path& folder, const std::vector<std::string>& files) {
   Seeds seeds(folder);
   for (const std::string& file : files) seeds.add(file);
+  seeds.add_own();
   seeds.write_dictionaries();
 }
 

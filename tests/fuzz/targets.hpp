@@ -14,6 +14,7 @@ struct Target {
   std::string name;                // as the table calls it, "any" for the recognition of formats
   void (*other)(std::string_view)  // of readers that make no topology; null: read_topology as that format
       = nullptr;
+  std::vector<std::string> seeds{};  // where no file of the test data is one
 };
 
 std::vector<Target> targets();

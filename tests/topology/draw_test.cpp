@@ -160,6 +160,8 @@ TEST(Draw, Page_HasTheFiguresAndLoadsNothing) {
   const std::string page = draw_page(router, usual_traffic(router));
   for (const char* part : {"<svg ", "Loads by class of links", "NVL 900", "P2C 64*", "same NVLink domain", "</html>"})
     EXPECT_TRUE(contains(page, part)) << part;
+  EXPECT_TRUE(contains(page, "svg{display:block;max-width:100%;height:auto}"));  // as wide as the page, no wider
+  EXPECT_TRUE(contains(page, " viewBox=\"0 0 "));
   for (const char* part : {"<script", "src=", "href=", "@import", "url("}) EXPECT_FALSE(contains(page, part)) << part;
 }
 

@@ -8,6 +8,7 @@ TEST(Formats, UnknownContent_ListsWhatIsReadAndQuotesTheBeginning) {
   const std::string message = refusal([] { read_topology("hello\nworld", "greeting.txt"); });
   EXPECT_TRUE(contains(message, "greeting.txt: begins with \"hello\"")) << message;
   for (const TopologyFormat& format : topology_formats()) EXPECT_TRUE(contains(message, format.name)) << message;
+  EXPECT_LT(message.size(), 400U) << message;  // names alone
 }
 
 TEST(Formats, UnknownXml_IsNamedByItsRoot) {
@@ -23,6 +24,26 @@ TEST(Formats, KnownButNotRead_IsCalledByItsName) {
   const std::string message = refusal([] { read_topology("<graphs version=\"1\"></graphs>", "graph.xml"); });
   EXPECT_TRUE(contains(message, "NCCL graph XML")) << message;
   EXPECT_TRUE(contains(message, "NCCL_TOPO_DUMP_FILE")) << message;
+}
+
+TEST(Formats, WhatIsMeasured_IsSentToTheDoctor) {
+  for (const char* file : {"nccl_tests_all_reduce.json", "nccl_tests_alltoall.txt", "nvbandwidth.json"}) {
+    const std::string message =
+        refusal([&] { read_topology(text_of(source_path(std::string("tests/data/measured/") + file)), file); });
+    EXPECT_TRUE(contains(message, std::string(file) + ": output of nccl-tests or nvbandwidth")) << message;
+    EXPECT_TRUE(contains(message, "topo doctor --measured")) << message;
+  }
+  EXPECT_TRUE(
+      contains(refusal([] { read_topology("nvbandwidth Version: v0.8\nRunning host_to_device_memcpy_ce.\n", "x"); }),
+               "topo doctor --measured"));
+}
+
+TEST(Formats, ModelsConfig_IsSentToModel) {
+  for (const char* text : {R"({"model_type": "mixtral"})", R"({"architectures": ["MixtralForCausalLM"]})"})
+    EXPECT_TRUE(contains(refusal([&] { read_topology(text, "config.json"); }), "a model's config.json: ")) << text;
+  // A cluster that calls something so is a cluster, with what is wrong in it.
+  EXPECT_FALSE(contains(refusal([] { read_topology(R"({"schema": "topomoe.cluster/1", "model_type": 1})", "x"); }),
+                        "config.json"));
 }
 
 TEST(Formats, As_OverridesTheContentAndNamesItsChoices) {

@@ -47,6 +47,7 @@ TEST(Ibnetdiscover, PortForm_FindsRails) {
   EXPECT_TRUE(fabric.rail_optimised);
   EXPECT_EQ(fabric.rails, 2);
   EXPECT_EQ(topology.leaf_count(), 2);
+  EXPECT_TRUE(topology.templates.at(0).name.starts_with("2 adapters, like ")) << topology.templates[0].name;
   EXPECT_EQ(fabric.leaf_names, (std::vector<std::string>{"rail-a", "rail-b"}));  // mlx5_2 before mlx5_10
   EXPECT_DOUBLE_EQ(fabric.uplink.GBps_per_direction, 50);
   EXPECT_TRUE(fabric.exceptions.empty());

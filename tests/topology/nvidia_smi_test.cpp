@@ -96,6 +96,20 @@ TEST(NvidiaSmi, MoreLinksThanAGpuHas_LeadToASwitch) {
   EXPECT_EQ(facts(switched(4, 4))["gpu_pair_links"].size(), 12U);
 }
 
+// V100 has 6 NVLinks and PCIe Gen3, A100 12 and Gen4, H100 18 and Gen5.
+TEST(NvidiaSmi, Slots_AreOfTheGenerationOfTheNvlinks) {
+  const auto slot = [](int links) {
+    const Topology topology = read(switched(2, links));
+    for (const Link& link : topology.templates.at(0).links)
+      if (link.kind == LinkKind::pcie) return std::pair(link.GBps_per_direction, link.source_note);
+    return std::pair(0.0, std::string());
+  };
+  EXPECT_EQ(slot(18), std::pair(64.0, std::string("PCIe Gen5 x16: 18 NVLinks are Hopper's or later")));
+  EXPECT_EQ(slot(12), std::pair(32.0, std::string("PCIe Gen4 x16: 12 NVLinks are Ampere's or later")));
+  EXPECT_EQ(slot(11).first, 16);
+  EXPECT_EQ(slot(6).first, 16);
+}
+
 TEST(NvidiaSmi, GpuWithFewerLinksToTheSwitch_IsKept) {
   std::string text = switched(3, 18);  // all cells of GPU2: NV16
   text = replaced(text, "GPU2\tNV18\tNV18", "GPU2\tNV16\tNV16");

@@ -4,6 +4,8 @@
 
 #include "random_cluster.hpp"
 #include "support.hpp"
+#include "topology/counted.hpp"
+#include "topology/fabric.hpp"
 
 namespace topomoe::test {
 namespace {
@@ -17,6 +19,46 @@ TEST(Show, Text_HasTreeMatricesFabricAndWarnings) {
   EXPECT_TRUE(
       contains(text, "fabric: rail-optimised, 8 leaves, 32 hosts a leaf, 8 rails, 4 spines, 1:1 oversubscription"));
   EXPECT_TRUE(contains(text, "assumed or unknown:"));
+}
+
+// Four rails, two hosts a leaf: leaves 0 to 3 have hosts 0 and 1, leaves 4 to 7 host 2.
+TEST(Show, LeavesOfTheSameHosts_AreOneLine) {
+  Topology topology = small_cluster(3);
+  topology.host_names = {"n1", "n2", "n3"};
+  EXPECT_TRUE(contains(show_text(topology), "\n  leaf0 to leaf3: n1 to n2, 2 hosts\n  leaf4 to leaf7: n3\n"));
+  topology.fabric->leaf_names = {"", "sw-1", "", "", "", "", "", ""};
+  EXPECT_TRUE(contains(show_text(topology),
+                       "\n  leaf0: n1 to n2, 2 hosts\n  leaf1 sw-1: n1 to n2, 2 hosts\n"
+                       "  leaf2 to leaf3: n1 to n2, 2 hosts\n  leaf4 to leaf7: n3\n"));
+}
+
+// 14 units of one host and four rails: 12 lines, then 2 x 4 leaves.
+TEST(Show, LeavesBeyondAScreenful_AreCounted) {
+  Topology topology = small_cluster(14);
+  topology.fabric->hosts_per_leaf = 1;
+  topology.fabric->oversubscription = 0.5;  // 25 below, 50 above
+  for (int i = 0; i < 14; ++i) topology.host_names.push_back("n" + std::to_string(i));
+  const std::string text = show_text(topology);
+  EXPECT_TRUE(contains(text, "  leaf44 to leaf47: n11\n  and 8 leaves more\n")) << text;
+  EXPECT_TRUE(contains(text, "56 leaves, 1 host a leaf, 4 rails")) << text;
+}
+
+TEST(Show, HostsWithoutAnythingInThem_AreSaid) {
+  const std::string text = show_text(edit(cluster("h100-2x8"), {parse_remove("host0")}));
+  EXPECT_TRUE(contains(text, " x 1; nothing is known of what is in it\n")) << text;
+  EXPECT_TRUE(contains(text, " x 1; rates in GB/s, one direction\n")) << text;
+}
+
+TEST(Show, OfOne_IsSaidInTheSingular) {
+  Topology topology = small_cluster(1);
+  topology.fabric->hosts_per_leaf = 1;
+  topology.fabric->spine_count = 1;
+  topology.fabric->oversubscription = 0.5;  // 25 below, 50 above
+  topology.fabric->exceptions = {{"leaf0->spine", 0.5}};
+  EXPECT_EQ(fabric_words(topology), "1 spine, 4 leaves of 1 host, 0.5:1 oversubscription; 1 exception");
+  const std::string text = show_text(topology);
+  EXPECT_TRUE(contains(text, "small: 1 host, 4 GPUs in 1 node of up to 4; ")) << text;
+  EXPECT_TRUE(contains(text, "4 leaves, 1 host a leaf, 4 rails, 1 spine, ")) << text;
 }
 
 TEST(Show, CpuRoot_StandsUnderItsCpuAndHidesNothing) {
@@ -69,7 +111,7 @@ TEST(Show, EveryFabric_IsDrawnAndNamed) {
       EXPECT_TRUE(contains(dot, "\"leaf0\"")) << dot;
     }
     if (topology.fabric->hosts_per_pod > 0) {
-      EXPECT_TRUE(contains(text, "of " + std::to_string(topology.fabric->hosts_per_pod) + " hosts, "));
+      EXPECT_TRUE(contains(text, "of " + counted(topology.fabric->hosts_per_pod, "host") + ", "));
     }
     for (const FabricException& own : topology.fabric->exceptions) EXPECT_TRUE(contains(text, "  " + own.name)) << text;
   }

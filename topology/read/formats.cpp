@@ -48,6 +48,18 @@ bool has(const Content& c, std::string_view words) {
   return is_text(c) && c.text.substr(0, 1U << 16).find(words) != std::string_view::npos;
 }
 
+// What is no topology, but often lies beside one: tried after all that is read but JSON in general.
+bool has_key(const Content& c, std::string_view key) {
+  return c.first == '{' && c.text.substr(0, 1U << 16).find(key) != std::string_view::npos;
+}
+bool is_measured(const Content& c) {
+  return has(c, "algbw") || has(c, "# nccl-tests version") || has(c, "nvbandwidth Version") ||
+         has(c, "bandwidth (GB/s)") || has_key(c, "\"nccl_version\"") || has_key(c, "\"nvbandwidth\"");
+}
+bool is_model(const Content& c) {
+  return (has_key(c, "\"model_type\"") || has_key(c, "\"architectures\"")) && !has_key(c, "\"topomoe.cluster/");
+}
+
 // To add a format: its line here.
 constexpr std::array kFormats{
     Format{"nccl-xml", "NCCL or RCCL topology XML (NCCL_TOPO_DUMP_FILE)",
@@ -94,24 +106,24 @@ constexpr std::array kFormats{
            [](const Content& c) { return is_topograph_graph(c.text); }, alone<read_topograph_graph>, nullptr},
     Format{"topograph-netq", "NetQ's topology graph (JSON), as topograph reads it",
            [](const Content& c) { return is_topograph_netq(c.text); }, alone<read_topograph_netq>, nullptr},
+    Format{"measured", "output of nccl-tests or nvbandwidth", is_measured, nullptr,
+           "it says how fast a machine is, not what it is; give it to topo doctor --measured"},
+    Format{"model-config", "a model's config.json", is_model, nullptr, "it is no topology; give it to --model"},
     Format{"cluster-json", "topomoe.cluster/1 JSON", [](const Content& c) { return c.first == '{' || c.first == '/'; },
            read_cluster_json, nullptr},
 };
 
 std::string readable_formats() {
-  std::string list;
+  std::string names;
   for (const Format& format : kFormats)
-    if (format.read != nullptr) list += fmt::format("{}{} ({})", list.empty() ? "" : "; ", format.what, format.name);
-  return list;
+    if (format.read != nullptr) names += (names.empty() ? "" : ", ") + std::string(format.name);
+  return names;
 }
 
 const Format& format_named(const std::string& name) {
-  std::string names;
-  for (const Format& format : kFormats) {
+  for (const Format& format : kFormats)
     if (name == format.name) return format;
-    if (format.read != nullptr) names += (names.empty() ? "" : ", ") + std::string(format.name);
-  }
-  throw InvalidInput("--as", name, "one of " + names);
+  throw InvalidInput("--as", name, "one of " + readable_formats());
 }
 
 // What a person sees of text that is none of the formats.
@@ -149,12 +161,12 @@ Topology read_topology(std::string_view text, const std::string& where, const st
                        const std::string& directory) {
   const Content content(text);
   const Format* found = as.empty() ? nullptr : &format_named(as);
-  if (content.text.empty()) throw InvalidInput(where, "empty", "one of: " + readable_formats());
+  if (content.text.empty()) throw InvalidInput(where, "empty", "a description as one of " + readable_formats());
   for (std::size_t i = 0; found == nullptr && i < kFormats.size(); ++i)
     if (kFormats[i].recognises(content)) found = &kFormats[i];
   if (found == nullptr)
     throw InvalidInput(where, "begins with " + beginning_of(content),
-                       "no format known here; one of: " + readable_formats() + "; --as NAME where it is one of them");
+                       "no format known here; --as NAME where it is one of " + readable_formats());
   if (found->read == nullptr) throw InvalidInput(where, found->what, found->instead);
   // Names go into JSON, and two that differ in broken bytes alone would be one there.
   if (const std::size_t broken = first_not_utf8(text); broken != std::string_view::npos)

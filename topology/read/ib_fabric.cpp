@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "topology/counted.hpp"
 #include "topology/fabric.hpp"
 #include "topology/fabric_map.hpp"
 #include "topology/names.hpp"
@@ -188,7 +189,7 @@ class IbBuilder {
       if (topology_.templates[static_cast<std::size_t>(index)] == host) break;
     }
     if (index == static_cast<int>(topology_.templates.size())) {
-      host.name = fmt::format("{} adapters, like {}", host.nics.size(), name);
+      host.name = counted(host.nics.size(), "adapter") + ", like " + name;
       topology_.templates.push_back(host);
     }
     if (topology_.groups.empty() || topology_.groups.back().template_index != index)

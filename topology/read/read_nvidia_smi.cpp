@@ -2,7 +2,9 @@
 //
 // Model: PIX, one switch that both share; PXB, a second switch between; PHB and NODE, one CPU (host bridges of one CPU
 // are not told apart); SYS, two CPUs. NVLinks are direct where a GPU can have that many, else to one NVSwitch plane.
-// Ignored: every rate (the matrix has none), and PCIe paths that NVLink hides in it: those GPUs are taken as apart.
+// PCIe: of the generation that GPUs with so many NVLinks came with, 16 lanes.
+// Ignored: every other rate (the matrix has none), and PCIe paths that NVLink hides in it: those GPUs are taken as
+// apart.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -19,6 +21,20 @@ namespace {
 
 // NVLinks of one GPU: 18 of H100, B200 and their kin, less before (datasheets).
 constexpr int kMostLinks = 18;
+
+// A slot of 16 lanes: with 18 NVLinks Gen5 (H100 and later), with 12 at least Gen4 (A100, pairs of H100 PCIe), else at
+// least Gen3 (V100). Datasheets.
+Rate slot_rate(const SmiMatrix& matrix) {
+  int links = 0;
+  for (std::size_t a = 0; a < matrix.devices.size(); ++a)
+    for (std::size_t b = 0; b < matrix.devices.size(); ++b)
+      if (const SmiCell& cell = matrix.at(a, b); cell.what == SmiClass::nvlink) links = std::max(links, cell.links);
+  if (links >= 18)
+    return {64, 0.5, Source::assumed, fmt::format("PCIe Gen5 x16: {} NVLinks are Hopper's or later", links)};
+  if (links >= 12)
+    return {32, 0.5, Source::assumed, fmt::format("PCIe Gen4 x16: {} NVLinks are Ampere's or later", links)};
+  return {16, 0.5, Source::assumed, "PCIe Gen3 x16; nvidia-smi topo -m gives no rates"};
+}
 
 // How far apart: 1 one bridge, 2 several, 3 one CPU, 4 two; 0: not said.
 int distance(const SmiCell& cell) {
@@ -52,7 +68,7 @@ class Sets {
 class HostReader {
  public:
   HostReader(const SmiMatrix& matrix, const std::string& where, std::vector<std::string>& warnings)
-      : matrix_(matrix), where_(where), warnings_(warnings), count_(matrix.devices.size()) {}
+      : matrix_(matrix), where_(where), warnings_(warnings), pcie_(slot_rate(matrix)), count_(matrix.devices.size()) {}
 
   HostTemplate run(const std::string& name) {
     host_.name = name;
@@ -191,12 +207,12 @@ class HostReader {
       host_.gpus.push_back(place_[i]);
     } else {
       place_[i] = add(DeviceKind::nic, fmt::format("nic{}", host_.nics.size()), -1);
-      host_.nics.push_back(
-          {place_[i],
-           static_cast<int>(host_.nics.size()),
-           own.os_name.empty() ? own.column : own.os_name,
-           {kPcie.GBps_per_direction, 1, Source::unknown, "port speed not in the matrix; PCIe Gen3 x16 taken"},
-           {}});
+      host_.nics.push_back({place_[i],
+                            static_cast<int>(host_.nics.size()),
+                            own.os_name.empty() ? own.column : own.os_name,
+                            {pcie_.GBps_per_direction, 1, Source::unknown,
+                             "port speed not in the matrix; that of its slot taken: " + pcie_.source_note},
+                            {}});
     }
     std::vector<Attribute>& attributes = host_.devices.back().attributes;
     attributes.push_back({"column", own.column});
@@ -207,7 +223,7 @@ class HostReader {
 
   int add_switch(std::size_t below, int above) {
     const int own = add(DeviceKind::pci_switch, fmt::format("pci_switch{}", switches_++), cpu_[below]);
-    join(own, above, LinkKind::pcie, kPcie);
+    join(own, above, LinkKind::pcie, pcie_);
     return own;
   }
 
@@ -229,7 +245,7 @@ class HostReader {
         else
           shared[i] = members[i] > 1 ? add_switch(i, cpu_[i]) : cpu_[i];
       }
-      join(place_[i], shared[own], LinkKind::pcie, kPcie);
+      join(place_[i], shared[own], LinkKind::pcie, pcie_);
     }
   }
 
@@ -298,11 +314,10 @@ class HostReader {
       warn(pair_name(island[0], island[1]) + ": cables or a switch, the matrix does not tell; taken as cables");
   }
 
-  static inline const Rate kPcie{16, 0.5, Source::assumed, "PCIe Gen3 x16; nvidia-smi topo -m gives no rates"};
-
   const SmiMatrix& matrix_;
   const std::string& where_;
   std::vector<std::string>& warnings_;
+  const Rate pcie_;
   std::size_t count_;
   HostTemplate host_;
   std::vector<Sets> sets_;        // [1] one bridge, [2] bridges, [3] one CPU

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "topology/counted.hpp"
 #include "topology/host_tree.hpp"
 #include "topology/names.hpp"
 
@@ -109,7 +110,7 @@ void add_links(const Side& before, const Side& after, std::vector<Difference>& o
     const auto found = of.find(ends);
     if (found == of.end()) return std::string("missing");
     const Way& own = found->second;
-    return (own.count > 0 ? fmt::format("{} links, ", own.count) : "") +
+    return (own.count > 0 ? counted(own.count, "link") + ", " : "") +
            fmt::format("{} GB/s, {} us", short_number(own.GBps), short_number(own.latency_us));
   };
   for (const std::string& ends : all)

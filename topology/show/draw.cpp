@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "topology/counted.hpp"
 #include "topology/names.hpp"
 #include "topology/show/draw_fabric.hpp"
 #include "topology/show/host_matrix.hpp"
@@ -38,8 +39,8 @@ class Picture {
  private:
   std::string title() const {
     const int hosts = topology_.host_count(), gpus = topology_.gpu_count();
-    return fmt::format("{}: {} host{}, {}", topology_.name, hosts, hosts == 1 ? "" : "s",
-                       gpus == 0 ? "no GPUs described" : fmt::format("{} GPUs", gpus));
+    return fmt::format("{}: {}, {}", topology_.name, counted(hosts, "host"),
+                       gpus == 0 ? "no GPUs described" : counted(gpus, "GPU"));
   }
 
   void line(const std::string& words, const char* klass = "soft") {
@@ -139,7 +140,7 @@ class Picture {
       const HostTemplate& host = topology_.templates[own];
       const std::string what = host.gpus.empty() && host.nics.empty()
                                    ? std::string("nothing is known of what is in it")
-                                   : fmt::format("{} GPUs, {} NICs", host.gpus.size(), host.nics.size());
+                                   : counted(host.gpus.size(), "GPU") + ", " + counted(host.nics.size(), "NIC");
       const std::string title = host_title(own);
       const double width = std::max({260.0, 7.3 * static_cast<double>(title.size()) + 24});
       if (x > kLeft && x + width > 1600) x = kLeft, y += 62;

@@ -7,6 +7,7 @@
 #include <set>
 #include <tuple>
 
+#include "topology/counted.hpp"
 #include "topology/fabric.hpp"
 #include "topology/names.hpp"
 #include "topology/router_state.hpp"
@@ -230,8 +231,7 @@ class FabricDrawing {
   std::string leaf_count(const LeafKind& kind) const {
     int hosts = 0;
     for (const auto& [own, count] : kind.hosts) hosts += count;
-    return fmt::format("{}{} host{}", kind.leaves == 1 ? "" : fmt::format("x {}, ", kind.leaves), hosts,
-                       hosts == 1 ? "" : "s");
+    return (kind.leaves == 1 ? "" : fmt::format("x {}, ", kind.leaves)) + counted(hosts, "host");
   }
 
   void draw_pod(const PodKind& pod, int index, const std::vector<LeafKind>& kinds, double y) {
@@ -244,7 +244,7 @@ class FabricDrawing {
     if (pod.pods == 1 && !fabric_.pod_names.empty())
       if (const std::string& own = fabric_.pod_names[static_cast<std::size_t>(pod.first)]; !own.empty()) words = own;
     canvas_.labelled_box(Canvas::Layer::box, lo - kBox / 2, y, hi - lo + kBox, kBoxHeight, "net", words,
-                         fmt::format("{} spine{}", fabric_.spine_count, fabric_.spine_count == 1 ? "" : "s"));
+                         counted(fabric_.spine_count, "spine"));
     if (pod.factors.empty()) return;
     const bool alike = pod.factors.front() == pod.factors.back();
     Rate rate = fabric_.pod_uplink;

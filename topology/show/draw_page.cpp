@@ -26,7 +26,7 @@ td.own{font-weight:600}
 .note{color:#5f5e58;font-size:12.5px}
 td.note{white-space:normal;min-width:20em;text-align:left}
 .self{color:#a9a79f}
-svg{display:block}
+svg{display:block;max-width:100%;height:auto}
 @media (prefers-color-scheme: dark){
 body{background:#101010;color:#efeeea}
 section{background:#161615;border-color:#35342f}

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "topology/counted.hpp"
 #include "topology/fabric.hpp"
 #include "topology/fabric_map.hpp"
 #include "topology/names.hpp"
@@ -34,26 +35,35 @@ std::string nvlink_line(const HostTemplate& host) {
              : fmt::format("  {}: {} to {} GB/s out of a GPU\n", kind, short_number(least), short_number(most));
 }
 
-// Who stands where, in the names people use: "  leaf0 sw-1: n1 to n8, 8 hosts".
+// Who stands where, in the names people use: "  leaf0 sw-1: n1 to n8, 8 hosts". Leaves of one unit have the same
+// hosts: those without names of their own are one line.
 std::string named_leaves(const Topology& topology) {
   const Fabric& fabric = *topology.fabric;
   if (topology.host_names.empty() && fabric.leaf_names.empty()) return "";
   constexpr int kMost = 12;
   const FabricMap map(topology, 0);
+  const auto own_name = [&](int leaf) {
+    return fabric.leaf_names.empty() ? std::string() : fabric.leaf_names[static_cast<std::size_t>(leaf)];
+  };
   std::string out;
   const int leaves = topology.leaf_count();
-  for (int leaf = 0; leaf < std::min(leaves, kMost); ++leaf) {
+  int leaf = 0;
+  for (int lines = 0; leaf < leaves && lines < kMost; ++lines) {
     const int unit = leaf / map.ranks, first = map.first_host(unit),
               end = std::min(map.first_host(unit + 1), map.hosts);
+    int last = leaf;
+    while (own_name(leaf).empty() && last + 1 < (unit + 1) * map.ranks && own_name(last + 1).empty()) ++last;
     out += fmt::format("  leaf{}", leaf);
-    if (!fabric.leaf_names.empty()) out += ' ' + fabric.leaf_names[static_cast<std::size_t>(leaf)];
+    if (last > leaf) out += fmt::format(" to leaf{}", last);
+    if (const std::string own = own_name(leaf); !own.empty()) out += ' ' + own;
     out += ": " + topology.host_name(first);
     if (end - first > 1) out += fmt::format(" to {}, {} hosts", topology.host_name(end - 1), end - first);
     const int pod = map.pod_of_unit(unit);
     if (!fabric.pod_names.empty()) out += ", under " + fabric.pod_names[static_cast<std::size_t>(pod)];
     out += '\n';
+    leaf = last + 1;
   }
-  if (leaves > kMost) out += fmt::format("  and {} leaves more\n", leaves - kMost);
+  if (leaf < leaves) out += "  and " + counted(leaves - leaf, "leaf", "leaves") + " more\n";
   return out;
 }
 
@@ -70,21 +80,22 @@ std::string fabric_line(const Topology& topology) {
   if (fabric.kind == FabricKind::torus) {
     out = fmt::format("fabric: {}, {}\n", fabric_words(topology), rate_line(fabric.ring, "to the next of a ring"));
   } else {
-    out = fmt::format("fabric: {}{} leaves, {} hosts a leaf", fabric.rail_optimised ? "rail-optimised, " : "",
-                      topology.leaf_count(), sizes_words(fabric.leaf_hosts, fabric.hosts_per_leaf));
-    if (fabric.rail_optimised) out += fmt::format(", {} rails", fabric.rails);
+    out = fmt::format("fabric: {}{}, {} a leaf", fabric.rail_optimised ? "rail-optimised, " : "",
+                      counted(topology.leaf_count(), "leaf", "leaves"),
+                      counted(sizes_words(fabric.leaf_hosts, fabric.hosts_per_leaf), "host"));
+    if (fabric.rail_optimised) out += ", " + counted(fabric.rails, "rail");
     if (fabric.planes > 1) out += fmt::format(" in {} planes", fabric.planes);
     if (fabric.spine_count == 0) return out + ", no spine\n" + named_leaves(topology);
-    out += fmt::format(", {} spines, {}:1 oversubscription, {}\n", fabric.spine_count,
+    out += fmt::format(", {}, {}:1 oversubscription, {}\n", counted(fabric.spine_count, "spine"),
                        short_number(fabric.oversubscription), rate_line(fabric.uplink, "up from a leaf"));
     if (fabric.kind == FabricKind::dragonfly_plus)
-      out += fmt::format("  groups of {} hosts, {}\n", fabric.hosts_per_pod,
+      out += fmt::format("  groups of {}, {}\n", counted(fabric.hosts_per_pod, "host"),
                          rate_line(fabric.pod_uplink, "from one to each other"));
     else if (fabric.hosts_per_pod > 0 && fabric.core_count == 0)
-      out += fmt::format("  pods of {} hosts, not joined\n", fabric.hosts_per_pod);
+      out += fmt::format("  pods of {}, not joined\n", counted(fabric.hosts_per_pod, "host"));
     else if (fabric.hosts_per_pod > 0)
-      out += fmt::format("  pods of {} hosts, {} cores, {}:1 oversubscription, {}\n", fabric.hosts_per_pod,
-                         fabric.core_count, short_number(fabric.pod_oversubscription),
+      out += fmt::format("  pods of {}, {}, {}:1 oversubscription, {}\n", counted(fabric.hosts_per_pod, "host"),
+                         counted(fabric.core_count, "core"), short_number(fabric.pod_oversubscription),
                          rate_line(fabric.pod_uplink, "up from a pod"));
   }
   out += named_leaves(topology);
@@ -112,16 +123,20 @@ std::string gpu_line(const GpuSpec& gpu) {
 std::string show_text(const Topology& topology) {
   const Router router(topology);
   const int hosts = topology.host_count(), gpus = topology.gpu_count();
-  std::string out = fmt::format("{}: {} host{}, ", topology.name, hosts, hosts == 1 ? "" : "s");
-  out += gpus == 0 ? "no GPUs described"
-                   : fmt::format("{} GPUs in {} {}{} of up to {}", gpus, topology.node_count(),
-                                 topology.hosts_per_domain > 1 ? "NVLink domain" : "node",
-                                 topology.node_count() == 1 ? "" : "s", topology.gpus_per_node());
+  std::string out = fmt::format("{}: {}, ", topology.name, counted(hosts, "host"));
+  out += gpus == 0
+             ? "no GPUs described"
+             : fmt::format("{} in {} of up to {}", counted(gpus, "GPU"),
+                           counted(topology.node_count(), topology.hosts_per_domain > 1 ? "NVLink domain" : "node"),
+                           topology.gpus_per_node());
   out += fmt::format("; fingerprint {}\n", fingerprint(topology));
   for (std::size_t i = 0; i < topology.templates.size(); ++i) {
     const HostTemplate& host = topology.templates[i];
-    out += fmt::format("\nhost {} x {}{}\n", host.name, hosts_of(topology, i),
-                       host.links.empty() ? "" : "; rates in GB/s, one direction");
+    out +=
+        fmt::format("\nhost {} x {}{}\n", host.name, hosts_of(topology, i),
+                    host.gpus.empty() && host.nics.empty() && host.links.empty() ? "; nothing is known of what is in it"
+                    : host.links.empty()                                         ? ""
+                                                                                 : "; rates in GB/s, one direction");
     if (!host.gpus.empty()) out += gpu_line(host.gpu) + nvlink_line(host);
     out += tree_text(host) + matrix_text(host_matrix(router, i));
   }
