@@ -299,6 +299,7 @@ TEST(FabricSpec, WhatDoesNotFit_IsRefusedByField) {
   EXPECT_TRUE(contains(said("torus:dims=2x,GBps=1"), "4x4x2"));
   EXPECT_TRUE(contains(said("torus:dims=2x2,GBps=nan"), "GBps"));
   EXPECT_TRUE(contains(said("mesh:4"), "fat-tree:, rail-optimised:"));
+  EXPECT_TRUE(contains(said("fat-tree:hosts_per_leaf=1\n,x=\x07"), "fabric: \"fat-tree:hosts_per_leaf=1?,x=?\""));
   EXPECT_TRUE(contains(said("fat-tree:leafs=3"), "fat-tree.leafs: 3: the fields are"));
   EXPECT_TRUE(contains(said("fat-tree:hosts_per_leaf=2"), "fat-tree.spine_count: not given"));
   EXPECT_TRUE(is_fabric_spec("mesh:4"));

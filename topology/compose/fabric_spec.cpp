@@ -6,6 +6,7 @@
 #include <charconv>
 #include <map>
 
+#include "topology/read/plain_text.hpp"
 #include "topomoe/build_fabric.hpp"
 #include "topomoe/compose.hpp"
 #include "topomoe/error.hpp"
@@ -119,6 +120,8 @@ bool is_fabric_spec(const std::string& text) {
 }
 
 Fabric fabric_from_spec(const Topology& hosts, const std::string& spec) {
+  if (std::any_of(spec.begin(), spec.end(), [](char c) { return c < 0x20 || c > 0x7e; }))  // it stands in messages
+    throw InvalidInput("fabric", '"' + one_line(spec) + '"', "printable ASCII characters on one line");
   const std::size_t colon = spec.find(':');
   std::string family = spec.substr(0, colon);
   if (family == kAmerican) family = "rail-optimised";
