@@ -50,9 +50,10 @@ TEST(Draw, RandomClusters_AreWellFormedAndNameEveryTemplate) {
 }
 
 TEST(Draw, EveryBoxOfAHost_IsThere) {
-  const Drawn drawn(cluster("l40s-8x-pcie"));
+  const Topology topology = cluster("l40s-8x-pcie");
+  const Drawn drawn(topology);
   const std::string texts = drawn.texts();
-  for (const HostDevice& device : cluster("l40s-8x-pcie").templates[0].devices)
+  for (const HostDevice& device : topology.templates[0].devices)
     EXPECT_TRUE(contains(texts, device.name + "\n")) << device.name;
   // Of 64 MiB: 5 over 64 GB/s at a root, the slowest; 2/128 between CPUs (20%), 7/8 a slot of 32 (35%), 3/2 a switch
   // of 32 (60%); NICs idle.
