@@ -147,12 +147,7 @@ TEST_F(OthersFiles, EachReadsRoutesDrawsAndRoundTrips) {
     const Router router(topology);
     for (int a = 0; a < topology.gpu_count(); ++a)
       for (int b = 0; b < topology.gpu_count(); ++b) EXPECT_NE(router.route(a, b).path_class, PathClass::DIS);
-    const std::string written = write_cluster_json(topology);
-    const Topology again = read_cluster_json(written, "again");
-    EXPECT_EQ(write_cluster_json(again), written);
-    EXPECT_EQ(fingerprint(again), fingerprint(topology));
-    EXPECT_FALSE(show_text(topology).empty());
-    EXPECT_TRUE(contains(write_svg(topology), "</svg>"));
+    draws_and_round_trips(topology);
   });
 }
 

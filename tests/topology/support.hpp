@@ -70,10 +70,8 @@ inline std::vector<int> unit_of_hosts(const Topology& topology) {
   return sizes;
 }
 
-// A description of a network that others wrote: read, drawn, and written as JSON and back.
-inline void reads_draws_and_round_trips(const std::string& path) {
-  SCOPED_TRACE(path);
-  const Topology topology = read_topology_file(path);
+// What a reader made is drawn, and written as JSON and back.
+inline void draws_and_round_trips(const Topology& topology) {
   const std::string written = write_cluster_json(topology);
   const Topology again = read_cluster_json(written, "again");
   EXPECT_EQ(write_cluster_json(again), written);
@@ -81,6 +79,10 @@ inline void reads_draws_and_round_trips(const std::string& path) {
   EXPECT_FALSE(show_text(topology).empty());
   EXPECT_TRUE(contains(write_svg(topology), "</svg>"));
   EXPECT_TRUE(contains(write_dot(topology), "digraph"));
+}
+inline void reads_draws_and_round_trips(const std::string& path) {
+  SCOPED_TRACE(path);
+  draws_and_round_trips(read_topology_file(path));
 }
 
 // The same network with a GPU in each host, that nothing in the host holds up: routes have GPUs at their ends.
